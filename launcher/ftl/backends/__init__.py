@@ -1,0 +1,87 @@
+"""A backend runs one JobSpec somewhere. One protocol, one file a provider; everything else is shared."""
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from ftl.cloud import CloudSection
+from ftl.contract import Bundle, JobHandle, JobSpec, JobState
+from ftl.errors import ConfigError, Problem
+
+NAMES = ("local", "docker")
+"""Built-in providers; third parties add theirs by the entry point group `ftl.backends`."""
+
+
+class Backend(Protocol):
+    """Runs jobs of one provider. Made from the provider's CloudSection; holds no other state."""
+
+    Cloud: ClassVar[type[CloudSection]]
+    """The provider's YAML keys."""
+    recovers: ClassVar[bool]
+    """True when the provider itself restarts preempted jobs; otherwise launch.py resubmits."""
+
+    def __init__(self, cloud: Any) -> None:  # Any: each backend takes its own Cloud
+        ...
+
+    def spec_fields(self) -> dict[str, Any]:  # Any: values of JobSpec fields
+        """The JobSpec fields that this cloud section decides: image, resources. Pure."""
+        ...
+
+    def preflight(self, spec: JobSpec) -> list[Problem]:
+        """All that can be known before paying; empty when the job can be submitted.
+
+        Blocks for seconds at most. No side effects.
+        """
+        ...
+
+    def describe(self, spec: JobSpec, bundle: Bundle, run_dir: Path) -> dict[str, Any]:  # Any: provider's own request
+        """Exactly what `submit` would send, secrets as names. Pure; `--dry-run` prints it."""
+        ...
+
+    def submit(self, spec: JobSpec, bundle: Bundle, run_dir: Path) -> JobHandle:
+        """Start the attempt and return once the provider has accepted it.
+
+        The same (run_id, attempt) twice gives the same handle and one job. Writes job.json into `run_dir`.
+        Raises BackendError when the provider refuses; nothing is left running then.
+        """
+        ...
+
+    def status(self, handle: JobHandle) -> JobState:
+        """One request, no waiting. A job the provider has forgotten is ended with cause `lost`, not an error."""
+        ...
+
+    def read(self, handle: JobHandle, name: str, offset: int) -> bytes:
+        """The bytes of a file of the run directory from `offset` on; empty when there is nothing new (or no file yet).
+
+        One request, no waiting, works from another process tomorrow. Events, logs and results are all read by it.
+        """
+        ...
+
+    def cancel(self, handle: JobHandle, *, now: bool = False) -> None:
+        """Ask the attempt to save and stop, or with `now` kill it. Idempotent; does not wait for the end."""
+        ...
+
+    def fetch(self, handle: JobHandle, name: str, dest: Path) -> None:
+        """Copy the file or directory `name` of the run directory to `dest`, which does not exist yet."""
+        ...
+
+    def remove(self, handle: JobHandle) -> None:
+        """Forget the attempt at the provider (container, secrets). Idempotent; the run directory is not touched."""
+        ...
+
+
+def load(provider: str) -> type[Backend]:
+    """The backend class of that name.
+
+    Raises ConfigError for an unknown name and BackendError-free otherwise: a missing SDK is reported by preflight.
+    """
+    if provider in NAMES:
+        backend: type[Backend] = import_module(f"ftl.backends.{provider}").BACKEND
+        return backend
+    found = entry_points(group="ftl.backends", name=provider)
+    for entry in found:
+        backend = entry.load()
+        return backend
+    known = ", ".join([*NAMES, *sorted(e.name for e in entry_points(group="ftl.backends"))])
+    raise ConfigError(Problem("provider", repr(provider), f"must be one of {known}"))

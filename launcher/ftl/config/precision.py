@@ -1,0 +1,15 @@
+"""Number formats, and memory saved at the price of time."""
+
+from typing import Annotated, Literal
+
+from ftl.config.marker import Flat
+from ftl.section import Section
+
+
+class PrecisionSection(Section):
+    compute: Annotated[Literal["auto", "bf16", "fp16", "fp32"], Flat("precision")] = "auto"
+    """auto is bf16 where the GPU has it, fp16 on older GPUs, fp32 without a GPU."""
+    tf32: Annotated[bool | None, Flat("tf32")] = None
+    """Let fp32 products use TF32 on GPUs that have it; their default when absent."""
+    gradient_checkpointing: Annotated[bool, Flat("gradient_checkpointing")] = False
+    """Recompute activations in the backward pass instead of keeping them."""

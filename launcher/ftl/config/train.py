@@ -1,0 +1,22 @@
+"""TrainConfig: the sections of one training."""
+
+from ftl.config.adapter import LoraSection
+from ftl.config.data import DataSection
+from ftl.config.model import ModelSection
+from ftl.config.objective import ObjectiveSection
+from ftl.config.optim import OptimSection
+from ftl.config.output import OutputSection
+from ftl.config.precision import PrecisionSection
+from ftl.section import Section
+
+
+class TrainConfig(Section):
+    """One training. YAML is the flat dialect people write; this nested form is what machines write, as JSON."""
+
+    model: ModelSection
+    data: DataSection
+    optim: OptimSection
+    adapter: LoraSection | None = None
+    objective: ObjectiveSection = ObjectiveSection()
+    precision: PrecisionSection = PrecisionSection()
+    output: OutputSection = OutputSection()

@@ -1,0 +1,214 @@
+"""What launcher, backends and runtime say to each other: job, handle, state, result, events, names of files.
+
+Everything here is data. Launcher and runtime ship together, but a record on disk may be older or newer than
+its reader, so all of it is read with `Section.read` (unknown keys are left out).
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from ftl.section import Section
+
+# Files of a run directory, the same on every backend. `result.json` is written last: it exists, so the run is done.
+JOB_FILE = "job.json"
+EVENTS_FILE = "events.jsonl"
+LOG_FILE = "log.txt"
+EXIT_FILE = "exit.json"
+RESULT_FILE = "result.json"
+LOCK_FILE = "run.lock"
+CHECKPOINTS_DIR = "checkpoints"
+OUTPUT_DIR = "output"
+MANIFEST_FILE = "manifest.json"
+
+# Files of a bundle.
+BUNDLE_CONFIG = "config.json"
+BUNDLE_CODE = "code"
+BUNDLE_FILES = "files"
+
+# A path inside a resolved config is one of these, or a Hub repository id.
+BUNDLE_SCHEME = "bundle:"  # bundle:files/ab12cd34-train.jsonl  -> below the bundle
+MOUNT_SCHEME = "mount:"  # mount:model-ab12cd34               -> the target of that mount
+
+# Where a container sees things; the local backend uses the host's own paths.
+CONTAINER_BUNDLE = "/ftl/bundle"
+CONTAINER_RUN = "/ftl/run"
+CONTAINER_CACHE = "/ftl/cache"
+CONTAINER_MOUNTS = "/ftl/mounts"
+CONTAINER_SECRETS = "/run/secrets"
+
+Gpu = Literal["all"] | int | tuple[str, ...]
+
+
+class Resources(Section):
+    """What a job asks of the machine it runs on."""
+
+    gpus: Gpu = 0
+    """All GPUs, how many, or the ids of those to use; 0 is a CPU run."""
+    cpus: float | None = None
+    """CPU cores at most; no limit when absent."""
+    memory_gib: float | None = None
+    """Main memory at most, in GiB; no limit when absent."""
+    shm_gib: float = 8.0
+    """Size of /dev/shm in GiB; data loader workers and NCCL pass tensors through it."""
+
+
+class Mount(Section):
+    """A host path that the job reads in place because it is too large to be copied into the bundle."""
+
+    name: str
+    """What the resolved config calls it: `mount:NAME`."""
+    source: str
+    """Absolute path on the launching machine."""
+    fingerprint: str
+    """sha256 over the names, sizes and modification times below the source; part of the bundle's id."""
+
+
+class Paths(Section):
+    """Where the runtime finds things, as seen from inside."""
+
+    bundle: str
+    run: str
+    cache: str
+    mounts: dict[str, str] = {}
+    """Name of a mount -> where it is."""
+    secrets: str | None = None
+    """A directory with one file a secret, or None when secrets are in the environment."""
+
+
+class StoreRef(Section):
+    """Where checkpoints are kept. One kind so far: the run directory itself."""
+
+    kind: Literal["directory"] = "directory"
+
+
+class JobSpec(Section):
+    """One attempt at one run, everything but where it runs. Secrets are names, never values."""
+
+    version: Literal[1] = 1
+    run_id: str
+    attempt: Annotated[int, Field(ge=1)] = 1
+    image: str | None = None
+    """Name in images.lock.toml, or repository@sha256 digest; None where the backend has no images."""
+    resources: Resources = Resources()
+    mounts: tuple[Mount, ...] = ()
+    env: dict[str, str] = {}
+    """Plain variables for the runtime's environment."""
+    secrets: tuple[str, ...] = ()
+    """Names of the launching environment's variables whose values the job needs."""
+    timeout_s: Annotated[int, Field(ge=1)] | None = None
+    """Seconds after which the runtime saves and stops; None is no limit."""
+    grace_s: Annotated[int, Field(ge=1)] = 60
+    """Seconds between the request to stop and the kill; one checkpoint must fit."""
+    store: StoreRef = StoreRef()
+    paths: Paths | None = None
+    """Filled in by the backend when it writes job.json."""
+
+
+class Bundle(Section):
+    """What is sent to the job, content-addressed: the same input has the same id and directory."""
+
+    sha256: str
+    path: str
+    """Directory on the launching machine."""
+    size_bytes: int
+
+
+class JobHandle(Section):
+    """What a backend needs to find an attempt again, from any process on any day."""
+
+    provider: str
+    run_id: str
+    attempt: int
+    ref: dict[str, str | int]
+    """The provider's own identity of the attempt: a container id, or pid, start time and boot id."""
+
+
+Cause = Literal[
+    "done",
+    "config",  # the config or the data is wrong
+    "environment",  # the machine cannot run it
+    "crash",  # an exception while training
+    "out-of-memory",  # GPU or main memory
+    "storage",  # disk full, no access
+    "signal",  # asked to stop from outside: preemption, or `ftl stop`
+    "deadline",  # timeout_s reached
+    "killed",  # the trainer was killed, no verdict of its own
+    "lost",  # supervisor or container gone without a verdict
+    "undelivered",  # trained, not delivered
+]
+
+
+class ExitRecord(Section):
+    """exit.json: how an attempt ended, written by the supervisor as its last act."""
+
+    attempt: int
+    exit_code: int
+    cause: Cause
+    message: str | None = None
+    """One sentence for the user."""
+
+
+class JobState(Section):
+    """What a backend knows of an attempt right now."""
+
+    phase: Literal["queued", "running", "ended"]
+    exit_code: int | None = None
+    """Set once ended."""
+    cause: Cause | None = None
+    """Set once ended; `lost` when nobody could say."""
+    message: str | None = None
+
+
+class RunResult(Section):
+    """result.json: what a finished training gives."""
+
+    version: Literal[1] = 1
+    run_id: str
+    attempt: int
+    steps: int
+    epochs: float
+    tokens: int
+    """Tokens trained on, padding left out, over all attempts."""
+    train_loss_first: float | None
+    """Mean of the first tenth of the steps, in nats per trained token."""
+    train_loss_last: float | None
+    """Mean of the last tenth of the steps."""
+    eval_loss_first: float | None = None
+    eval_loss_last: float | None = None
+    tokens_per_s: float | None = None
+    """Over this attempt's training time, evaluation and saving left out."""
+    seconds: float
+    """Wall time of this attempt, from the start of the supervisor."""
+    peak_memory_gib: float | None = None
+    """GPU memory where there is one, else resident memory."""
+    num_parameters: int
+    num_trainable: int
+    output: str = OUTPUT_DIR
+    """Directory below the run directory that holds the model; its manifest.json lists every file."""
+    versions: dict[str, str] = {}
+    """Versions of what trained it: python, torch, transformers, peft, ftl."""
+
+
+class Event(Section):
+    """One line of events.jsonl. `data` depends on `event`:
+
+    phase       name: starting | data | model | training | evaluating | saving | finishing
+    step        step, max_steps, epoch, loss, lr, grad_norm, tokens (total), tokens_per_s, memory_gib
+    eval        step, loss
+    checkpoint  step, path (below the run directory), state: saved | verified | quarantined, seconds, bytes
+    warning     message
+    stopping    reason (signal | deadline), step
+    stopped     step, checkpoint (step of the newest verified one, or null)
+    resumed     step, checkpoint
+    result      the RunResult
+    error       cause, message
+    """
+
+    t: float
+    """Seconds since the epoch."""
+    attempt: int
+    event: Literal[
+        "phase", "step", "eval", "checkpoint", "warning", "stopping", "stopped", "resumed", "result", "error"
+    ]
+    data: dict[str, Any] = {}  # Any: the shape depends on `event`, see above

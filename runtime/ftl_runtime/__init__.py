@@ -1,0 +1,1 @@
+"""The in-container half: trains. Started as a process, imported by nobody."""
