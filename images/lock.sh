@@ -41,17 +41,26 @@ cat >"$scratch/torch.txt" <<'HASHES'
 84453b69508ec79902f899c5ed9495acb9e2bbe9fda5f1d5d6f19e3c3842e1a7 linux aarch64 cp311
 6f307c2c32d764ffc6ff6893b801fad6d4752f3e67966cb8abf1843427c02604 linux aarch64 cp312
 0b8f7d0423027ae8b90c7977c627f3379f325363a08224dffad9b4b2d684a83d linux aarch64 cp313
-e76f9bcecc52b8ff711239a2f7547d5353df95878ab232f0773c1d95928b92f8 macos arm64 cp311
-2fe228aba290d14b9f31b049be550dbd469c3fd3013d7a19705b30454da97027 macos arm64 cp312
-33449899ce5496c1b84b4853179d94fd102028ae1407314d9fb956bb79e70d09 macos arm64 cp313
+e76f9bcecc52b8ff711239a2f7547d5353df95878ab232f0773c1d95928b92f8 darwin arm64 cp311
+2fe228aba290d14b9f31b049be550dbd469c3fd3013d7a19705b30454da97027 darwin arm64 cp312
+33449899ce5496c1b84b4853179d94fd102028ae1407314d9fb956bb79e70d09 darwin arm64 cp313
 HASHES
 compile requirements-cpu.in requirements-cpu.txt "Python 3.11 to 3.13, Linux and macOS, CPU: the CPU image and a machine's own runtime." \
   --universal --python-version 3.11 --config-file "$scratch/uv.toml" "$@"
 awk -v hashes="$scratch/torch.txt" '
+  function torch(version, platform,   entry, word, line) {
+    line = "torch==" version " ; sys_platform == \047" platform "\047"
+    while ((getline entry < hashes) > 0) {
+      split(entry, word, " ")
+      if (word[2] == platform) line = line " \\\n    --hash=sha256:" word[1]
+    }
+    close(hashes)
+    print line
+  }
   /^torch==/ {
-    sub(/ *\\$/, ""); line = $0; in_torch = 1
-    while ((getline entry < hashes) > 0) { split(entry, word, " "); line = line " \\\n    --hash=sha256:" word[1] }
-    print line; next
+    sub(/^torch==/, ""); sub(/ *\\$/, "")
+    torch($0 "+cpu", "linux"); torch($0, "darwin")
+    in_torch = 1; next
   }
   in_torch && /^    --hash=/ { next }
   { in_torch = 0; print }
