@@ -1,0 +1,112 @@
+"""A row to an example, and the check of a whole file without training anything."""
+
+import string
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ftl.errors import Problem
+from ftl.formats.example import Conversation, Example, FormatOptions, RowError, Segment
+from ftl.formats.messages import read_conversation
+from ftl.formats.readers import scan_rows
+from ftl.formats.table import SINGLE_TURN, SingleTurn
+
+# Any: a row is the user's JSON object.
+Row = Mapping[str, Any]
+
+MAX_REPORTED = 5  # rows named one by one in a report
+
+
+def render(type: str, row: Row, options: FormatOptions) -> Example | Conversation:
+    """What a row of a dataset of this type becomes. Raises RowError when a column is missing or has another type."""
+    return _RENDER[type](row, options)
+
+
+def check_row(type: str, row: Row, options: FormatOptions) -> str | None:
+    """What is wrong with a row, in one sentence; None when nothing is."""
+    try:
+        render(type, row, options)
+    except RowError as e:
+        return str(e)
+    return None
+
+
+def check_file(path: Path, type: str, options: FormatOptions, max_rows: int | None = None) -> list[Problem]:
+    """What is wrong with the first `max_rows` rows of a file or directory, each problem with its file and line.
+
+    At most MAX_REPORTED rows are named; a last problem then counts the others.
+    """
+    problems: list[Problem] = []
+    num_bad = 0
+    for count, row in enumerate(scan_rows(path), start=1):
+        problem = row if isinstance(row, Problem) else None
+        if not isinstance(row, Problem):
+            sentence = check_row(type, row.data, options)
+            problem = Problem(row.where, sentence) if sentence else None
+        if problem is not None:
+            num_bad += 1
+            if num_bad <= MAX_REPORTED:
+                problems.append(problem)
+        if count == max_rows:
+            break
+    if num_bad > MAX_REPORTED:
+        problems.append(Problem(str(path), f"{num_bad - MAX_REPORTED} more rows like these"))
+    return problems
+
+
+def _render_completion(row: Row, options: FormatOptions) -> Example:
+    if options.field not in row:
+        raise RowError(
+            f"no column `{options.field}`: the row has {_names(row)}; set `field` to the column with the text"
+        )
+    return Example((Segment(_text(row, options.field), True),), may_split=True)
+
+
+def _render_single_turn(layout: SingleTurn, row: Row, options: FormatOptions) -> Example:
+    slots = {
+        "instruction": _fill(layout.instruction, row, required=True),
+        "input": _fill(layout.input, row, required=False),
+    }
+    style = layout.style.with_input if slots["input"] else layout.style.without_input
+    prompt = Segment(_fill(style, slots, required=True), options.train_on_inputs)
+    return Example((prompt, Segment(_fill(layout.answer, row, required=False), True)))
+
+
+def _fill(template: str, row: Row, *, required: bool) -> str:
+    parts = []
+    for literal, column, _, _ in string.Formatter().parse(template):
+        parts.append(literal)
+        if column is not None:
+            parts.append(_text(row, column) if required or row.get(column) is not None else "")
+    return "".join(parts)
+
+
+def _text(row: Row, column: str) -> str:
+    if column not in row:
+        raise RowError(
+            f"no column `{column}`: the row has {_names(row)}; rename a column, or set `type` to the format of the data"
+        )
+    value = row[column]
+    if not isinstance(value, str):
+        raise RowError(f"`{column}` = {_shorten(value)}: must be text")
+    return value
+
+
+def _names(row: Row) -> str:
+    return ", ".join(f"`{name}`" for name in row) or "no columns"
+
+
+def _shorten(value: Any) -> str:
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _single_turn(layout: SingleTurn) -> Callable[[Row, FormatOptions], Example]:
+    return lambda row, options: _render_single_turn(layout, row, options)
+
+
+_RENDER: dict[str, Callable[[Row, FormatOptions], Example | Conversation]] = {
+    **{name: _single_turn(layout) for name, layout in SINGLE_TURN.items()},
+    "completion": _render_completion,
+    "chat_template": read_conversation,
+}
