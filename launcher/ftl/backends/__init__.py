@@ -21,8 +21,9 @@ class Backend(Protocol):
     recovers: ClassVar[bool]
     """True when the provider itself restarts preempted jobs; otherwise launch.py resubmits."""
 
-    def __init__(self, cloud: Any) -> None:  # Any: each backend takes its own Cloud
-        ...
+    cloud: Any  # Any: each backend has its own Cloud
+
+    def __init__(self, cloud: Any) -> None: ...
 
     def spec_fields(self) -> dict[str, Any]:  # Any: values of JobSpec fields
         """The JobSpec fields that this cloud section decides: image, resources. Pure."""
@@ -74,7 +75,7 @@ class Backend(Protocol):
 def load(provider: str) -> type[Backend]:
     """The backend class of that name.
 
-    Raises ConfigError for an unknown name and BackendError-free otherwise: a missing SDK is reported by preflight.
+    Raises ConfigError for an unknown name. A missing SDK is not its business: preflight reports it.
     """
     if provider in NAMES:
         backend: type[Backend] = import_module(f"ftl.backends.{provider}").BACKEND

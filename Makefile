@@ -1,0 +1,60 @@
+# `make quickstart` and `make test` are complete on a fresh Debian or Ubuntu machine with Python 3.11+ and make.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+
+PYTHON ?= python3
+# The CPU builds of torch are published here; a pip that already finds them elsewhere is not sent there.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
+LOCK = images/requirements-cpu.txt
+DEV_LOCK = .ci/requirements-dev.txt
+
+.PHONY: quickstart test check lock clean
+
+quickstart: .venv/runtime examples/quickstart/model/config.json
+	.venv/bin/ftl train examples/quickstart/pretrain.yml
+	.venv/bin/ftl train examples/quickstart/cfg.yml
+
+examples/quickstart/model/config.json: examples/quickstart/make_data.py | .venv/runtime
+	.venv/bin/python examples/quickstart/make_data.py
+
+test: .venv/dev
+	.venv/bin/python -m pytest
+
+check: .venv/dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"ftl needs Python 3.11 to 3.13, $(PYTHON) is {v[0]}.{v[1]}; give another with PYTHON=python3.12")'
+	if ! $(PYTHON) -c 'import ensurepip' 2>/dev/null; then
+	  package=python$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv
+	  if [ "$$(id -u)" = 0 ]; then sudo=; elif command -v sudo >/dev/null; then sudo=sudo; else
+	    echo "this Python has no venv: ask an administrator to run: apt-get install $$package" >&2; exit 1; fi
+	  echo "installing $$package, which Debian and Ubuntu keep apart from Python"
+	  $$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$package >/dev/null
+	fi
+	$(PYTHON) -m venv .venv
+
+.venv/runtime: .venv/bin/python $(LOCK) pyproject.toml
+	@echo "installing ftl and its CPU runtime from $(LOCK)"
+	sed -n '/^torch==/,/[^\\]$$/p' $(LOCK) > .venv/torch.txt
+	$(PIP) install --no-deps --require-hashes -r .venv/torch.txt 2>/dev/null \
+	  || $(PIP) install --no-deps --require-hashes --extra-index-url $(TORCH_INDEX) -r .venv/torch.txt
+	$(PIP) install --require-hashes -r $(LOCK)
+	$(PIP) install --no-deps -e .
+	touch $@
+
+.venv/dev: .venv/runtime $(DEV_LOCK)
+	@echo "installing the test tools from $(DEV_LOCK)"
+	$(PIP) install --require-hashes -r $(DEV_LOCK)
+	touch $@
+
+lock:
+	images/lock.sh
+	.ci/lock.sh
+
+clean:
+	rm -rf .venv examples/quickstart/{data,model,base,adapter}

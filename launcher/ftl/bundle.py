@@ -1,0 +1,311 @@
+"""Bundle: the resolved config, the local files it names and our own code, content-addressed.
+
+    STATE/blobs/ab/abcd...           one file a content, shared by all bundles
+    STATE/bundles/<sha256>/          config.json, files/, code/, manifest.json (written before the rename)
+
+The same input gives the same id, and nothing is copied again. A model directory too large to copy is mounted
+in place instead; its listing is part of the id.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from ftl.config.train import TrainConfig
+from ftl.contract import (
+    BUNDLE_CODE,
+    BUNDLE_CONFIG,
+    BUNDLE_FILES,
+    BUNDLE_SCHEME,
+    MANIFEST_FILE,
+    MOUNT_SCHEME,
+    Bundle,
+    Mount,
+)
+from ftl.errors import ConfigError, Problem, StorageError
+from ftl.jobs import write_atomic
+from ftl.state import state_dir
+
+MOUNT_ABOVE_BYTES = 256 * 2**20
+"""A directory larger than this is mounted in place rather than copied."""
+
+_SECRET_NAMES = (".env", ".netrc", ".git", ".ssh", ".aws", "id_rsa", "id_ed25519")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A bundle as it is or will be on disk, the mounts that go with it, and what was left out of it."""
+
+    bundle: Bundle
+    mounts: tuple[Mount, ...]
+    config: TrainConfig
+    """As the runtime reads it: every local path is `bundle:...` or `mount:...`."""
+    files: dict[str, Path]
+    """Place in the bundle -> the file that goes there, config.json apart."""
+    digests: dict[str, str]
+    """Place in the bundle -> sha256."""
+    excluded: tuple[str, ...]
+
+
+@dataclass
+class _Parts:
+    files: dict[str, Path] = field(default_factory=dict)
+    mounts: dict[str, Mount] = field(default_factory=dict)
+    excluded: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A local path that a config names: which key, as written, and where it is."""
+
+    key: str
+    given: str
+    path: Path
+
+
+def references(config: TrainConfig, config_path: Path) -> tuple[list[Reference], list[Problem]]:
+    """Every local path of the config, and a Problem for each that is not there.
+
+    A relative path is looked for beside the config file, then in the working directory.
+    """
+    found: list[Reference] = []
+    problems: list[Problem] = []
+    model, data, output = config.model, config.data, config.output
+    wanted = [("base_model", model.base, False), ("tokenizer_config", model.tokenizer, False)]
+    for key, datasets in (("datasets", data.datasets), ("test_datasets", data.test_datasets)):
+        wanted += [(f"{key}.{i}.path", dataset.path, True) for i, dataset in enumerate(datasets)]
+    wanted.append(("resume_from_checkpoint", output.resume_from_checkpoint, True))
+    for key, given, must_be_local in wanted:
+        if given is None:
+            continue
+        path = locate(given, config_path)
+        if path is not None:
+            found.append(Reference(key, given, path))
+        elif must_be_local or _looks_local(given):
+            problems.append(_missing(key, given, config_path) if _looks_local(given) else _on_the_hub(key, given))
+    return found, problems
+
+
+def locate(given: str, config_path: Path) -> Path | None:
+    """Where a path of the config is: beside the config, else in the working directory, else None."""
+    for base in (config_path.parent, Path.cwd()):
+        candidate = (base / Path(given).expanduser()).absolute()
+        if candidate.exists():
+            return Path(os.path.normpath(candidate))
+    return None
+
+
+def pack(config: TrainConfig, refs: list[Reference]) -> Packed:
+    """What the bundle holds and its id. Reads every file once; writes nothing."""
+    parts = _Parts()
+    placed = {reference.key: _place(reference, parts) for reference in refs}
+    resolved = _resolved(config, placed)
+    parts.files.update(_code())
+    digests = {name: _digest(path) for name, path in parts.files.items()}
+    digests[BUNDLE_CONFIG] = hashlib.sha256(_text(resolved)).hexdigest()
+    identity = {"files": digests, "mounts": {m.name: m.fingerprint for m in parts.mounts.values()}}
+    sha256 = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    size = len(_text(resolved)) + sum(path.stat().st_size for path in parts.files.values())
+    bundle = Bundle(sha256=sha256, path=str(state_dir() / "bundles" / sha256), size_bytes=size)
+    return Packed(bundle, tuple(parts.mounts.values()), resolved, parts.files, digests, tuple(parts.excluded))
+
+
+def write(packed: Packed) -> Bundle:
+    """Put the bundle on disk unless it is there already.
+
+    It appears whole or not at all. Raises StorageError when there is no room or no access.
+    """
+    target = Path(packed.bundle.path)
+    if not target.exists():
+        try:
+            _write(target, packed)
+        except OSError as error:
+            raise StorageError(
+                Problem(str(target), error.strerror or str(error), "the bundle could not be written")
+            ) from error
+    return packed.bundle
+
+
+def collect_garbage(used: set[str]) -> None:
+    """Remove every bundle whose id is not in `used`, and the blobs that no bundle holds any more."""
+    bundles = state_dir() / "bundles"
+    for directory in bundles.iterdir() if bundles.exists() else ():
+        if directory.name not in used and not directory.name.startswith("."):
+            shutil.rmtree(directory, ignore_errors=True)
+    blobs = state_dir() / "blobs"
+    for blob in blobs.glob("??/*") if blobs.exists() else ():
+        if blob.stat().st_nlink == 1:
+            blob.unlink(missing_ok=True)
+
+
+def _looks_local(given: str) -> bool:
+    return given.startswith((".", "/", "~")) or given.count("/") > 1 or given.endswith((".json", ".jsonl"))
+
+
+def _missing(key: str, given: str, config_path: Path) -> Problem:
+    maker = _made_by(given, config_path)
+    remedy = f"{maker.name} makes it: run `ftl train {_shown(maker)}` first" if maker else None
+    looked = " or ".join(dict.fromkeys([str(_shown(config_path.parent)), "the working directory"]))
+    return Problem(key, f"{given}: no such file or directory", f"looked in {looked}", remedy)
+
+
+def _on_the_hub(key: str, given: str) -> Problem:
+    return Problem(
+        key, f"{given}: no such file or directory", "datasets from the Hub are not built yet", "give a local file"
+    )
+
+
+def _made_by(given: str, config_path: Path) -> Path | None:
+    """The config beside this one whose `output_dir` is that path."""
+    import yaml
+
+    wanted = os.path.normpath(config_path.parent / given)
+    for sibling in sorted(config_path.parent.glob("*.y*ml")):
+        try:
+            data = yaml.safe_load(sibling.read_text())
+        except (OSError, ValueError, yaml.YAMLError):
+            continue
+        made = data.get("output_dir") if isinstance(data, dict) else None
+        if isinstance(made, str) and os.path.normpath(sibling.parent / made) == wanted and sibling != config_path:
+            return sibling
+    return None
+
+
+def _shown(path: Path) -> Path:
+    try:
+        return path.absolute().relative_to(Path.cwd())
+    except ValueError:
+        return path
+
+
+def _place(reference: Reference, parts: _Parts) -> str:
+    """Put the path into the bundle, or among the mounts; what the resolved config calls it."""
+    path = reference.path
+    if path.is_file():
+        name = f"{BUNDLE_FILES}/{_digest(path)[:12]}-{path.name}"
+        parts.files[name] = path
+        return BUNDLE_SCHEME + name
+    listing = [(file.relative_to(path).as_posix(), file) for file in _files_below(path, parts.excluded)]
+    stats = {name: file.stat() for name, file in listing}
+    if sum(stat.st_size for stat in stats.values()) > MOUNT_ABOVE_BYTES:
+        listed = json.dumps([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()]).encode()
+        fingerprint = hashlib.sha256(listed).hexdigest()
+        name = f"{_slug(path.name)}-{fingerprint[:12]}"
+        parts.mounts[name] = Mount(name=name, source=str(path), fingerprint=fingerprint)
+        return MOUNT_SCHEME + name
+    contents = hashlib.sha256(json.dumps([(name, _digest(file)) for name, file in listing]).encode()).hexdigest()
+    prefix = f"{BUNDLE_FILES}/{contents[:12]}-{path.name}"
+    parts.files.update({f"{prefix}/{name}": file for name, file in listing})
+    return BUNDLE_SCHEME + prefix
+
+
+def _files_below(root: Path, excluded: list[str]) -> Iterator[Path]:
+    """Regular files below a directory, sorted; secrets are left out, links that lead out of it refused."""
+    allowed = [root.resolve()]
+    if root.parent.name == "snapshots":  # a Hub cache: snapshots/<commit>/file -> ../../blobs/<hash>
+        allowed.append((root.parent.parent / "blobs").resolve())
+    for directory, names, files in os.walk(root):
+        for name in sorted([*names, *files]):
+            if name in _SECRET_NAMES or name.startswith(".env"):
+                excluded.append(str(Path(directory) / name))
+        names[:] = sorted(n for n in names if n not in _SECRET_NAMES and n != "__pycache__")
+        for name in sorted(files):
+            path = Path(directory) / name
+            if name in _SECRET_NAMES or name.startswith(".env"):
+                continue
+            if path.is_symlink() and not any(path.resolve().is_relative_to(base) for base in allowed):
+                raise ConfigError(
+                    Problem(str(path), f"a link to {path.resolve()}", "links must stay inside the directory")
+                )
+            if path.is_file():
+                yield path
+
+
+def _code() -> dict[str, Path]:
+    """The Python files of our two packages, by their place in the bundle."""
+    found: dict[str, Path] = {}
+    for package in ("ftl", "ftl_runtime"):
+        spec = find_spec(package)
+        assert spec is not None and spec.origin is not None, f"{package} is part of this distribution"
+        root = Path(spec.origin).parent
+        for path in sorted(root.rglob("*.py")):
+            if "_data" not in path.parts:
+                found[f"{BUNDLE_CODE}/{package}/{path.relative_to(root).as_posix()}"] = path
+    return found
+
+
+def _resolved(config: TrainConfig, placed: dict[str, str]) -> TrainConfig:
+    """The config with its local paths replaced by where they are in the job."""
+    nested = config.model_dump(mode="json")
+    targets = {
+        "base_model": (nested["model"], "base"),
+        "tokenizer_config": (nested["model"], "tokenizer"),
+        "resume_from_checkpoint": (nested["output"], "resume_from_checkpoint"),
+    }
+    for key in ("datasets", "test_datasets"):
+        targets |= {f"{key}.{i}.path": (dataset, "path") for i, dataset in enumerate(nested["data"][key])}
+    for key, place in placed.items():
+        holder, name = targets[key]
+        holder[name] = place
+    return TrainConfig.model_validate(nested)
+
+
+def _text(resolved: TrainConfig) -> bytes:
+    return json.dumps(resolved.model_dump(mode="json"), indent=1, sort_keys=True).encode()
+
+
+def _write(target: Path, packed: Packed) -> None:
+    stage = target.with_name(f".{target.name[:12]}-{uuid.uuid4().hex}")
+    try:
+        stage.mkdir(mode=0o700, parents=True)
+        (stage / BUNDLE_CONFIG).write_bytes(_text(packed.config))
+        for name, source in packed.files.items():
+            place = stage / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.link(_blob(source, packed.digests[name]), place)
+        write_atomic(stage / MANIFEST_FILE, json.dumps({"version": 1, "files": packed.digests}, indent=1).encode())
+        stage.rename(target)
+    except OSError:
+        shutil.rmtree(stage, ignore_errors=True)
+        if not target.exists():  # otherwise another launcher was faster, and its bundle is the same
+            raise
+
+
+def _blob(source: Path, digest: str) -> Path:
+    """A private copy of the file, kept under its content hash. The user's own file may change tomorrow."""
+    blob = state_dir() / "blobs" / digest[:2] / digest
+    if not blob.exists():
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        stage = blob.with_name(f".{digest[:12]}-{uuid.uuid4().hex}")
+        try:
+            shutil.copyfile(source, stage)
+            if hashlib.file_digest(stage.open("rb"), "sha256").hexdigest() != digest:
+                raise ConfigError(Problem(str(source), "changed while it was read", None, "run the command again"))
+            stage.chmod(0o400)
+            stage.replace(blob)
+        finally:
+            stage.unlink(missing_ok=True)
+    return blob
+
+
+_digests: dict[tuple[str, int, int, int], str] = {}
+
+
+def _digest(path: Path) -> str:
+    """sha256 of a file, read once a process for the same inode, size and modification time."""
+    stat = path.stat()
+    key = (str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    if key not in _digests:
+        with path.open("rb") as file:
+            _digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
+    return _digests[key]
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isascii() and c.isalnum() else "-" for c in name.lower()).strip("-")[:30] or "dir"

@@ -1,0 +1,241 @@
+"""The command line: options and help text. Each body is one lazy import and one call."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="ftl",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Fine-tune language models from one YAML file: on this machine, in a container, or in a cloud.\n\n"
+    "Start with `ftl train CFG`. A run goes on when this terminal closes: `ftl ps` lists the runs, "
+    "`ftl attach ID` comes back to one, `ftl stop ID` saves a checkpoint and stops it, `ftl resume ID` goes on.",
+)
+images = typer.Typer(no_args_is_help=True, help="Build, list and inspect the pinned container images.")
+app.add_typer(images, name="images")
+
+
+def _run_ids(incomplete: str) -> list[str]:
+    from ftl.completion import run_ids
+
+    return run_ids(incomplete)
+
+
+RunId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", help="The run: any unique beginning of its id.", autocompletion=_run_ids, show_default=False
+    ),
+]
+NewestRunId = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[ID]", help="The run, the newest when left out.", autocompletion=_run_ids, show_default=False
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from ftl import __version__
+
+        typer.echo(f"ftl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def train(
+    context: typer.Context,
+    config: Annotated[
+        Path, typer.Argument(metavar="CFG", help="The training config, a YAML file.", show_default=False)
+    ],
+    cloud: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to train: a cloud file. This machine when left out.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a config key; nested as datasets.0.path=x. Repeatable."
+        ),
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return as soon as the run is accepted.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and print what would be submitted; start nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train what CFG says, and follow it to the end.
+
+    Every config key is also a flag: `--learning-rate 1e-4`, `--no-flash-attention`.
+    Ctrl-C stops following, never the training.
+
+    Examples:
+
+    - `ftl train examples/quickstart/cfg.yml`
+
+    - `ftl train cfg.yml --cloud cloud_templates/docker.yml --detach`
+
+    - `ftl train cfg.yml --learning-rate 1e-4 --set datasets.0.path=my.jsonl --dry-run`
+    """
+    from ftl.commands.train import run
+
+    flags = list(context.args)
+    raise typer.Exit(
+        run(
+            config,
+            flags=flags,
+            assignments=assignments or [],
+            cloud=cloud,
+            detach=detach,
+            dry_run=dry_run,
+            as_json=as_json,
+        )
+    )
+
+
+@app.command()
+def ps(as_json: AsJson = False) -> None:
+    """List the runs launched from this machine, newest first."""
+    from ftl.commands.jobs import ps as run
+
+    raise typer.Exit(run(as_json=as_json))
+
+
+@app.command()
+def logs(
+    run_id: NewestRunId = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing until the run ends.")] = False,
+) -> None:
+    """Print what a run has written, from its start.
+
+    Examples: `ftl logs`, `ftl logs k3m -f`
+    """
+    from ftl.commands.jobs import logs as run
+
+    raise typer.Exit(run(run_id, follow=follow))
+
+
+@app.command()
+def attach(run_id: NewestRunId = None, as_json: AsJson = False) -> None:
+    """Follow a run with its progress, as `ftl train` does. Ctrl-C leaves it running."""
+    from ftl.commands.jobs import attach as run
+
+    raise typer.Exit(run(run_id, as_json=as_json))
+
+
+@app.command()
+def stop(
+    run_id: RunId,
+    now: Annotated[bool, typer.Option("--now", help="Kill it; only checkpoints already saved are left.")] = False,
+) -> None:
+    """Save a checkpoint at the current step, then stop. `ftl resume ID` goes on from there."""
+    from ftl.commands.jobs import stop as run
+
+    raise typer.Exit(run(run_id, now=now))
+
+
+@app.command()
+def resume(
+    run_id: RunId,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return as soon as the run is accepted.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a run that stopped, was preempted or crashed, from its newest verified checkpoint."""
+    from ftl.commands.jobs import resume as run
+
+    raise typer.Exit(run(run_id, detach=detach, as_json=as_json))
+
+
+@app.command()
+def pull(
+    run_id: RunId,
+    dest: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DEST]", help="A directory; the config's output_dir when left out.", show_default=False
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        bool, typer.Option("--checkpoint", help="The newest verified checkpoint, not the finished model.")
+    ] = False,
+) -> None:
+    """Copy a run's finished model to this machine and verify every file.
+
+    Examples: `ftl pull k3m`, `ftl pull k3m ./my-model`, `ftl pull k3m --checkpoint`
+    """
+    from ftl.commands.jobs import pull as run
+
+    raise typer.Exit(run(run_id, dest, checkpoint=checkpoint))
+
+
+@app.command()
+def rm(
+    run_id: RunId,
+    force: Annotated[bool, typer.Option("--force", help="Also when it is running: kill it first.")] = False,
+) -> None:
+    """Remove a run with its logs, checkpoints and output. A model already copied to output_dir stays."""
+    from ftl.commands.jobs import rm as run
+
+    raise typer.Exit(run(run_id, force=force))
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what this machine can do, and what to install for what it cannot."""
+    from ftl.commands.doctor import run
+
+    raise typer.Exit(run(as_json=as_json))
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="cloud_templates|examples", help="What to copy.", show_default=False)],
+    dest: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DEST]", help="A folder; the same name here when left out.", show_default=False),
+    ] = None,
+) -> None:
+    """Copy the cloud templates or the examples that come with ftl to this folder."""
+    from ftl.commands.fetch import run
+
+    raise typer.Exit(run(name, dest))
+
+
+def main() -> None:
+    """Run the command line. What went wrong in the user's world ends as one sentence and its exit code."""
+    import os
+    import sys
+
+    from ftl.errors import ExitCode, FtlError
+
+    try:
+        app()
+    except FtlError as error:
+        if os.environ.get("FTL_TRACEBACK") or not str(error):
+            raise
+        from ftl.console import show_error
+
+        show_error(error)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if os.environ.get("FTL_TRACEBACK") or error.filename is None:
+            raise
+        from ftl.console import show_error
+        from ftl.errors import Problem, StorageError
+
+        show_error(StorageError(Problem(str(error.filename), error.strerror or type(error).__name__)))
+        sys.exit(ExitCode.STORAGE)

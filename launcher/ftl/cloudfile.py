@@ -1,0 +1,34 @@
+"""A cloud file -> the provider's backend, made from its validated section."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ftl.backends import Backend, load
+from ftl.errors import ConfigError, Problem
+from ftl.yamlfile import read, to_problems
+
+DEFAULT_PROVIDER = "local"
+
+
+def load_cloud(path: Path | None) -> Backend:
+    """The backend a cloud file asks for, or this machine without one.
+
+    Raises ConfigError with every problem of the file at once.
+    """
+    if path is None:
+        kind = load(DEFAULT_PROVIDER)
+        return kind(kind.Cloud.model_validate({"provider": DEFAULT_PROVIDER}))
+    file = read(path)
+    provider = file.data.get("provider")
+    if not isinstance(provider, str):
+        raise ConfigError(Problem(str(path), "no `provider`", "every cloud file names one", "add `provider: docker`"))
+    try:
+        kind = load(provider)
+    except ConfigError as error:
+        line = file.line_of(("provider",))
+        raise ConfigError(Problem(f"{path}:{line}", str(error))) from None
+    try:
+        return kind(kind.Cloud.model_validate({k: v for k, v in file.data.items() if v is not None}))
+    except ValidationError as error:
+        raise ConfigError(*to_problems(error, file)) from error

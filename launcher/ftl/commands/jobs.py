@@ -1,0 +1,154 @@
+"""ftl ps, logs, attach, stop, resume, pull, rm: everything one does with a run after it was launched."""
+
+import sys
+import time
+from pathlib import Path
+
+from ftl import bundle, deliver, jobs, launch
+from ftl.commands import show
+from ftl.contract import EVENTS_FILE
+from ftl.errors import BackendError, ExitCode, FtlError, Problem, RunError
+from ftl.jobs import RunRecord
+from ftl.launch import backend_of
+
+_STOP_MARGIN_S = 30
+"""How long past its grace a run is waited for before `ftl stop` gives up waiting."""
+
+
+def ps(*, as_json: bool) -> int:
+    """List the runs, newest first."""
+    show.run_table([_line(record) for record in jobs.all_records()], as_json=as_json)
+    return ExitCode.DONE
+
+
+def logs(prefix: str | None, *, follow: bool) -> int:
+    """Print a run's log from its start."""
+    record = jobs.find(prefix)
+    backend = backend_of(record)
+    for line in launch.log_lines(record, backend, follow=follow):
+        sys.stdout.write(line + "\n")
+        if follow:
+            sys.stdout.flush()
+    return ExitCode.DONE
+
+
+def attach(prefix: str | None, *, as_json: bool) -> int:
+    """Follow a run as `ftl train` does; its exit code."""
+    record = jobs.find(prefix)
+    return show.watch(record, backend_of(record), as_json=as_json)
+
+
+def stop(prefix: str, *, now: bool) -> int:
+    """Ask a run to save and stop, and wait until it has."""
+    record = jobs.find(prefix)
+    backend = backend_of(record)
+    if launch.status(record, backend).phase == "ended":
+        show.note(f"run {record.id} has already ended")
+        return ExitCode.DONE
+    assert record.handle is not None, "only an accepted attempt can be running"
+    handle = record.handle
+    record = jobs.update(record.id, stop_requested_at=time.time())
+    backend.cancel(handle, now=now)
+    deadline = time.monotonic() + record.spec.grace_s + _STOP_MARGIN_S
+    while launch.status(record, backend).phase != "ended":
+        if time.monotonic() > deadline:
+            waited = f"has not stopped {record.spec.grace_s + _STOP_MARGIN_S} s after it was asked"
+            raise BackendError(Problem(f"run {record.id}", None, waited, f"`ftl stop --now {record.id}` kills it"))
+        time.sleep(launch.POLL_S)
+    step = deliver.newest_checkpoint(record, backend)
+    kept = (
+        f"checkpoint of step {step} is verified; `ftl resume {record.id}` goes on"
+        if step
+        else "no checkpoint was saved"
+    )
+    show.note(f"run {record.id} has stopped: {kept}")
+    return ExitCode.DONE
+
+
+def resume(prefix: str, *, detach: bool, as_json: bool) -> int:
+    """Start the next attempt of a run that has ended before it was done."""
+    record = jobs.find(prefix)
+    backend = backend_of(record)
+    state = launch.status(record, backend)
+    if state.phase != "ended":
+        raise RunError(Problem(f"run {record.id}", f"is {state.phase}", None, f"`ftl attach {record.id}` follows it"))
+    if launch.result(record, backend) is not None:
+        raise RunError(Problem(f"run {record.id}", "is done", None, f"`ftl pull {record.id}` copies the model"))
+    problems = backend.preflight(record.spec)
+    if problems:
+        raise BackendError(*problems)
+    if record.handle is not None:
+        backend.remove(record.handle)
+    record = launch.submit(record, backend)
+    if detach:
+        show.detached(record, as_json=as_json)
+        return ExitCode.DONE
+    return show.watch(record, backend, as_json=as_json)
+
+
+def pull(prefix: str, dest: Path | None, *, checkpoint: bool) -> int:
+    """Copy the finished model, or the newest checkpoint, to `dest`."""
+    record = jobs.find(prefix)
+    backend = backend_of(record)
+    if checkpoint:
+        target = deliver.checkpoint(record, backend, (dest or Path(f"{record.output_dir}-checkpoint")).absolute())
+    else:
+        target = deliver.output(record, backend, (dest or Path(record.output_dir)).absolute())
+    show.note(f"run {record.id}: copied to {target}, every file verified")
+    return ExitCode.DONE
+
+
+def rm(prefix: str, *, force: bool) -> int:
+    """Remove a run: its record, logs, checkpoints and output here, and what the provider holds of it."""
+    run_id = jobs.resolve(prefix)
+    try:
+        record = jobs.load(run_id)
+    except RunError:
+        jobs.delete(run_id)
+        show.note(f"run {run_id} is removed; its record could not be read")
+        return ExitCode.DONE
+    backend = backend_of(record)
+    if launch.status(record, backend).phase != "ended":
+        if not force:
+            remedy = f"`ftl stop {record.id}` first, or --force"
+            raise RunError(Problem(f"run {record.id}", "is running", None, remedy))
+        _kill(record)
+    for attempt in record.attempts:
+        if attempt.handle is not None:
+            backend.remove(attempt.handle)
+    jobs.delete(record.id)
+    bundle.collect_garbage({other.bundle.sha256 for other in jobs.all_records()})
+    show.note(f"run {record.id} is removed")
+    return ExitCode.DONE
+
+
+def _kill(record: RunRecord) -> None:
+    backend = backend_of(record)
+    assert record.handle is not None, "only an accepted attempt can be running"
+    jobs.update(record.id, stop_requested_at=time.time())
+    backend.cancel(record.handle, now=True)
+    deadline = time.monotonic() + _STOP_MARGIN_S
+    while launch.status(record, backend).phase != "ended" and time.monotonic() < deadline:
+        time.sleep(launch.POLL_S)
+
+
+def _line(record: RunRecord) -> show.RunLine:
+    """What `ftl ps` says of a run; a backend that cannot be asked leaves its state unknown."""
+    step = max_steps = loss = None
+    try:
+        backend = backend_of(record)
+        state = launch.status(record, backend)
+        if record.handle is not None:
+            for event in launch.Tail(EVENTS_FILE).events(record, backend):
+                if event.event == "step":
+                    step, max_steps, loss = event.data["step"], event.data["max_steps"], event.data["loss"]
+        text = state.phase if state.phase != "ended" else _verdict(record, state.cause)
+    except FtlError as error:
+        text = f"unknown: {error}"
+    return show.RunLine(record, text, step, max_steps, loss)
+
+
+def _verdict(record: RunRecord, cause: str | None) -> str:
+    if cause == "signal":
+        return "stopped" if record.stop_requested_at else "preempted"
+    return cause or "ended"

@@ -1,0 +1,140 @@
+"""ftl train: check everything here, then submit and follow."""
+
+import time
+from pathlib import Path
+
+from ftl import __version__, bundle, deliver, jobs, launch
+from ftl.backends import Backend
+from ftl.bundle import Packed, Reference
+from ftl.cloudfile import load_cloud
+from ftl.commands import show
+from ftl.config.flags import parse_flags
+from ftl.config.load import Loaded, load_train
+from ftl.contract import JobSpec
+from ftl.errors import BackendError, ConfigError, ExitCode, FtlError, Problem
+from ftl.jobs import RunRecord
+from ftl.plan import plan
+
+_GENERIC_NAMES = ("cfg", "config", "train", "axolotl")
+
+
+def run(
+    config: Path,
+    *,
+    flags: list[str],
+    assignments: list[str],
+    cloud: Path | None,
+    detach: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Check, submit and follow one training; the exit code of its outcome."""
+    loaded = load_train(config, [*parse_flags(flags), *_assignments(assignments)])
+    backend = load_cloud(cloud)
+    refs = _references(loaded)
+    destination = _destination(loaded)
+    packed = bundle.pack(loaded.config, refs)
+    name = _name(loaded.path)
+    run_id = jobs.new_id(name)
+    spec = plan(backend.cloud, backend.spec_fields(), run_id=run_id, mounts=packed.mounts)
+    problems = backend.preflight(spec)
+    for note in [
+        *loaded.notes,
+        *(f"{path} is left out of the bundle: it may hold a secret" for path in packed.excluded),
+    ]:
+        show.note(note, as_json=as_json)
+    if dry_run:
+        show.dry_run(
+            loaded, packed, backend.describe(spec, packed.bundle, jobs.runs_dir() / run_id), problems, as_json=as_json
+        )
+        return ExitCode.ENVIRONMENT if problems else ExitCode.DONE
+    if problems:
+        raise BackendError(*problems)
+    record = _record(loaded, backend, spec, packed, name, destination)
+    return _start(record, backend, detach=detach, as_json=as_json)
+
+
+def _start(record: RunRecord, backend: Backend, *, detach: bool, as_json: bool) -> int:
+    jobs.save(record)
+    try:
+        record = launch.submit(record, backend)
+    except FtlError:
+        jobs.delete(record.id)  # nothing was started, so there is nothing to come back to
+        raise
+    if detach:
+        show.detached(record, as_json=as_json)
+        return ExitCode.DONE
+    return show.watch(record, backend, as_json=as_json)
+
+
+def _record(loaded: Loaded, backend: Backend, spec: JobSpec, packed: Packed, name: str, destination: Path) -> RunRecord:
+    return RunRecord(
+        id=spec.run_id,
+        name=name,
+        created_at=time.time(),
+        ftl_version=__version__,
+        config_path=str(loaded.path.absolute()),
+        output_dir=str(destination),
+        provider=backend.cloud.provider,
+        cloud=backend.cloud.model_dump(mode="json"),
+        spec=spec,
+        bundle=bundle.write(packed),
+    )
+
+
+def _assignments(texts: list[str]) -> list[tuple[str, str]]:
+    """`--set key=value` as (key, value)."""
+    pairs = []
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(Problem("--set", repr(text), "must be key=value", "e.g. --set learning_rate=1e-4"))
+        pairs.append((key.strip(), value))
+    return pairs
+
+
+def _references(loaded: Loaded) -> list[Reference]:
+    """The local files of the config, all there and readable row by row."""
+    refs, problems = bundle.references(loaded.config, loaded.path)
+    problems += _data_problems(loaded, refs)
+    if problems:
+        raise ConfigError(*(_located(problem, loaded) for problem in problems))
+    return refs
+
+
+def _data_problems(loaded: Loaded, refs: list[Reference]) -> list[Problem]:
+    from ftl.formats.check import check_dataset
+
+    data = loaded.config.data
+    paths = {ref.key: ref.path for ref in refs}
+    problems = []
+    for key, datasets in (("datasets", data.datasets), ("test_datasets", data.test_datasets)):
+        for i, dataset in enumerate(datasets):
+            path = paths.get(f"{key}.{i}.path")
+            if path is not None:
+                problems += check_dataset(path, dataset.type, dataset.model_dump())
+    return problems
+
+
+def _located(problem: Problem, loaded: Loaded) -> Problem:
+    """The problem with file and line before its key, where it names a key of the config."""
+    loc = tuple(int(part) if part.isdigit() else part for part in problem.where.split("."))
+    line = loaded.file.line_of(loc)
+    if line is None:
+        return problem
+    return Problem(f"{loaded.path}:{line}: {problem.where}", problem.given, problem.allowed, problem.remedy)
+
+
+def _destination(loaded: Loaded) -> Path:
+    """Where the model will go, as an absolute path that can take it."""
+    given = Path(loaded.config.output.output_dir).expanduser()
+    path = given if given.is_absolute() else (loaded.path.parent / given).absolute()
+    problem = deliver.check_destination(path, "output_dir")
+    if problem is not None:
+        raise ConfigError(_located(problem, loaded))
+    return path
+
+
+def _name(path: Path) -> str:
+    stem = path.stem.lower()
+    return path.absolute().parent.name if stem in _GENERIC_NAMES else stem

@@ -1,0 +1,118 @@
+"""Puts a run's output, or one of its checkpoints, where the user wants it: verified, and never over foreign files."""
+
+import hashlib
+import json
+import shutil
+import time
+import uuid
+from pathlib import Path
+
+from ftl import jobs
+from ftl.backends import Backend
+from ftl.contract import CHECKPOINTS_DIR, EVENTS_FILE, MANIFEST_FILE, OUTPUT_DIR
+from ftl.errors import DeliveryError, Problem, RunError
+from ftl.jobs import RunRecord
+from ftl.launch import Tail, result
+
+
+def check_destination(dest: Path, config_key: str) -> Problem | None:
+    """Why the output could not be put there, if it could not: known before training, not after it."""
+    if dest.is_dir() and any(dest.iterdir()) and not _is_ours(dest):
+        return Problem(
+            config_key, str(dest), "is a directory with files that ftl did not write", "give another path, or empty it"
+        )
+    if dest.exists() and not dest.is_dir():
+        return Problem(config_key, str(dest), "is a file", "give a directory")
+    return None
+
+
+def output(record: RunRecord, backend: Backend, dest: Path) -> Path:
+    """Copy the finished model to `dest`; an earlier delivery there is replaced as a whole.
+
+    Raises RunError when there is no result yet, DeliveryError when `dest` cannot take it.
+    """
+    if result(record, backend) is None:
+        step = newest_checkpoint(record, backend)
+        remedy = f"--checkpoint takes the one of step {step}" if step is not None else None
+        raise RunError(Problem(f"run {record.id}", None, "has no finished model yet", remedy))
+    return _copy(record, backend, OUTPUT_DIR, dest)
+
+
+def checkpoint(record: RunRecord, backend: Backend, dest: Path) -> Path:
+    """Copy the newest verified checkpoint to `dest`. Raises as `output`."""
+    step = newest_checkpoint(record, backend)
+    if step is None:
+        raise RunError(Problem(f"run {record.id}", None, "has no verified checkpoint yet"))
+    return _copy(record, backend, f"{CHECKPOINTS_DIR}/checkpoint-{step}", dest)
+
+
+def newest_checkpoint(record: RunRecord, backend: Backend) -> int | None:
+    """Step of the newest checkpoint that was verified, None when there is none."""
+    step = None
+    for event in Tail(EVENTS_FILE).events(record, backend):
+        if event.event == "checkpoint" and event.data.get("state") == "verified":
+            step = max(step or 0, int(event.data["step"]))
+    return step
+
+
+def _copy(record: RunRecord, backend: Backend, name: str, dest: Path) -> Path:
+    problem = check_destination(dest, "destination")
+    if problem is not None:
+        raise DeliveryError(problem)
+    assert record.handle is not None, "there is a result, so there was an attempt"
+    stage = dest.with_name(f".{dest.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        backend.fetch(record.handle, name, stage)
+        verify(stage)
+        _swap(stage, dest)
+    except OSError as error:
+        where = Problem(
+            str(dest),
+            error.strerror or str(error),
+            f"the model is safe in run {record.id}",
+            "`ftl pull` copies it again",
+        )
+        raise DeliveryError(where) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+    jobs.update(record.id, delivered_at=time.time())
+    return dest
+
+
+def verify(directory: Path) -> None:
+    """Compare every file with the directory's manifest. Raises DeliveryError naming the first that differs."""
+    try:
+        files = json.loads((directory / MANIFEST_FILE).read_bytes())["files"]
+    except (OSError, ValueError, KeyError) as error:
+        raise DeliveryError(
+            Problem(str(directory / MANIFEST_FILE), str(error), "a copy must have its manifest")
+        ) from error
+    for name, expected in files.items():
+        path = directory / name
+        if not path.resolve().is_relative_to(directory.resolve()) or not path.is_file():
+            raise DeliveryError(Problem(str(path), None, "is missing from the copy"))
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
+                raise DeliveryError(Problem(str(path), None, "differs from what the run wrote"))
+
+
+def _is_ours(directory: Path) -> bool:
+    """Whether all files below were delivered by ftl: each is in the manifest."""
+    try:
+        listed = set(json.loads((directory / MANIFEST_FILE).read_bytes())["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    present = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file()}
+    return present <= listed | {MANIFEST_FILE}
+
+
+def _swap(stage: Path, dest: Path) -> None:
+    """Put `stage` in the place of `dest`. The old one is set aside first and removed last."""
+    if not dest.exists():
+        stage.rename(dest)
+        return
+    aside = dest.with_name(f".{dest.name}-old-{uuid.uuid4().hex[:8]}")
+    dest.rename(aside)
+    stage.rename(dest)
+    shutil.rmtree(aside)

@@ -1,0 +1,184 @@
+"""From a record to a result: submit, follow, submit again after a lost machine, deliver."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from ftl import jobs
+from ftl.backends import Backend, load
+from ftl.contract import EVENTS_FILE, LOG_FILE, RESULT_FILE, Event, JobState, RunResult
+from ftl.errors import BackendError, ExitCode, Problem
+from ftl.jobs import Attempt, RunRecord
+
+POLL_S = 0.3
+_RETRIED = ("lost", "killed")
+"""Causes after which the same job may well succeed. Running out of memory or crashing would only happen again."""
+
+
+class Follower(Protocol):
+    """Whoever watches a run."""
+
+    def on_event(self, event: Event) -> None: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run stands when nothing more will happen by itself."""
+
+    record: RunRecord
+    state: JobState
+    result: RunResult | None
+
+
+def backend_of(record: RunRecord) -> Backend:
+    """The backend that runs this record, made from the cloud section it was launched with."""
+    kind = load(record.provider)
+    return kind(kind.Cloud.read(record.cloud))
+
+
+def submit(record: RunRecord, backend: Backend) -> RunRecord:
+    """Start the next attempt; the record with its handle, saved.
+
+    The attempt is noted before the provider is asked and again with the handle, so that a launcher killed
+    in between leaves a record from which the same submission can be repeated.
+    """
+    with jobs.changing(record.id) as current:
+        number = _next_number(current)
+        started = jobs.add_attempt(current, Attempt(number=number, submitted_at=time.time()))
+        spec = current.spec.model_copy(update={"attempt": number})
+        started = started.model_copy(update={"spec": spec, "stop_requested_at": None})
+        jobs.save(started)
+        handle = backend.submit(spec, started.bundle, started.dir)
+        done = jobs.add_attempt(started, Attempt(number=number, submitted_at=time.time(), handle=handle))
+        jobs.save(done)
+        return done
+
+
+def follow(
+    record: RunRecord, backend: Backend, follower: Follower, *, sleep: Callable[[float], None] = time.sleep
+) -> Outcome:
+    """Watch the run from its first event to its end; submit it again when its machine was lost.
+
+    Blocks until the run has ended. KeyboardInterrupt passes: the job goes on.
+    """
+    events = Tail(EVENTS_FILE)
+    saved: dict[int, int] = {}
+    while True:
+        for event in events.events(record, backend):
+            if event.event == "checkpoint" and event.data.get("state") == "verified":
+                saved[event.attempt] = saved.get(event.attempt, 0) + 1
+            follower.on_event(event)
+        state = status(record, backend)
+        if state.phase != "ended":
+            sleep(POLL_S)
+            continue
+        for event in events.events(record, backend):
+            follower.on_event(event)
+        newer = jobs.load(record.id)
+        if len(newer.attempts) > len(record.attempts):  # another shell has submitted it again
+            record = newer
+            continue
+        if not _may_retry(newer, state, saved, backend):
+            return Outcome(newer, state, result(newer, backend))
+        number = _next_number(newer)
+        notice = {"message": f"{state.message or state.cause}; starting attempt {number}"}
+        follower.on_event(Event(t=time.time(), attempt=number, event="warning", data=notice))
+        record = _resubmit(newer, backend)
+
+
+def status(record: RunRecord, backend: Backend) -> JobState:
+    """How the newest attempt stands. An attempt that never reached the provider is lost."""
+    if record.handle is None:
+        return JobState(phase="ended", exit_code=ExitCode.PREEMPTED, cause="lost", message="it was never accepted")
+    return backend.status(record.handle)
+
+
+def result(record: RunRecord, backend: Backend) -> RunResult | None:
+    """The result of a finished run, None while there is none."""
+    if record.handle is None:
+        return None
+    content = backend.read(record.handle, RESULT_FILE, 0)
+    try:
+        return RunResult.read_json(content) if content else None
+    except ValidationError as error:
+        raise BackendError(
+            Problem(f"{RESULT_FILE} of {record.id}", str(error.errors()[0]["msg"]), "cannot be read")
+        ) from error
+
+
+class Tail:
+    """Reads a growing file of a run from its start, whole lines only, each once."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._offset = 0
+        self._rest = b""
+
+    def lines(self, record: RunRecord, backend: Backend) -> Iterator[str]:
+        """The lines that have been completed since the last call."""
+        if record.handle is None:
+            return
+        content = backend.read(record.handle, self._name, self._offset)
+        self._offset += len(content)
+        *whole, self._rest = (self._rest + content).split(b"\n")
+        for line in whole:
+            yield line.decode(errors="replace")
+
+    def rest(self) -> str:
+        """What stands after the last newline."""
+        return self._rest.decode(errors="replace")
+
+    def events(self, record: RunRecord, backend: Backend) -> Iterator[Event]:
+        """As `lines`, parsed. A line torn by a kill is left out."""
+        for line in self.lines(record, backend):
+            try:
+                yield Event.read_json(line)
+            except ValidationError:
+                continue
+
+
+def log_lines(
+    record: RunRecord, backend: Backend, *, follow: bool, sleep: Callable[[float], None] = time.sleep
+) -> Iterator[str]:
+    """The run's log from its start; with `follow` until the run ends."""
+    tail = Tail(LOG_FILE)
+    while True:
+        ended = not follow or status(record, backend).phase == "ended"
+        yield from tail.lines(record, backend)
+        if ended:
+            if tail.rest():
+                yield tail.rest()
+            newer = jobs.load(record.id)
+            if not follow or len(newer.attempts) == len(record.attempts):
+                return
+            record = newer
+        sleep(POLL_S)
+
+
+def _next_number(record: RunRecord) -> int:
+    """1, 2, ... An attempt noted without a handle is taken up again under its own number."""
+    if not record.attempts:
+        return 1
+    last = record.attempts[-1]
+    return last.number if last.handle is None else last.number + 1
+
+
+def _resubmit(record: RunRecord, backend: Backend) -> RunRecord:
+    if record.handle is not None:
+        backend.remove(record.handle)
+    return submit(record, backend)
+
+
+def _may_retry(record: RunRecord, state: JobState, saved: dict[int, int], backend: Backend) -> bool:
+    """Whether to start it again: the machine was lost, nobody asked to stop, and attempts still get further."""
+    if backend.recovers or state.cause not in _RETRIED or record.stop_requested_at is not None:
+        return False
+    fruitless = 0
+    for attempt in reversed(record.attempts):
+        if saved.get(attempt.number):
+            break
+        fruitless += 1
+    return fruitless < int(record.cloud.get("max_attempts", 3))
