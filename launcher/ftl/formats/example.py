@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from ftl.errors import ConfigError
 
@@ -77,3 +77,18 @@ class FormatOptions:
     roles: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=lambda: DEFAULT_ROLES)
     roles_to_train: tuple[str, ...] = ("assistant",)
     train_on_eos: TrainOnEos = "turn"
+
+    @classmethod
+    def read(cls, keys: Mapping[str, Any], *, train_on_inputs: bool = False) -> Self:
+        """The options among the keys of a dataset section, the config's defaults filled in."""
+        mapping = keys["message_property_mappings"]
+        return cls(
+            train_on_inputs=train_on_inputs,
+            field=keys["field"] or "text",
+            field_messages=keys["field_messages"],
+            role_key=mapping.get("role", "role"),
+            content_key=mapping.get("content", "content"),
+            roles=keys["roles"] or DEFAULT_ROLES,
+            roles_to_train=tuple(keys["roles_to_train"]),
+            train_on_eos=keys["train_on_eos"],
+        )

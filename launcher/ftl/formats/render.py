@@ -1,57 +1,20 @@
-"""A row to an example, and the check of a whole file without training anything."""
+"""A row to an example."""
 
 import string
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-from ftl.errors import Problem
 from ftl.formats.example import Conversation, Example, FormatOptions, RowError, Segment
 from ftl.formats.messages import read_conversation
-from ftl.formats.readers import scan_rows
 from ftl.formats.table import SINGLE_TURN, SingleTurn
 
 # Any: a row is the user's JSON object.
 Row = Mapping[str, Any]
 
-MAX_REPORTED = 5  # rows named one by one in a report
-
 
 def render(type: str, row: Row, options: FormatOptions) -> Example | Conversation:
     """What a row of a dataset of this type becomes. Raises RowError when a column is missing or has another type."""
     return _RENDER[type](row, options)
-
-
-def check_row(type: str, row: Row, options: FormatOptions) -> str | None:
-    """What is wrong with a row, in one sentence; None when nothing is."""
-    try:
-        render(type, row, options)
-    except RowError as e:
-        return str(e)
-    return None
-
-
-def check_file(path: Path, type: str, options: FormatOptions, max_rows: int | None = None) -> list[Problem]:
-    """What is wrong with the first `max_rows` rows of a file or directory, each problem with its file and line.
-
-    At most MAX_REPORTED rows are named; a last problem then counts the others.
-    """
-    problems: list[Problem] = []
-    num_bad = 0
-    for count, row in enumerate(scan_rows(path), start=1):
-        problem = row if isinstance(row, Problem) else None
-        if not isinstance(row, Problem):
-            sentence = check_row(type, row.data, options)
-            problem = Problem(row.where, sentence) if sentence else None
-        if problem is not None:
-            num_bad += 1
-            if num_bad <= MAX_REPORTED:
-                problems.append(problem)
-        if count == max_rows:
-            break
-    if num_bad > MAX_REPORTED:
-        problems.append(Problem(str(path), f"{num_bad - MAX_REPORTED} more rows like these"))
-    return problems
 
 
 def _render_completion(row: Row, options: FormatOptions) -> Example:

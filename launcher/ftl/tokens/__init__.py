@@ -1,7 +1,7 @@
 """Examples to token ids and labels with `tokenizers` and jinja2 alone: the same on a laptop and in the container."""
 
 from ftl.tokens.chat import ChatTemplate, chat_template_source
-from ftl.tokens.encode import MASKED, Tokens, encode, format_options
+from ftl.tokens.encode import MASKED, Tokens, encode
 from ftl.tokens.view import TokenizerView
 
-__all__ = ["MASKED", "ChatTemplate", "TokenizerView", "Tokens", "chat_template_source", "encode", "format_options"]
+__all__ = ["MASKED", "ChatTemplate", "TokenizerView", "Tokens", "chat_template_source", "encode"]

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from tokenizers import Encoding
 
-from ftl.config.data import DataSection, DatasetSection
-from ftl.formats.example import DEFAULT_ROLES, Example, FormatOptions
+from ftl.formats.example import Example
 from ftl.tokens.view import TokenizerView
 
 MASKED = -100  # the label of a token that is not trained
@@ -18,21 +17,6 @@ class Tokens:
 
     ids: list[int]
     labels: list[int]
-
-
-def format_options(dataset: DatasetSection, data: DataSection) -> FormatOptions:
-    """The options of a dataset, defaults filled in."""
-    mapping = dataset.message_property_mappings
-    return FormatOptions(
-        train_on_inputs=data.train_on_inputs,
-        field=dataset.field or "text",
-        field_messages=dataset.field_messages,
-        role_key=mapping.get("role", "role"),
-        content_key=mapping.get("content", "content"),
-        roles=dataset.roles or DEFAULT_ROLES,
-        roles_to_train=dataset.roles_to_train,
-        train_on_eos=dataset.train_on_eos,
-    )
 
 
 def encode(examples: Sequence[Example], view: TokenizerView) -> list[Tokens]:
