@@ -1,0 +1,164 @@
+"""Who may import whom, read from the source: the plan of the house as a table."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BASE = {"errors", "section", "state"}
+CONTRACT = BASE | {"contract", "cloud"}
+YAML = BASE | {"yamlfile", "yamlparse"}
+# Room -> the rooms of ftl it may import from, itself apart.
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "section": set(),
+    "state": set(),
+    "packaged": set(),
+    "yamlparse": BASE,
+    "yamlfile": YAML,
+    "formats": {"errors"},
+    "config": YAML | {"formats"},
+    "tokens": BASE | {"formats", "config"},
+    "contract": BASE,
+    "cloud": BASE,
+    "backends": CONTRACT | {"image"},
+    "image": BASE | {"packaged", "backends"},
+    "cloudfile": YAML | {"backends"},
+    "plan": CONTRACT | {"config"},
+    "jobs": CONTRACT,
+    "bundle": CONTRACT | {"config", "jobs"},
+    "launch": CONTRACT | {"backends", "jobs"},
+    "deliver": CONTRACT | {"backends", "jobs", "launch"},
+    "console": CONTRACT,
+    "completion": {"state"},
+    "commands": {"*"},
+    "cli": {"__init__", "errors", "commands", "console", "completion"},
+    "__init__": set(),
+}
+RUNTIME_MAY_USE = {"__init__", "errors", "section", "formats", "tokens", "config", "contract"}
+# A heavy package -> the only places that may import it.
+WEIGHT = {
+    "docker": ("launcher/ftl/backends/docker.py",),
+    "modal": ("launcher/ftl/backends/modal.py",),
+    "sky": ("launcher/ftl/backends/skypilot.py",),
+    "torch": ("runtime/",),
+    "transformers": ("runtime/",),
+    "peft": ("runtime/",),
+    "datasets": ("runtime/",),
+    "tokenizers": ("launcher/ftl/tokens", "runtime/"),
+    "jinja2": ("launcher/ftl/tokens", "runtime/"),
+}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names a file imports anywhere, `if TYPE_CHECKING` apart."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the room"
+            yield node.module or ""
+            if node.module == "ftl":
+                yield from (f"ftl.{alias.name}" for alias in node.names)
+
+
+def room(path: Path, package: Path) -> str:
+    return path.relative_to(package).parts[0].removesuffix(".py")
+
+
+LAUNCHER = ROOT / "launcher/ftl"
+LAUNCHER_FILES = sorted(LAUNCHER.rglob("*.py"))
+RUNTIME_FILES = sorted((ROOT / "runtime/ftl_runtime").rglob("*.py"))
+
+
+def rooms_of_ftl(path: Path) -> set[str]:
+    names = {name.split(".")[1] for name in imports(path) if name.startswith("ftl.")}
+    return {name if (LAUNCHER / name).is_dir() or (LAUNCHER / f"{name}.py").exists() else "__init__" for name in names}
+
+
+@pytest.mark.parametrize("path", LAUNCHER_FILES, ids=lambda p: str(p.relative_to(LAUNCHER)))
+def test_launcher_file_imports_only_from_rooms_it_may_know(path: Path) -> None:
+    here = room(path, LAUNCHER)
+    assert here in ALLOWED, f"{here} is a new room: say in this table what it may know"
+    allowed = ALLOWED[here]
+    strangers = set() if "*" in allowed else rooms_of_ftl(path) - allowed - {here, "__init__"}
+    assert not strangers, f"{path.relative_to(ROOT)} may not import from {sorted(strangers)}"
+
+
+@pytest.mark.parametrize("path", RUNTIME_FILES, ids=lambda p: str(p.relative_to(ROOT / "runtime")))
+def test_runtime_file_uses_only_the_shared_rooms(path: Path) -> None:
+    strangers = rooms_of_ftl(path) - RUNTIME_MAY_USE
+    assert not strangers, f"{path.relative_to(ROOT)} may not import from {sorted(strangers)}"
+
+
+def test_nothing_imports_the_runtime() -> None:
+    offenders = [p for p in LAUNCHER_FILES if any(n.split(".")[0] == "ftl_runtime" for n in imports(p))]
+    assert offenders == []
+
+
+@pytest.mark.parametrize("package", WEIGHT)
+def test_heavy_package_has_one_address(package: str) -> None:
+    offenders = []
+    for path in [*LAUNCHER_FILES, *RUNTIME_FILES]:
+        where = path.relative_to(ROOT).as_posix()
+        if any(name.split(".")[0] == package for name in imports(path)) and not where.startswith(WEIGHT[package]):
+            offenders.append(where)
+    assert offenders == []
+
+
+def test_backends_never_see_the_config() -> None:
+    for path in sorted((LAUNCHER / "backends").glob("*.py")):
+        assert "config" not in rooms_of_ftl(path), f"{path.name} reads the config"
+
+
+def test_objectives_import_torch_alone() -> None:
+    for path in sorted((ROOT / "runtime/ftl_runtime/objectives").glob("*.py")):
+        outside = {n.split(".")[0] for n in imports(path)} - set(sys.stdlib_module_names) - {"torch", "ftl_runtime"}
+        assert not outside, f"{path.name} imports {outside}"
+
+
+def test_formats_import_the_standard_library_alone() -> None:
+    for path in sorted((LAUNCHER / "formats").glob("*.py")):
+        outside = {n.split(".")[0] for n in imports(path)} - set(sys.stdlib_module_names) - {"ftl"}
+        assert not outside, f"{path.name} imports {outside}"
+
+
+def test_cli_imports_only_typer_and_pathlib_at_the_top() -> None:
+    tree = ast.parse((LAUNCHER / "cli.py").read_text())
+    top = {n.names[0].name if isinstance(n, ast.Import) else n.module for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)}
+    assert top == {"typer", "pathlib", "typing"}
+
+
+FORBIDDEN = ("torch", "transformers", "datasets", "docker", "modal", "sky", "yaml", "peft", "pydantic")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "forbidden"),
+    [
+        pytest.param(["--help"], FORBIDDEN, id="help"),
+        pytest.param(["--version"], FORBIDDEN, id="version"),
+        # typer itself converts a command's parameters with pydantic
+        pytest.param(["train", "--help"], FORBIDDEN[:-1], id="train help"),
+        pytest.param(["ps"], ("torch", "transformers", "datasets", "docker", "modal", "sky", "peft"), id="ps"),
+    ],
+)
+def test_command_loads_nothing_heavy(arguments: list[str], forbidden: tuple[str, ...], tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.argv = ['ftl', *sys.argv[1:]]\n"
+        "import ftl.cli\n"
+        "try:\n    ftl.cli.main()\nexcept SystemExit as end:\n    assert end.code in (0, None), end.code\n"
+        f"print('LOADED', [name for name in {forbidden!r} if name in sys.modules])"
+    )
+    environment = {**os.environ, "FTL_STATE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.splitlines()[-1] == "LOADED []"

@@ -1,0 +1,152 @@
+"""Bundles: the same input is the same bundle, and only what the config names goes in."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from ftl import bundle
+from ftl.config.train import TrainConfig
+from ftl.errors import ConfigError, StorageError
+
+
+def config(**changes: object) -> TrainConfig:
+    nested = {
+        "model": {"base": "./model"},
+        "data": {"datasets": [{"path": "./rows.jsonl", "type": "alpaca"}]},
+        "optim": {"learning_rate": 1e-3},
+    }
+    return TrainConfig.model_validate(nested | changes)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    (tmp_path / "rows.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
+    (tmp_path / "cfg.yml").write_text("base_model: ./model\n")
+    return tmp_path
+
+
+def packed(project: Path, **changes: object) -> bundle.Packed:
+    chosen = config(**changes)
+    refs, problems = bundle.references(chosen, project / "cfg.yml")
+    assert problems == []
+    return bundle.pack(chosen, refs)
+
+
+def test_same_input_twice_is_one_bundle_and_copies_nothing_again(project: Path) -> None:
+    first = bundle.write(packed(project))
+    before = {p: p.stat().st_mtime_ns for p in Path(first.path).rglob("*")}
+    again = bundle.write(packed(project))
+    assert again == first
+    assert {p: p.stat().st_mtime_ns for p in Path(first.path).rglob("*")} == before
+
+
+def test_changed_row_is_another_bundle_that_shares_every_other_file(project: Path) -> None:
+    first = bundle.write(packed(project))
+    (project / "rows.jsonl").write_text('{"instruction": "a", "output": "c"}\n')
+    second = bundle.write(packed(project))
+    assert second.sha256 != first.sha256
+    code = "code/ftl/errors.py"
+    assert (Path(first.path) / code).samefile(Path(second.path) / code)
+
+
+def test_bundle_is_unchanged_when_the_user_edits_the_file_afterwards(project: Path) -> None:
+    made = bundle.write(packed(project))
+    (project / "rows.jsonl").write_text("changed\n")
+    (rows,) = Path(made.path).glob("files/*-rows.jsonl")
+    assert rows.read_text() == '{"instruction": "a", "output": "b"}\n'
+
+
+def test_resolved_config_names_places_in_the_bundle(project: Path) -> None:
+    made = packed(project)
+    path = made.config.data.datasets[0].path
+    assert path.startswith("bundle:files/")
+    assert path.endswith("-rows.jsonl")
+    assert path.removeprefix("bundle:") in made.files
+
+
+def test_bundle_holds_the_code_of_both_packages_and_no_data_of_the_wheel(project: Path) -> None:
+    names = set(packed(project).files)
+    assert "code/ftl/contract.py" in names
+    assert "code/ftl_runtime/__main__.py" in names
+    assert all(name.endswith(".py") for name in names if name.startswith("code/"))
+
+
+def test_large_directory_is_mounted_in_place(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "MOUNT_ABOVE_BYTES", 10)
+    (project / "model/model.safetensors").write_bytes(b"x" * 100)
+    made = packed(project)
+    (mount,) = made.mounts
+    assert mount.source == str(project / "model")
+    assert made.config.model.base == f"mount:{mount.name}"
+    assert not any("model.safetensors" in name for name in made.files)
+
+
+def test_secrets_in_a_model_directory_stay_here_and_are_named(project: Path) -> None:
+    (project / "model/.env").write_text("HF_TOKEN=hf_x")
+    (project / "model/.git").mkdir()
+    (project / "model/.git/config").write_text("token")
+    made = packed(project)
+    assert not any(".env" in name or ".git" in name for name in made.files)
+    assert sorted(Path(p).name for p in made.excluded) == [".env", ".git"]
+
+
+def test_link_out_of_a_model_directory_is_refused(project: Path) -> None:
+    (project / "model/tokenizer.json").symlink_to("/etc/passwd")
+    with pytest.raises(ConfigError, match="links must stay inside the directory"):
+        packed(project)
+
+
+def test_hub_cache_snapshot_is_taken_through_its_links(project: Path) -> None:
+    blobs, snapshot = project / "models--o--m/blobs", project / "models--o--m/snapshots/abc"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    (blobs / "123").write_text("{}")
+    (snapshot / "config.json").symlink_to("../../blobs/123")
+    made = packed(project, model={"base": str(snapshot)})
+    assert any(name.endswith("-abc/config.json") for name in made.files)
+
+
+def test_missing_file_says_where_it_was_looked_for(project: Path) -> None:
+    chosen = config(data={"datasets": [{"path": "./row.jsonl", "type": "alpaca"}]})
+    _, (problem,) = bundle.references(chosen, project / "cfg.yml")
+    assert str(problem).startswith("datasets.0.path: ./row.jsonl: no such file or directory: looked in ")
+
+
+def test_missing_base_names_the_config_that_makes_it(project: Path) -> None:
+    (project / "pretrain.yml").write_text("output_dir: ./base\n")
+    _, (problem,) = bundle.references(config(model={"base": "./base"}), project / "cfg.yml")
+    assert problem.remedy is not None
+    assert "pretrain.yml makes it: run `ftl train " in problem.remedy
+
+
+def test_hub_model_is_not_a_file(project: Path) -> None:
+    refs, problems = bundle.references(config(model={"base": "org/model"}), project / "cfg.yml")
+    assert problems == []
+    assert [ref.key for ref in refs] == ["datasets.0.path"]
+
+
+def test_failed_write_leaves_no_bundle(project: Path, monkeypatch: pytest.MonkeyPatch, own_state: Path) -> None:
+    made = packed(project)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(StorageError, match="No space left on device"):
+        bundle.write(made)
+    assert list((own_state / "bundles").iterdir()) == []
+
+
+def test_garbage_is_what_no_run_uses(project: Path, own_state: Path) -> None:
+    kept = bundle.write(packed(project))
+    (project / "rows.jsonl").write_text('{"instruction": "z", "output": "z"}\n')
+    bundle.write(packed(project))
+    bundle.collect_garbage({kept.sha256})
+    assert [p.name for p in (own_state / "bundles").iterdir()] == [kept.sha256]
+    manifest = json.loads((Path(kept.path) / "manifest.json").read_text())
+    blobs = {p.name for p in (own_state / "blobs").glob("??/*")}
+    assert blobs == set(manifest["files"].values()) - {manifest["files"]["config.json"]}
