@@ -1,0 +1,68 @@
+"""Rows to a batch of tensors, with what keeps the documents of a row apart."""
+
+# ruff: noqa: N803, N806 - names end in the shape of what they hold
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from ftl.tokens import MASKED
+from ftl_runtime.data.dataset import Row
+
+# Shapes: B rows, T tokens of the longest row, or sequence_len.
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Makes a batch of rows, each of them a tuple of documents.
+
+    input_ids_BT and labels_BT are padded at the end; labels are MASKED where nothing is trained, and at the first
+    token of every document, which would else be predicted from the document before. position_ids_BT restart at 0 in
+    every document and in the padding. num_tokens is the number of tokens without padding, an int on the host.
+
+    With documents = "positions" the model must tell documents apart by their positions: use_cache off, and no
+    attention mask beside them. Right for flash attention and for models whose masks transformers makes. With "mask"
+    the batch holds attention_mask, [B, 1, T, T], additive: 0 where a token may look, else the lowest number of `dtype`.
+    """
+
+    pad_id: int
+    sequence_len: int
+    pad_to_sequence_len: bool
+    documents: Literal["positions", "mask"]
+    dtype: torch.dtype = torch.float32
+    """Of the mask; that of the model's activations."""
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:  # Any: tensors, and the int num_tokens
+        num_tokens_B = [sum(len(document.ids) for document in row) for row in rows]
+        width = self.sequence_len if self.pad_to_sequence_len else max(num_tokens_B)
+        input_ids_BT = np.full((len(rows), width), self.pad_id, np.int64)
+        labels_BT = np.full((len(rows), width), MASKED, np.int64)
+        position_ids_BT = np.zeros((len(rows), width), np.int64)
+        for b, row in enumerate(rows):
+            end = 0
+            for document in row:
+                start, end = end, end + len(document.ids)
+                input_ids_BT[b, start:end] = document.ids
+                labels_BT[b, start + 1 : end] = document.labels[1:]
+                position_ids_BT[b, start:end] = np.arange(end - start)
+            position_ids_BT[b, end:] = np.arange(width - end)
+        batch: dict[str, Any] = {
+            "input_ids": torch.from_numpy(input_ids_BT),
+            "labels": torch.from_numpy(labels_BT),
+            "position_ids": torch.from_numpy(position_ids_BT),
+            "num_tokens": sum(num_tokens_B),
+        }
+        if self.documents == "mask":
+            batch["attention_mask"] = _document_mask(batch["position_ids"], self.dtype)
+        return batch
+
+
+def _document_mask(position_ids_BT: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """[B, 1, T, T]: 0 where query t may look at key s of its own document, s <= t; else the lowest number."""
+    document_BT = (position_ids_BT == 0).cumsum(1)
+    is_same_BTT = document_BT[:, :, None] == document_BT[:, None, :]
+    mask_BTT = torch.zeros(is_same_BTT.shape, dtype=dtype).masked_fill_(~is_same_BTT.tril(), torch.finfo(dtype).min)
+    return mask_BTT[:, None]
