@@ -1,0 +1,164 @@
+"""The manifest of a directory: every file in it with size and sha256. Written last, it makes the directory whole."""
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ftl.contract import MANIFEST_FILE
+
+VERSION = 1
+_CHUNK = 1 << 20
+
+
+class BrokenCheckpoint(Exception):  # noqa: N818 - a state of the disk, not a mistake
+    """The directory is not what its manifest says; the message is the reason, without the directory."""
+
+
+def seal(directory: Path, *, run_id: str, step: int) -> None:
+    """Write the manifest of what is in `directory` and bring all of it to the disk, file by file, then the directories.
+
+    Raises OSError; ValueError for a symlink or anything else that is not a plain file or directory.
+    """
+    files: dict[str, dict[str, Any]] = {}  # Any: size is an int, sha256 a str
+    for relative in _plain_files(directory):
+        path = directory / relative
+        size, digest = _digest(path, sync=True)
+        files[relative] = {"size": size, "sha256": digest}
+    content = {"version": VERSION, "run_id": run_id, "step": step, "files": files}
+    write_synced(directory / MANIFEST_FILE, json.dumps(content, indent=1, sort_keys=True).encode())
+    for folder in [path for path in directory.rglob("*") if path.is_dir()]:
+        sync_directory(folder)
+    sync_directory(directory)
+
+
+def check(directory: Path, *, run_id: str | None, step: int | None) -> int:
+    """Compare every byte in `directory` with its manifest; gives the number of bytes.
+
+    `run_id` None takes a checkpoint of any run, `step` None of any step. Raises BrokenCheckpoint with the reason.
+    """
+    if directory.is_symlink():
+        raise BrokenCheckpoint("it is a symlink")
+    content = _read_manifest(directory)
+    if run_id is not None and content["run_id"] != run_id:
+        raise BrokenCheckpoint(f"it belongs to the run {content['run_id']!r}")
+    if step is not None and content["step"] != step:
+        raise BrokenCheckpoint(f"its manifest is that of step {content['step']}")
+    files = content["files"]
+    try:
+        present = set(_plain_files(directory)) - {MANIFEST_FILE}
+    except (OSError, ValueError) as error:
+        raise BrokenCheckpoint(str(error)) from error
+    if surplus := sorted(present - set(files)):
+        raise BrokenCheckpoint(f"{surplus[0]} is not in its manifest")
+    for relative, expected in files.items():
+        if not _is_confined(relative):
+            raise BrokenCheckpoint(f"its manifest names {relative!r}, which is not a plain path inside it")
+        if relative not in present:
+            raise BrokenCheckpoint(f"{relative} is missing")
+        try:
+            size = (directory / relative).stat().st_size
+            if size != expected.get("size"):
+                raise BrokenCheckpoint(f"{relative} has {size} bytes where {expected.get('size')} were written")
+            digest = _digest(directory / relative, sync=False)[1]
+        except OSError as error:
+            raise BrokenCheckpoint(f"{relative} cannot be read: {error.strerror}") from error
+        if digest != expected.get("sha256"):
+            raise BrokenCheckpoint(f"{relative} has changed since it was written")
+    return sum(int(expected["size"]) for expected in files.values())
+
+
+def step_of(directory: Path) -> int:
+    """The step its manifest names. Raises BrokenCheckpoint."""
+    return int(_read_manifest(directory)["step"])
+
+
+def size_of(directory: Path) -> int:
+    """Bytes that its manifest lists. Raises BrokenCheckpoint."""
+    return sum(int(entry["size"]) for entry in _read_manifest(directory)["files"].values())
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file and wait until the disk has it."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_synced(path: Path, data: bytes) -> None:
+    """Put `data` at `path` in one step: readers see the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    write_synced(temporary, data)
+    temporary.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Bring a directory's entries (creations, renames) to the disk."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _read_manifest(directory: Path) -> dict[str, Any]:  # Any: JSON, checked below
+    path = directory / MANIFEST_FILE
+    try:
+        if path.is_symlink():
+            raise BrokenCheckpoint(f"{MANIFEST_FILE} is a symlink")
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise BrokenCheckpoint(f"{MANIFEST_FILE} is missing") from error
+    except (OSError, ValueError) as error:
+        raise BrokenCheckpoint(f"{MANIFEST_FILE} cannot be read") from error
+    if not isinstance(content, dict) or content.get("version") != VERSION or not isinstance(content.get("step"), int):
+        raise BrokenCheckpoint(f"{MANIFEST_FILE} is not a manifest of version {VERSION}")
+    files = content.get("files")
+    if not isinstance(content.get("run_id"), str) or not isinstance(files, dict) or not files:
+        raise BrokenCheckpoint(f"{MANIFEST_FILE} lists no files")
+    if not all(isinstance(entry, dict) for entry in files.values()):
+        raise BrokenCheckpoint(f"{MANIFEST_FILE} lists files without size and sha256")
+    return content
+
+
+def _plain_files(directory: Path) -> list[str]:
+    """Relative paths of all files below, sorted. ValueError for anything that is neither file nor directory."""
+    found = []
+    for path in sorted(directory.rglob("*")):
+        mode = path.lstat().st_mode
+        relative = path.relative_to(directory).as_posix()
+        if stat.S_ISREG(mode):
+            found.append(relative)
+        elif not stat.S_ISDIR(mode):
+            raise ValueError(f"{relative} is a symlink or a special file")
+    return found
+
+
+def _is_confined(relative: str) -> bool:
+    path = PurePosixPath(relative)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\\" not in relative
+
+
+def _digest(path: Path, *, sync: bool) -> tuple[int, str]:
+    """Size and sha256. With `sync` the file is on the disk afterwards and out of the cache, so that reading it back
+    reads the disk."""
+    digest = hashlib.sha256()
+    size = 0
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        if sync:
+            os.fsync(fd)
+        while chunk := os.read(fd, _CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+        if sync and hasattr(os, "posix_fadvise"):
+            with contextlib.suppress(OSError):  # only advice: some file systems have none to take
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(fd)
+    return size, digest.hexdigest()

@@ -1,0 +1,89 @@
+"""What a training needs to know besides its config: the job, its directories, its machine, and whom to tell."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ftl.contract import BUNDLE_SCHEME, MOUNT_SCHEME, JobSpec, Paths
+from ftl.errors import ConfigError
+from ftl_runtime.checkpoint.store import CheckpointStore
+from ftl_runtime.stop import StopFlag
+
+Emit = Callable[[str, dict[str, Any]], None]  # Any: the shape depends on the event, see ftl.contract
+
+
+@dataclass(frozen=True)
+class Device:
+    """What this rank computes on."""
+
+    kind: str
+    """cuda or cpu."""
+    has_bf16: bool
+    rank: int
+    num_ranks: int
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+@dataclass(frozen=True)
+class Context:
+    job: JobSpec
+    paths: Paths
+    emit: Emit
+    store: CheckpointStore
+    stop: StopFlag
+    device: Device
+    started: float
+    """When the supervisor started the trainers, in seconds since the epoch."""
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.paths.run)
+
+    @property
+    def cache_dir(self) -> Path:
+        return Path(self.paths.cache)
+
+    def phase(self, name: str) -> None:
+        self.emit("phase", {"name": name})
+
+    def warn(self, message: str) -> None:
+        self.emit("warning", {"message": message})
+
+    def resolve(self, reference: str) -> Path:
+        """The path that a `bundle:` or `mount:` reference, or a plain path, stands for here.
+
+        Raises ConfigError for a reference that leads out of its place or to a mount the job does not have.
+        """
+        if reference.startswith(BUNDLE_SCHEME):
+            return _below(Path(self.paths.bundle), reference.removeprefix(BUNDLE_SCHEME), reference)
+        if reference.startswith(MOUNT_SCHEME):
+            name, _, rest = reference.removeprefix(MOUNT_SCHEME).partition("/")
+            if name not in self.paths.mounts:
+                raise ConfigError(
+                    f"{reference}: the job has no mount {name!r}; its mounts: {sorted(self.paths.mounts)}"
+                )
+            return _below(Path(self.paths.mounts[name]), rest, reference)
+        return Path(reference)
+
+    def resolve_model(self, reference: str) -> str:
+        """The same for a model or tokenizer, which may also be a Hub repository: that is left as it is."""
+        if reference.startswith((BUNDLE_SCHEME, MOUNT_SCHEME)):
+            return str(self.resolve(reference))
+        return reference
+
+
+def rank_of_process() -> tuple[int, int]:
+    """(rank, number of ranks), as the supervisor set them."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _below(root: Path, relative: str, reference: str) -> Path:
+    path = PurePosixPath(relative)
+    if path.is_absolute() or ".." in path.parts:
+        raise ConfigError(f"{reference}: leads out of its directory")
+    return root / path

@@ -1,0 +1,84 @@
+"""The last steps: the model in its final form, then the result, whose presence means done."""
+
+import shutil
+import time
+import uuid
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from ftl.contract import OUTPUT_DIR, RESULT_FILE, RunResult
+from ftl_runtime import preflight, ranks
+from ftl_runtime.checkpoint import manifest
+from ftl_runtime.checkpoint.volume import storage_errors
+from ftl_runtime.context import Context
+from ftl_runtime.train.progress import peak_memory_gib
+from ftl_runtime.train.trainer import Trainer
+
+
+def finish(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, ctx: Context) -> RunResult:
+    """Write RUN/output and after it RUN/result.json. Raises StorageError when they cannot be written."""
+    ctx.phase("finishing")
+    result = _result(trainer, ctx)
+    if ctx.device.is_main:
+        with storage_errors(ctx.run_dir):
+            _write_output(trainer, tokenizer, ctx)
+            manifest.replace_synced(ctx.run_dir / RESULT_FILE, result.model_dump_json(indent=1).encode())
+        ctx.emit("result", result.model_dump(mode="json"))
+    ranks.wait(ctx.device)
+    return result
+
+
+def _write_output(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, ctx: Context) -> None:
+    """Stage, seal, rename. An output of an earlier attempt, killed before its result, gives way as a whole."""
+    for leftover in ctx.run_dir.glob(".tmp-output-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    stage = ctx.run_dir / f".tmp-output-{uuid.uuid4().hex[:12]}"
+    final = ctx.run_dir / OUTPUT_DIR
+    try:
+        stage.mkdir()
+        _save_model(trainer, stage)
+        tokenizer.save_pretrained(stage)
+        manifest.seal(stage, run_id=ctx.job.run_id, step=trainer.state.global_step)
+        if final.exists():
+            final.rename(ctx.run_dir / f".tmp-output-{uuid.uuid4().hex[:12]}")
+        stage.rename(final)
+        manifest.sync_directory(ctx.run_dir)
+    finally:
+        for leftover in ctx.run_dir.glob(".tmp-output-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _save_model(trainer: Trainer, stage: Path) -> None:
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    model.config.use_cache = True  # off while training; whoever generates with this model wants it
+    model.save_pretrained(stage)
+    (stage / "README.md").unlink(missing_ok=True)  # peft's model card names local paths
+    generation = getattr(model, "generation_config", None)
+    if generation is not None:
+        generation.save_pretrained(stage)
+
+
+def _result(trainer: Trainer, ctx: Context) -> RunResult:
+    first, last = trainer.mean_losses()
+    progress = trainer.progress
+    parameters = list(trainer.accelerator.unwrap_model(trainer.model).parameters())
+    seconds = trainer.stopwatch.read()
+    tokens = progress.tokens - trainer.start_tokens
+    return RunResult(
+        run_id=ctx.job.run_id,
+        attempt=ctx.job.attempt,
+        steps=trainer.state.global_step,
+        epochs=round(trainer.state.epoch or 0.0, 6),
+        tokens=progress.tokens,
+        train_loss_first=first,
+        train_loss_last=last,
+        eval_loss_first=progress.first_eval_loss,
+        eval_loss_last=progress.last_eval_loss,
+        tokens_per_s=tokens / seconds if tokens else None,
+        seconds=time.time() - ctx.started,
+        peak_memory_gib=peak_memory_gib(),
+        num_parameters=sum(parameter.numel() for parameter in parameters),
+        num_trainable=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        versions=preflight.versions(),
+    )

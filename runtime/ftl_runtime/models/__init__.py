@@ -1,0 +1,1 @@
+"""From config sections to a model, its tokenizer and its adapter."""

@@ -1,0 +1,121 @@
+"""The base model: from a directory or the Hub, or drawn fresh from a config."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from ftl.config.model import Attention, ModelSection
+from ftl.errors import ConfigError
+from ftl_runtime.context import Context
+
+_AUTO = "AutoModelForCausalLM"
+
+
+def load_config(model: ModelSection, ctx: Context) -> PreTrainedConfig:
+    """The model's config.json, with the class that `model_type` names checked against it."""
+    source = ctx.resolve_model(model.base)
+    try:
+        config = AutoConfig.from_pretrained(source, revision=model.revision, trust_remote_code=model.trust_remote_code)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ConfigError(f"base_model: no model config can be loaded from {source}: {first}") from error
+    known = {*(config.architectures or []), architecture(config).__name__}
+    if model.class_name != _AUTO and model.class_name not in known:
+        allowed = " or ".join(sorted(known))
+        raise ConfigError(f"model_type: {model.class_name}: this base is a {allowed}; remove the key, or name that")
+    return config
+
+
+def architecture(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """The transformers class for the config; the plain base class for models that bring their own code."""
+    found = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), PreTrainedModel)
+    return found if isinstance(found, type) else PreTrainedModel
+
+
+def weights_dtype(compute: torch.dtype, *, has_adapter: bool) -> torch.dtype:
+    """fp32 for weights that are trained, so that small updates are not lost; a frozen base in what is computed in."""
+    return compute if has_adapter else torch.float32
+
+
+def load_model(
+    model: ModelSection,
+    config: PreTrainedConfig,
+    ctx: Context,
+    *,
+    dtype: torch.dtype,
+    attention: Attention,
+    seed: int,
+    checkpoint: Path | None = None,
+) -> PreTrainedModel:
+    """The model with its weights, on the CPU.
+
+    With `checkpoint`, a directory written by a full fine-tune, the weights come from there. Raises ConfigError when
+    there are no usable weights.
+    """
+    torch.manual_seed(seed)  # rows the base lacks, or all of them, are drawn the same in every attempt
+    common: dict[str, Any] = {  # Any: keyword arguments of three kinds
+        "dtype": dtype,
+        "attn_implementation": attention,
+        "trust_remote_code": model.trust_remote_code,
+    }
+    if model.reinit_weights and checkpoint is None:
+        return AutoModelForCausalLM.from_config(config, **common)
+    source = str(checkpoint) if checkpoint else ctx.resolve_model(model.base)
+    _refuse_pickle(Path(source))
+    try:
+        loaded, report = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=None if checkpoint else config,
+            revision=None if checkpoint else model.revision,
+            use_safetensors=True,
+            output_loading_info=True,
+            **common,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ConfigError(f"base_model: {source} cannot be loaded: {first}") from error
+    _check_loaded(report, ctx, is_checkpoint=checkpoint is not None)
+    return loaded
+
+
+def recompute_activations(model: PreTrainedModel) -> None:
+    """Have the backward pass compute activations again rather than keep them; also below a frozen embedding."""
+    kwargs = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=kwargs)
+    else:  # its name before transformers 5.20
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
+
+
+def _check_loaded(report: dict[str, Any], ctx: Context, *, is_checkpoint: bool) -> None:  # Any: transformers' own
+    missing = sorted(str(name) for name in report.get("missing_keys", ()))
+    if not missing:
+        return
+    shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+    assert not is_checkpoint, f"a checkpoint of ours lacks weights: {shown}"
+    ctx.warn(
+        f"{len(missing)} weights are not in the base and start random: {shown}; "
+        "check that base_model is the one you mean"
+    )
+
+
+def _refuse_pickle(directory: Path) -> None:
+    if not directory.is_dir() or any(directory.glob("*.safetensors")):
+        return
+    if pickles := sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in directory.glob(pattern)):
+        raise ConfigError(
+            f"base_model: {directory} has only {pickles[0]}, a pickle, which can run any code when it is read; "
+            "convert it to safetensors, or take a base that has them"
+        )
+    raise ConfigError(
+        f"base_model: {directory} has a config but no *.safetensors weights; "
+        "to start from random weights set reinit_weights: true"
+    )

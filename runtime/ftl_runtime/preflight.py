@@ -1,0 +1,87 @@
+"""What only the machine itself can answer before training: GPUs, number formats, kernels, disk.
+
+Every problem is one sentence, and all are told at once.
+"""
+
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+import torch
+
+from ftl.config.train import TrainConfig
+from ftl.contract import Gpu, JobSpec
+from ftl.errors import BackendError, StorageError
+from ftl_runtime.context import Context, Device, rank_of_process
+
+_GIB = 2**30
+_KEPT_AT_ONCE = 2
+"""An old checkpoint goes only once a newer one is verified, so two must fit."""
+
+
+def probe(job: JobSpec) -> Device:
+    """What this rank will compute on. Raises BackendError when the machine lacks the GPUs the job asks for."""
+    rank, num_ranks = rank_of_process()
+    if job.resources.gpus == 0:
+        return Device("cpu", has_bf16=True, rank=rank, num_ranks=num_ranks)
+    present = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    wanted = _num_wanted(job.resources.gpus)
+    if present < wanted:
+        raise BackendError(
+            f"gpu: {job.resources.gpus}: this machine shows {present} GPUs to torch {torch.__version__}; "
+            "check the driver with nvidia-smi, and that the image is a CUDA one"
+        )
+    torch.cuda.set_device(rank % present)
+    return Device("cuda", has_bf16=torch.cuda.is_bf16_supported(), rank=rank, num_ranks=num_ranks)
+
+
+def check(cfg: TrainConfig, ctx: Context) -> None:
+    """Raises BackendError with one sentence for each thing the config asks of the machine in vain."""
+    problems = []
+    if ctx.device.kind == "cuda" and cfg.precision.compute == "bf16" and not ctx.device.has_bf16:
+        problems.append("precision: bf16: this GPU has none (it needs compute capability 8.0); use fp16 or auto")
+    if ctx.device.kind == "cpu" and cfg.precision.compute == "fp16":
+        problems.append("precision: fp16: trains on GPUs only; without one use auto, fp32 or bf16")
+    if cfg.precision.tf32 and ctx.device.kind == "cpu":
+        problems.append("tf32: true: is a format of NVIDIA GPUs, and the job has none; remove it")
+    if cfg.model.attention == "flash_attention_2":
+        if ctx.device.kind == "cpu":
+            problems.append("attn_implementation: flash_attention_2: runs on GPUs only; use sdpa, or remove it")
+        elif find_spec("flash_attn") is None:
+            problems.append(
+                "attn_implementation: flash_attention_2: flash-attn is not installed here; use sdpa, or build an image "
+                "that has it"
+            )
+    if problems:
+        raise BackendError(*problems)
+
+
+def check_disk(num_trainable: int, ctx: Context) -> None:
+    """Raises StorageError when two checkpoints would not fit: fp32 weights and two Adam moments for what is trained."""
+    needed = _KEPT_AT_ONCE * num_trainable * 4 * 3
+    free = shutil.disk_usage(ctx.run_dir).free
+    if free < needed:
+        raise StorageError(
+            f"{ctx.run_dir}: {free / _GIB:.1f} GiB free, but two checkpoints of {num_trainable / 1e6:.0f} M trained "
+            f"parameters take about {needed / _GIB:.1f} GiB; free some space, then resume"
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what trains, for the result."""
+    found = {"python": ".".join(str(part) for part in sys.version_info[:3]), "torch": torch.__version__}
+    for name, distribution in {"transformers": "transformers", "peft": "peft", "accelerate": "accelerate"}.items():
+        try:
+            found[name] = version(distribution)
+        except PackageNotFoundError:
+            continue  # peft is not needed by a full fine-tune
+    from ftl import __version__
+
+    return found | {"ftl": __version__}
+
+
+def _num_wanted(gpus: Gpu) -> int:
+    if gpus == "all":
+        return 1
+    return gpus if isinstance(gpus, int) else len(gpus)

@@ -1,0 +1,115 @@
+"""The entry point of one trainer process: signals first, then everything heavy.
+
+Exit status: as ftl.errors.ExitCode; the reason goes to the supervisor as a verdict.
+"""
+
+import os
+import signal
+import sys
+from typing import NoReturn
+
+from ftl_runtime.stop import Reason, StopFlag
+
+
+def main() -> NoReturn:
+    _die_with_supervisor()
+    stop = StopFlag()
+    stop.install()
+    _train(stop, sys.argv[1])
+
+
+def _train(stop: StopFlag, job_file: str) -> NoReturn:
+    import traceback
+    from pathlib import Path
+
+    from ftl.contract import JobSpec
+    from ftl.errors import ExitCode, FtlError
+    from ftl_runtime.verdict import Verdict, send, verdict_of
+
+    try:
+        job = JobSpec.read_json(Path(job_file).read_bytes())
+        emit = _open_events(job)
+        stop.leave_with(lambda reason: _leave(job, emit, reason))
+        from ftl_runtime.run import train_job
+
+        train_job(job, emit, stop)
+        verdict = Verdict(ExitCode.DONE, "done")
+    except BaseException as error:  # the last frame of the process: every end must reach the supervisor
+        verdict = verdict_of(error)
+        if verdict.cause == "signal" and stop.reason is not None:
+            verdict = Verdict(verdict.exit_code, stop.reason, verdict.message)
+        if isinstance(error, FtlError):
+            sys.stderr.write(f"{error}\n")
+        else:
+            traceback.print_exception(error)
+    send(verdict)
+    _exit(verdict.exit_code)
+
+
+def _open_events(job):  # type: ignore[no-untyped-def]
+    """The sink of this rank's events: rank 0 writes them, the others keep quiet."""
+    from pathlib import Path
+
+    from ftl.contract import EVENTS_FILE
+    from ftl_runtime.events import EventLog, no_events
+
+    if os.environ.get("RANK", "0") != "0":
+        return no_events
+    return EventLog(Path(job.paths.run) / EVENTS_FILE, job.attempt).emit
+
+
+def _leave(job, emit, reason: Reason) -> NoReturn:  # type: ignore[no-untyped-def]
+    """End at once, from inside a signal handler, because training has not started."""
+    from pathlib import Path
+
+    from ftl.contract import CHECKPOINTS_DIR
+    from ftl.errors import ExitCode
+    from ftl_runtime.checkpoint.volume import newest_step
+    from ftl_runtime.verdict import Verdict, send
+
+    newest = newest_step(Path(job.paths.run) / CHECKPOINTS_DIR)
+    emit("stopping", {"reason": reason, "step": newest or 0})
+    emit("stopped", {"step": newest or 0, "checkpoint": newest})
+    send(Verdict(ExitCode.PREEMPTED, reason, "stopped before training started"))
+    _exit(ExitCode.PREEMPTED)
+
+
+def _exit(code: int) -> NoReturn:
+    # Tearing down the interpreter runs the destructors of CUDA and of thread pools: seconds, and now and then a crash
+    # that would replace the verdict. Everything of worth is flushed and synced by now.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _die_with_supervisor() -> None:
+    """Have the kernel kill this process when its supervisor dies, however it dies."""
+    expected = os.environ.get("FTL_SUPERVISOR_PID")
+    if expected is None:
+        return
+    if sys.platform == "linux":
+        import ctypes
+
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
+    else:
+        _watch_supervisor(int(expected))
+    if os.getppid() != int(expected):  # it died before the kernel was told
+        os._exit(128 + signal.SIGKILL)
+
+
+def _watch_supervisor(expected: int) -> None:
+    """The same by asking every second, where the kernel has no such service."""
+    import threading
+    import time
+
+    def watch() -> None:
+        while os.getppid() == expected:
+            time.sleep(1)
+        os._exit(128 + signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""The one build path: from a job to a finished model."""
+
+import inspect
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+from ftl.config.train import TrainConfig
+from ftl.contract import BUNDLE_CONFIG, CHECKPOINTS_DIR, JobSpec, RunResult
+from ftl.errors import ConfigError, Preempted
+from ftl_runtime import preflight, ranks
+from ftl_runtime.checkpoint import manifest
+from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
+from ftl_runtime.checkpoint.store import Checkpoint
+from ftl_runtime.checkpoint.volume import VolumeStore
+from ftl_runtime.context import Context, Emit
+from ftl_runtime.data.collate import Collator
+from ftl_runtime.data.dataset import build_splits
+from ftl_runtime.data.sampler import BatchOrder
+from ftl_runtime.finish import finish
+from ftl_runtime.models.adapter import add_adapter, warn_untrained_tokens
+from ftl_runtime.models.attention import documents_input, pick_attention
+from ftl_runtime.models.load import architecture, load_config, load_model, recompute_activations, weights_dtype
+from ftl_runtime.models.tokenizer import fit_to_tokenizer, load_tokenizer, view_of
+from ftl_runtime.objectives import OBJECTIVES
+from ftl_runtime.stop import StopFlag
+from ftl_runtime.train.args import compute_dtype, training_args
+from ftl_runtime.train.batches import Loaders
+from ftl_runtime.train.progress import Progress
+from ftl_runtime.train.schedule import plan_schedule
+from ftl_runtime.train.trainer import Trainer
+
+
+def train_job(job: JobSpec, emit: Emit, stop: StopFlag) -> RunResult:
+    """Read the job's config and train it. Raises FtlError; Preempted when asked to stop before the end."""
+    assert job.paths is not None, "the supervisor refuses a job without paths"
+    emit("phase", {"name": "starting"})
+    run_dir = Path(job.paths.run)
+    ctx = Context(
+        job=job,
+        paths=job.paths,
+        emit=emit,
+        store=VolumeStore(run_dir / CHECKPOINTS_DIR, job.run_id, emit),
+        stop=stop,
+        device=preflight.probe(job),
+        started=float(os.environ["FTL_STARTED"]),
+    )
+    cfg = TrainConfig.read_json((Path(job.paths.bundle) / BUNDLE_CONFIG).read_bytes())
+    return run(cfg, ctx)
+
+
+def run(cfg: TrainConfig, ctx: Context) -> RunResult:
+    """Train `cfg` from where this run left off, and leave the model, its manifest and the result behind."""
+    preflight.check(cfg, ctx)
+    ranks.join(ctx.device)
+    resume = ranks.share(_find_checkpoint(cfg, ctx) if ctx.device.is_main else None, ctx.device)
+    progress = Progress.load(resume.path) if resume else Progress()
+    _make_reproducible(cfg.optim.seed, progress, ctx)
+
+    ctx.phase("model")
+    objective = OBJECTIVES[cfg.objective.kind]
+    tokenizer = load_tokenizer(cfg.model, cfg.data, ctx)
+    config = load_config(cfg.model, ctx)
+    is_packed = cfg.data.sample_packing or bool(cfg.data.eval_sample_packing)
+    documents = documents_input(config, cfg.model.attention, is_packed=is_packed)
+    attention = pick_attention(
+        cfg.model.attention, architecture(config), on_cuda=ctx.device.kind == "cuda", documents=documents
+    )
+
+    ctx.phase("data")
+    view = view_of(tokenizer, cfg.data)
+    with ranks.main_first(ctx.device):
+        splits = build_splits(
+            cfg.data, view, seed=cfg.optim.seed, resolve=ctx.resolve, cache_dir=ctx.cache_dir, emit=ctx.emit
+        )
+
+    ctx.phase("model")
+    has_adapter = cfg.adapter is not None
+    base = load_model(
+        cfg.model,
+        config,
+        ctx,
+        dtype=weights_dtype(compute_dtype(cfg.precision, ctx.device), has_adapter=has_adapter),
+        attention=attention,
+        seed=cfg.optim.seed,
+        checkpoint=resume.path if resume and not has_adapter else None,
+    )
+    num_added = fit_to_tokenizer(base, tokenizer, seed=cfg.optim.seed)
+    warn_untrained_tokens(num_added, cfg.adapter, ctx)
+    model = add_adapter(base, cfg.adapter, checkpoint=resume.path if resume else None)
+    if cfg.precision.gradient_checkpointing:
+        recompute_activations(model)
+    num_trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    preflight.check_disk(num_trainable, ctx)
+
+    loaders = Loaders(
+        splits.train,
+        splits.eval,
+        BatchOrder(len(splits.train), cfg.optim.seed),
+        Collator(
+            tokenizer.pad_token_id,
+            cfg.data.sequence_len,
+            cfg.data.pad_to_sequence_len,
+            documents,
+            dtype=compute_dtype(cfg.precision, ctx.device),
+        ),
+        batch_size=cfg.optim.micro_batch_size,
+        eval_batch_size=cfg.optim.eval_batch_size or cfg.optim.micro_batch_size,
+        device=ctx.device,
+        takes_positions="position_ids" in inspect.signature(base.forward).parameters,
+    )
+    schedule = plan_schedule(
+        cfg.optim, cfg.output, num_micro_batches=len(loaders.train), has_eval=loaders.eval is not None
+    )
+    trainer = Trainer(
+        model,
+        objective,
+        loaders,
+        training_args(cfg.optim, cfg.precision, schedule, ctx),
+        schedule,
+        ctx,
+        progress=progress,
+        keep_checkpoints=cfg.output.save_total_limit,
+        flatten_rows=is_packed and attention.startswith("flash_attention"),
+    )
+    if resume:
+        ctx.emit("resumed", {"step": resume.step, "checkpoint": f"{CHECKPOINTS_DIR}/{resume.path.name}"})
+    ctx.stop.hold()
+    trainer.train(resume_from_checkpoint=str(resume.path) if resume else None)
+    if trainer.stopped_at is not None:
+        newest = trainer.saved or resume
+        ctx.emit("stopped", {"step": trainer.stopped_at, "checkpoint": newest.step if newest else None})
+        raise Preempted(f"stopped at step {trainer.stopped_at} of {schedule.max_steps}; it can be resumed from there")
+    return finish(trainer, tokenizer, ctx)
+
+
+def _find_checkpoint(cfg: TrainConfig, ctx: Context) -> Checkpoint | None:
+    """The newest valid checkpoint of this run, else the one the config names. Raises ConfigError if that is broken."""
+    found = ctx.store.latest_valid()
+    named = cfg.output.resume_from_checkpoint
+    if found is None and named is not None:
+        path = ctx.resolve(named)
+        try:
+            manifest.check(path, run_id=None, step=None)
+        except BrokenCheckpoint as broken:
+            raise ConfigError(f"resume_from_checkpoint: {named}: {broken}; give a checkpoint-N directory") from broken
+        found = Checkpoint(manifest.step_of(path), path)
+    if found is not None and (found.path / "adapter_config.json").exists() != (cfg.adapter is not None):
+        kind = "a full fine-tune" if cfg.adapter else "an adapter"
+        raise ConfigError(f"resume_from_checkpoint: {found.path.name} is of {kind}, which this config does not train")
+    return found
+
+
+def _make_reproducible(seed: int, progress: Progress, ctx: Context) -> None:
+    """Fix what the last bits of a sum depend on: seeds, the number of threads, the choice of kernels."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    transformers.logging.set_verbosity_warning()
+    transformers.logging.disable_progress_bar()
+    if ctx.device.kind == "cuda":
+        # Where there is no deterministic kernel torch says so in the log and goes on.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        os.environ.setdefault("FLASH_ATTENTION_DETERMINISTIC", "1")
+    if not progress.num_threads:
+        limit = ctx.job.resources.cpus
+        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        asked = os.environ.get("OMP_NUM_THREADS") or (max(1, int(limit)) if limit else available)
+        progress.num_threads = int(asked)
+    torch.set_num_threads(progress.num_threads)

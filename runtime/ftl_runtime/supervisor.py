@@ -1,0 +1,205 @@
+"""One attempt, from taking the run's lock to writing exit.json."""
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ftl.contract import (
+    CHECKPOINTS_DIR,
+    EVENTS_FILE,
+    EXIT_FILE,
+    LOCK_FILE,
+    LOG_FILE,
+    RESULT_FILE,
+    ExitRecord,
+    JobSpec,
+)
+from ftl.errors import BackendError, ExitCode, FtlError, StorageError
+from ftl_runtime.checkpoint.manifest import replace_synced
+from ftl_runtime.checkpoint.volume import newest_step
+from ftl_runtime.events import EventLog
+from ftl_runtime.relay import Relay
+from ftl_runtime.spawn import Trainers, num_ranks
+from ftl_runtime.stop import DEADLINE_SIGNAL, Reason
+from ftl_runtime.verdict import VERDICT_FD, Verdict, receive, verdict_of
+
+LOCK_WAIT_S = 30.0
+STRAGGLER_S = 10.0
+"""How long the other ranks may live on after one has crashed: they wait for it in a collective and never come back."""
+_POLL_S = 0.05
+_KILLED_EXIT = 128 + signal.SIGKILL
+
+
+def supervise(job_file: Path, num_requests: Callable[[], int]) -> int:
+    """Run the job to its end; gives the exit code. `num_requests` counts the requests to stop so far."""
+    started = time.monotonic()
+    try:
+        job = JobSpec.read_json(job_file.read_bytes())
+        if job.paths is None:
+            raise BackendError(f"{job_file}: it has no paths; the backend fills them in")
+        run_dir = Path(job.paths.run)
+        lock_fd = _take_lock(run_dir / LOCK_FILE, num_requests)
+    except (OSError, ValidationError, FtlError) as error:
+        sys.stderr.write(f"{error}\n")
+        return ExitCode.ENVIRONMENT
+    (run_dir / EXIT_FILE).unlink(missing_ok=True)
+    verdict = Verdict(ExitCode.DONE, "done")
+    if not (run_dir / RESULT_FILE).exists():
+        try:
+            verdict = _run(job, job_file, run_dir, lock_fd, num_requests, started)
+        except (OSError, FtlError) as error:
+            verdict = verdict_of(error if isinstance(error, FtlError) else StorageError(f"{run_dir}: {error}"))
+            sys.stderr.write(f"{verdict.message}\n")
+        if verdict.exit_code not in (ExitCode.DONE, ExitCode.PREEMPTED):
+            with contextlib.suppress(OSError, StorageError):  # a full disk is no reason to lose the exit code
+                EventLog(run_dir / EVENTS_FILE, job.attempt).emit(
+                    "error", {"cause": verdict.cause, "message": verdict.message}
+                )
+    record = ExitRecord(attempt=job.attempt, exit_code=verdict.exit_code, cause=verdict.cause, message=verdict.message)
+    try:
+        replace_synced(run_dir / EXIT_FILE, record.model_dump_json().encode())
+    except OSError as error:
+        sys.stderr.write(f"{run_dir / EXIT_FILE}: cannot be written: {error.strerror}\n")
+    return verdict.exit_code
+
+
+def _run(
+    job: JobSpec, job_file: Path, run_dir: Path, lock_fd: int, num_requests: Callable[[], int], started: float
+) -> Verdict:
+    """Start the trainers and stay with them until they are all gone."""
+    if num_requests():
+        newest = newest_step(run_dir / CHECKPOINTS_DIR)
+        events = EventLog(run_dir / EVENTS_FILE, job.attempt)
+        events.emit("stopped", {"step": newest or 0, "checkpoint": newest})
+        return Verdict(ExitCode.PREEMPTED, "signal", "stopped before training started")
+    log_fd = os.open(run_dir / LOG_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(read_fd, False)
+    relay = Relay(run_dir / LOG_FILE, sys.stdout.fileno())
+    env = _environment(job) | {VERDICT_FD: str(write_fd), "FTL_STARTED": repr(time.time())}
+    trainers = Trainers(job_file.absolute(), num_ranks(job.resources.gpus), env, log_fd, (lock_fd, write_fd))
+    os.close(write_fd)
+    watch = _Watch(job, trainers, started)
+    received = b""
+    while not watch.all_gone():
+        watch.turn(num_requests())
+        relay.turn()
+        received += _read_available(read_fd)
+        select.select([read_fd] if not received else [], [], [], _POLL_S)
+    received += _read_available(read_fd)
+    told = receive(received)
+    verdict = watch.verdict(told, newest_step(run_dir / CHECKPOINTS_DIR))
+    if told is None and verdict.message is not None:
+        os.write(log_fd, f"{verdict.message}\n".encode())
+    relay.finish()
+    return verdict
+
+
+class _Watch:
+    """Decides, turn by turn, what to send the trainers, and in the end what became of them."""
+
+    def __init__(self, job: JobSpec, trainers: Trainers, started: float) -> None:
+        self._trainers = trainers
+        self._grace_s = job.grace_s
+        self._strike = started + job.timeout_s if job.timeout_s else None
+        # The save must be over when the deadline strikes; a short timeout keeps half of it for training.
+        self._ask = self._strike - min(job.grace_s, job.timeout_s / 2) if self._strike and job.timeout_s else None
+        self._asked: Reason | None = None
+        self._first_failures: list[int] = []
+        self._kill_at: float | None = None
+        self._killed = False
+
+    def all_gone(self) -> bool:
+        return all(status is not None for status in self._trainers.poll())
+
+    def turn(self, num_requests: int) -> None:
+        now = time.monotonic()
+        if num_requests and self._asked is None:
+            self._ask_to_stop("signal", signal.SIGTERM, now + self._grace_s)
+        elif self._ask is not None and now >= self._ask and self._asked is None:
+            assert self._strike is not None
+            self._ask_to_stop("deadline", DEADLINE_SIGNAL, max(self._strike, now))
+        if self._strike is not None and self._kill_at is not None:
+            self._kill_at = min(self._kill_at, max(self._strike, now))
+        failures = [status for status in self._trainers.poll() if status]
+        if failures and not self._first_failures:
+            self._first_failures = failures
+            self._kill_at = now + STRAGGLER_S if self._kill_at is None else self._kill_at
+        if num_requests > 1 or (self._kill_at is not None and now >= self._kill_at):
+            self._killed = True
+            self._trainers.kill()
+
+    def verdict(self, told: Verdict | None, newest: int | None) -> Verdict:
+        """What a rank told us, else what its exit status says. `newest` is the step of the newest checkpoint."""
+        statuses = [status for status in self._trainers.poll() if status is not None]
+        if told is not None and (told.exit_code != ExitCode.DONE or not any(statuses)):
+            return told
+        if not any(statuses):
+            return Verdict(ExitCode.DONE, "done")
+        if self._asked is not None and self._killed:
+            left = f"the newest checkpoint is step {newest}" if newest is not None else "there is no checkpoint yet"
+            return Verdict(ExitCode.PREEMPTED, self._asked, f"killed before it could save; {left}")
+        failures = self._first_failures or [status for status in statuses if status]
+        if -signal.SIGKILL in failures:
+            return Verdict(
+                _KILLED_EXIT, "killed", "the trainer was killed (SIGKILL), most often because memory ran out"
+            )
+        how = signal.Signals(-failures[0]).name if failures[0] < 0 else f"exit code {failures[0]}"
+        return Verdict(ExitCode.TRAINING, "crash", f"the trainer ended with {how}; its last words are in log.txt")
+
+    def _ask_to_stop(self, reason: Reason, number: int, kill_at: float) -> None:
+        self._asked = reason
+        self._kill_at = kill_at
+        self._trainers.signal(number)
+
+
+def _take_lock(path: Path, num_requests: Callable[[], int]) -> int:
+    """The descriptor of the run's lock, held by this process and by every trainer that inherits it.
+
+    Waits for a previous attempt to be gone. Raises BackendError when it does not go, or on a request to stop.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    give_up = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+        except BlockingIOError as error:
+            if time.monotonic() >= give_up or num_requests():
+                raise BackendError(f"{path.parent}: another attempt of this run is still at work there") from error
+        time.sleep(_POLL_S)
+
+
+def _environment(job: JobSpec) -> dict[str, str]:
+    """The trainers' environment: ours, the job's plain variables, and the secrets from their files."""
+    env = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "true", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    env |= dict(os.environ) | job.env
+    if job.paths is None or job.paths.secrets is None:
+        return env
+    missing = []
+    for name in job.secrets:
+        file = Path(job.paths.secrets) / name
+        if file.is_file():
+            env[name] = file.read_text().rstrip("\n")
+        else:
+            missing.append(f"secret {name}: there is no file {file}; the backend should have put it there")
+    if missing:
+        raise BackendError(*missing)
+    return env
+
+
+def _read_available(fd: int) -> bytes:
+    """What lies in a non-blocking pipe."""
+    data = b""
+    with contextlib.suppress(BlockingIOError):
+        while chunk := os.read(fd, 65536):
+            data += chunk
+    return data

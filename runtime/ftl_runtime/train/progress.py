@@ -1,0 +1,70 @@
+"""What a training has come to so far: the sums behind the logged losses and the result. Saved in each checkpoint."""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+
+PROGRESS_FILE = "progress.json"
+
+
+@dataclass
+class Progress:
+    """Mutable; one per training. Sums of losses are exact: fp32 values, which JSON keeps bit for bit."""
+
+    tokens: int = 0
+    """Trained on so far, padding left out, over all attempts and ranks."""
+    logged_step: int = 0
+    """The step up to which losses are logged."""
+    window_loss: float = 0.0
+    """Sum of the step losses since."""
+    first_loss: float = 0.0
+    """Sum of the step losses in the first tenth of the steps."""
+    last_loss: float = 0.0
+    evaluated_step: int | None = None
+    first_eval_loss: float | None = None
+    last_eval_loss: float | None = None
+    num_threads: int = 0
+    """CPU threads of the first attempt; the order of sums, so their last bits, depends on it."""
+
+    def save(self, directory: Path) -> None:
+        (directory / PROGRESS_FILE).write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def load(cls, directory: Path) -> "Progress":
+        known = {field.name for field in fields(cls)}
+        record = json.loads((directory / PROGRESS_FILE).read_text())
+        return cls(**{key: value for key, value in record.items() if key in known})
+
+
+class Stopwatch:
+    """Seconds of training: evaluation and saving are left out."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+        self._sum = 0.0
+
+    def read(self) -> float:
+        return self._sum + time.monotonic() - self._since
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        self._sum = self.read()
+        try:
+            yield
+        finally:
+            self._since = time.monotonic()
+
+
+def peak_memory_gib() -> float:
+    """GPU memory that this process has reserved at most; resident memory where there is no GPU."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_reserved() / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 2**30

@@ -1,0 +1,342 @@
+"""The only Trainer subclass.
+
+transformers' loop drives it: batches, accumulation, backward, clipping, optimizer, scheduler. What is ours: the loss,
+the order of the data, what is logged, evaluation, and checkpoints.
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer as TransformersTrainer
+from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback
+
+from ftl.contract import CHECKPOINTS_DIR
+from ftl.errors import StorageError, TrainingError
+from ftl_runtime import ranks
+from ftl_runtime.checkpoint import manifest
+from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
+from ftl_runtime.checkpoint.store import Checkpoint
+from ftl_runtime.checkpoint.volume import storage_errors
+from ftl_runtime.context import Context
+from ftl_runtime.objectives import Objective
+from ftl_runtime.objectives.sft import IGNORED
+from ftl_runtime.train.batches import Loaders
+from ftl_runtime.train.callbacks import Conductor
+from ftl_runtime.train.progress import Progress, Stopwatch, peak_memory_gib
+from ftl_runtime.train.schedule import Schedule
+
+Batch = dict[str, Any]  # Any: tensors, and num_tokens as an int
+_STATE_FILE = "trainer_state.json"
+
+
+class Trainer(TransformersTrainer):  # type: ignore[misc]
+    """Trains `model` to the end of `schedule`, or to the step at which `ctx.stop` is set.
+
+    `progress` is carried on from the checkpoint that is resumed.
+    """
+
+    loss_is_scaled_for_ga = True  # num_items covers the accumulated batch, so nothing is divided afterwards
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        loaders: Loaders,
+        args: TrainingArguments,
+        schedule: Schedule,
+        ctx: Context,
+        *,
+        progress: Progress,
+        keep_checkpoints: int,
+        flatten_rows: bool,
+    ) -> None:
+        """`flatten_rows` gives the model each batch as one long row: kernels that read document borders from the
+        positions do so for a single row only."""
+        self.progress = progress
+        self.stopped_at: int | None = None
+        self.saved: Checkpoint | None = None
+        self.stopwatch = Stopwatch()
+        self._objective = objective
+        self._loaders = loaders
+        self._schedule = schedule
+        self._ctx = ctx
+        self._keep_checkpoints = keep_checkpoints
+        self._flatten_rows = flatten_rows
+        self._has_restored = False
+        self._marked_tokens = progress.tokens
+        self.start_tokens = progress.tokens
+        self._marked_s = 0.0
+        self._first_loss = self._last_loss = torch.tensor(0.0)  # sums on the device, so that no step waits for it
+        super().__init__(model=model, args=args, train_dataset=loaders.train.dataset, data_collator=loaders.collator)
+        self.model_accepts_loss_kwargs = True  # versions before loss_is_scaled_for_ga read this instead
+        for callback in (DefaultFlowCallback, PrinterCallback):
+            self.remove_callback(callback)
+        conductor: TrainerCallback = Conductor(schedule, self._must_stop)
+        self.add_callback(conductor)
+
+    # -- data and loss
+
+    def get_train_dataloader(self) -> DataLoader:
+        return self._loaders.train
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], int]:
+        """The micro-batches of one step, and how many tokens they train over all ranks; counted before they go to
+        the device."""
+        batches = list(itertools.islice(epoch_iterator, num_batches))
+        num_items = sum(_num_trained(batch["labels"]) for batch in batches)
+        num_tokens = sum(int(batch.pop("num_tokens")) for batch in batches)
+        self.progress.tokens += ranks.sum_counts(num_tokens, self._ctx.device)
+        return batches, ranks.sum_counts(num_items, self._ctx.device)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: int | None = None,
+    ) -> Tensor:
+        assert num_items_in_batch is not None
+        # Gradients are averaged over ranks, while each rank divides by the tokens of all of them.
+        return self._loss(model, inputs, num_items_in_batch) * self._ctx.device.num_ranks
+
+    def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: int | None = None) -> Tensor:
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        tenth = _tenth(self._schedule.max_steps)
+        step = self.state.global_step + 1
+        if step <= tenth:
+            self._first_loss = self._first_loss + loss
+        if step > self._schedule.max_steps - tenth:
+            self._last_loss = self._last_loss + loss
+        return loss
+
+    def floating_point_ops(self, inputs: Batch) -> int:
+        return 0  # nobody reads the sum, and counting parameters at each micro-batch is slow
+
+    def _loss(self, model: nn.Module, inputs: Batch, num_items: int) -> Tensor:
+        labels = inputs["labels"]
+        given = {key: value for key, value in inputs.items() if key in ("input_ids", "position_ids", "attention_mask")}
+        if self._flatten_rows:
+            labels = labels.clone()
+            labels[:, 0] = IGNORED  # in one long row it would be predicted from the row before
+            labels = labels.reshape(1, -1)
+            given = {key: value.reshape(1, -1) for key, value in given.items()}
+        if not self._loaders.takes_positions:
+            given.pop("position_ids", None)
+        logits = model(**given, use_cache=False).logits
+        return self._objective.loss(logits, labels, num_items)
+
+    # -- steps
+
+    def _run_epoch(self, *, epoch: int, resume_from_checkpoint: str | None, **rest: Any) -> None:  # Any: passed through
+        self._loaders.set_epoch(epoch)
+        if not self._has_restored:
+            self._has_restored = True
+            self._begin()
+            if self.stopped_at is not None or self.state.global_step >= self._schedule.max_steps:
+                self.control.should_training_stop = True
+                return
+        super()._run_epoch(epoch=epoch, resume_from_checkpoint=resume_from_checkpoint, **rest)
+
+    def _begin(self) -> None:
+        """Once, before the first step: carry on the sums of the checkpoint, and evaluate where it left that undone."""
+        self._tr_loss.fill_(self.progress.window_loss)
+        self._globalstep_last_logged = self.progress.logged_step
+        self._first_loss = torch.tensor(self.progress.first_loss, device=self.args.device)
+        self._last_loss = torch.tensor(self.progress.last_loss, device=self.args.device)
+        self._ctx.phase("training")
+        self.stopwatch = Stopwatch()
+        step = self.state.global_step
+        if self._schedule.evaluates_at(step) and self.progress.evaluated_step != step:
+            self.evaluate()
+        if self._must_stop() and step < self._schedule.max_steps:
+            self._note_stop()
+
+    def _maybe_log_save_evaluate(
+        self,
+        tr_loss: Tensor,
+        grad_norm: Tensor | float | None,
+        model: nn.Module,
+        trial: object,
+        epoch: float,
+        ignore_keys_for_eval: list[str] | None,
+        start_time: float,
+        learning_rate: float | None = None,
+    ) -> None:
+        """Called after each step, and once more after each epoch, when nothing is left to do."""
+        if self.control.should_log or self.control.should_save:
+            self._check_finite(tr_loss, grad_norm)
+        if self.control.should_log:
+            self.control.should_log = False
+            self._log_window(tr_loss, grad_norm, learning_rate)
+        if self.control.should_evaluate:
+            self.control.should_evaluate = False
+            self.evaluate()
+        if self._must_stop() and self.state.global_step < self._schedule.max_steps and self.stopped_at is None:
+            self._note_stop()
+            self.control.should_save = self.control.should_training_stop = True
+        if self.control.should_save:
+            self.control.should_save = False
+            self._save_checkpoint(model, trial)
+
+    def _log_window(self, tr_loss: Tensor, grad_norm: Tensor | float | None, learning_rate: float | None) -> None:
+        step = self.state.global_step
+        loss = ranks.mean(tr_loss, self._ctx.device) / (step - self._globalstep_last_logged)
+        tr_loss.zero_()
+        self._globalstep_last_logged = step
+        seconds = self.stopwatch.read()
+        tokens_per_s = (self.progress.tokens - self._marked_tokens) / max(seconds - self._marked_s, 1e-9)
+        self._marked_tokens, self._marked_s = self.progress.tokens, seconds
+        self._ctx.emit(
+            "step",
+            {
+                "step": step,
+                "max_steps": self._schedule.max_steps,
+                "epoch": self.state.epoch,
+                "loss": loss,
+                "lr": learning_rate,
+                "grad_norm": float(grad_norm) if grad_norm is not None else None,
+                "tokens": self.progress.tokens,
+                "tokens_per_s": tokens_per_s,
+                "memory_gib": peak_memory_gib(),
+            },
+        )
+
+    def _check_finite(self, tr_loss: Tensor, grad_norm: Tensor | float | None) -> None:
+        """Raises TrainingError before a loss or weights that are not numbers are logged or saved."""
+        remedy = "lower learning_rate, set max_grad_norm, or look for broken rows; the last checkpoint is still good"
+        step = self.state.global_step
+        if not math.isfinite(float(tr_loss)):
+            since = self._globalstep_last_logged + 1
+            where = f"step {step}" if since == step else f"steps {since} to {step}"
+            raise TrainingError(f"the loss is {float(tr_loss)} at {where}; {remedy}")
+        # With fp16 a scaler skips steps whose gradients overflow: that is its normal work.
+        if grad_norm is not None and self.accelerator.scaler is None and not math.isfinite(float(grad_norm)):
+            raise TrainingError(f"the gradient norm is {float(grad_norm)} at step {step}; {remedy}")
+
+    # -- evaluation
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:  # Any: transformers' signature, unused
+        """Mean loss per trained token of the evaluation rows; no logits are kept, no random numbers drawn.
+
+        A request to stop ends it without a result.
+        """
+        assert self._loaders.eval is not None
+        self._ctx.phase("evaluating")
+        model = self.model  # not the DDP wrapper, which would wait for ranks that have fewer batches
+        model.eval()
+        total, num_items = 0.0, 0
+        with self.stopwatch.paused(), torch.no_grad():
+            for batch in self._loaders.eval:
+                num_items += _num_trained(batch["labels"])
+                total += float(self._loss(model, self._prepare_inputs(batch), 1))
+                if self._may_break_off():
+                    return {}
+        model.train()
+        loss = ranks.sum_floats(total, self._ctx.device) / max(ranks.sum_counts(num_items, self._ctx.device), 1)
+        self.progress.evaluated_step = self.state.global_step
+        self.progress.last_eval_loss = loss
+        if self.progress.first_eval_loss is None:
+            self.progress.first_eval_loss = loss
+        self._ctx.emit("eval", {"step": self.state.global_step, "loss": loss})
+        self._ctx.phase("training")
+        return {"eval_loss": loss}
+
+    # -- stopping
+
+    def _must_stop(self) -> bool:
+        """Whether any rank was asked to stop; all ranks get the same answer at the same step."""
+        return ranks.sum_counts(int(self._ctx.stop.reason is not None), self._ctx.device) > 0
+
+    def _may_break_off(self) -> bool:
+        """Whether an evaluation may end midway: at the last step it belongs to the result, and ranks that have
+        different numbers of batches cannot agree."""
+        is_last = self.state.global_step >= self._schedule.max_steps
+        return self._ctx.stop.reason is not None and not is_last and self._ctx.device.num_ranks == 1
+
+    def _note_stop(self) -> None:
+        self.stopped_at = self.state.global_step
+        self._ctx.emit("stopping", {"reason": self._ctx.stop.reason or "signal", "step": self.stopped_at})
+
+    # -- what the result says
+
+    def mean_losses(self) -> tuple[float, float]:
+        """Mean loss of the first and of the last tenth of the steps."""
+        tenth = _tenth(self._schedule.max_steps)
+        return (
+            ranks.mean(self._first_loss, self._ctx.device) / tenth,
+            ranks.mean(self._last_loss, self._ctx.device) / tenth,
+        )
+
+    # -- checkpoints
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Nothing: run.py built the model from the checkpoint's weights, strictly and in one go."""
+
+    def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
+        """Write, publish and read back checkpoint `global_step`; then drop what it supersedes."""
+        with self.stopwatch.paused():
+            self._ctx.phase("saving")
+            started = time.monotonic()
+            step = self.state.global_step
+            stage = ranks.share(self._ctx.store.stage(step) if self._ctx.device.is_main else None, self._ctx.device)
+            try:
+                with storage_errors(stage.parent):
+                    self._write_state(stage)
+                ranks.wait(self._ctx.device)
+                if self._ctx.device.is_main:
+                    self.saved = self._publish(stage, step, started)
+            except BaseException:
+                self._ctx.store.discard(stage)
+                raise
+            ranks.wait(self._ctx.device)
+            self._ctx.phase("training")
+
+    def _write_state(self, stage: Path) -> None:
+        """All that resuming needs: weights, optimizer, scheduler, scaler, random states, counters."""
+        self._save_rng_state(str(stage))
+        self.progress.logged_step = self._globalstep_last_logged
+        self.progress.window_loss = ranks.mean(self._tr_loss, self._ctx.device)
+        self.progress.first_loss = ranks.mean(self._first_loss, self._ctx.device)
+        self.progress.last_loss = ranks.mean(self._last_loss, self._ctx.device)
+        if not self._ctx.device.is_main:
+            return
+        unwrapped = self.accelerator.unwrap_model(self.model)
+        unwrapped.save_pretrained(stage)
+        (stage / "README.md").unlink(missing_ok=True)  # peft's model card names local paths
+        self._save_optimizer_and_scheduler(str(stage))
+        self._save_scaler(str(stage))
+        self.state.save_to_json(str(stage / _STATE_FILE))
+        self.progress.save(stage)
+
+    def _publish(self, stage: Path, step: int, started: float) -> Checkpoint:
+        checkpoint = self._ctx.store.commit(stage, step)
+        said = {"step": step, "path": f"{CHECKPOINTS_DIR}/{checkpoint.path.name}"}
+        size = manifest.size_of(checkpoint.path)
+        seconds = time.monotonic() - started
+        self._ctx.emit("checkpoint", {**said, "state": "saved", "seconds": seconds, "bytes": size})
+        try:
+            size = self._ctx.store.verify(checkpoint)
+        except BrokenCheckpoint as error:
+            raise StorageError(f"{checkpoint.path}: reads back other than it was written: {error}") from error
+        seconds = time.monotonic() - started
+        self._ctx.emit("checkpoint", {**said, "state": "verified", "seconds": seconds, "bytes": size})
+        self._ctx.store.prune(self._keep_checkpoints, checkpoint)
+        return checkpoint
+
+
+def _num_trained(labels_BT: Tensor) -> int:  # noqa: N803
+    return int((labels_BT[:, 1:] != IGNORED).sum())
+
+
+def _tenth(num_steps: int) -> int:
+    return math.ceil(num_steps / 10)

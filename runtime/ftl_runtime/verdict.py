@@ -1,0 +1,84 @@
+"""What a trainer says about its own end, and how the supervisor reads it.
+
+A verdict travels as one JSON line through a pipe that every rank inherits; the first one written counts.
+"""
+
+import json
+import os
+import traceback
+from dataclasses import asdict, dataclass
+from typing import get_args
+
+from ftl.contract import Cause
+from ftl.errors import ExitCode, FtlError
+
+VERDICT_FD = "FTL_VERDICT_FD"
+"""The variable with the number of the pipe's descriptor."""
+
+_CAUSES: dict[int, Cause] = {
+    ExitCode.DONE: "done",
+    ExitCode.CONFIG: "config",
+    ExitCode.ENVIRONMENT: "environment",
+    ExitCode.TRAINING: "crash",
+    ExitCode.STORAGE: "storage",
+    ExitCode.PREEMPTED: "signal",
+    ExitCode.UNDELIVERED: "undelivered",
+}
+
+_MEMORY_ADVICE = (
+    "lower micro_batch_size or sequence_len (raise gradient_accumulation_steps to keep the batch), "
+    "or set gradient_checkpointing: true"
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    exit_code: int
+    cause: Cause
+    message: str | None = None
+
+
+def verdict_of(error: BaseException) -> Verdict:
+    """How an exception that ended the training is told to the user; a traceback goes with the ones that are ours."""
+    if isinstance(error, FtlError):
+        code = error.exit_code if error.exit_code in _CAUSES else ExitCode.TRAINING
+        return Verdict(int(code), _CAUSES[code], str(error))
+    if _is_out_of_memory(error):
+        where = "GPU" if "CUDA" in str(error) else "main"
+        return Verdict(ExitCode.TRAINING, "out-of-memory", f"out of {where} memory; {_MEMORY_ADVICE}")
+    sentence = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
+    return Verdict(ExitCode.TRAINING, "crash", f"the training crashed: {sentence}; the traceback is in log.txt")
+
+
+def send(verdict: Verdict) -> None:
+    """Tell the supervisor. Does nothing when nobody started this process to be told; never raises."""
+    fd = os.environ.get(VERDICT_FD)
+    if fd is None:
+        return
+    message = verdict.message[:2000] if verdict.message else None  # below PIPE_BUF, so lines of two ranks never mix
+    line = json.dumps({**asdict(verdict), "message": message}).encode()[:4000] + b"\n"
+    try:
+        os.write(int(fd), line)
+    except OSError:
+        return  # the supervisor is gone; nobody is left to read
+
+
+def receive(data: bytes) -> Verdict | None:
+    """The first whole verdict in what came through the pipe, or None."""
+    for line in data.splitlines():
+        try:
+            record = json.loads(line)
+            verdict = Verdict(int(record["exit_code"]), record["cause"], record["message"])
+        except (ValueError, KeyError, TypeError):
+            continue  # a writer killed midway leaves half a line
+        if verdict.cause in get_args(Cause):
+            return verdict
+    return None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(
+        sign in str(error) for sign in ("CUDA out of memory", "DefaultCPUAllocator: can't allocate memory")
+    )

@@ -1,0 +1,190 @@
+"""A tiny world to train in: a two-layer Llama of random weights, a byte-level tokenizer, sixty short texts.
+
+`job` writes a run directory as a backend does; `Attempt` starts the real supervisor on it.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftl.contract import JobSpec, Paths, Resources
+
+WORDS = "the cat sat on a mat while rain fell over grey hills and old men told tales of ships".split()
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory) -> Path:
+    """A directory with config.json and a tokenizer, no weights."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, PreTrainedTokenizerFast
+
+    directory = tmp_path_factory.mktemp("base")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<eos>", "<pad>"], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts(), trainer)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>").save_pretrained(directory)
+    LlamaConfig(
+        vocab_size=304,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        tie_word_embeddings=False,
+        architectures=["LlamaForCausalLM"],
+    ).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def weights(base, tmp_path_factory) -> Path:
+    """The same base with weights, drawn once."""
+    import shutil
+
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    directory = tmp_path_factory.mktemp("weights") / "base"
+    shutil.copytree(base, directory)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base)).save_pretrained(directory)
+    return directory
+
+
+def texts() -> list[str]:
+    """Sixty texts of three to fourteen words, the same every time."""
+    return [" ".join(WORDS[(7 * i + 3 * j) % len(WORDS)] for j in range(3 + i % 12)) for i in range(60)]
+
+
+@dataclass
+class Attempt:
+    """One run directory, and the supervisors started on it."""
+
+    directory: Path
+    config: dict[str, Any]
+    spec: dict[str, Any] = field(default_factory=dict)
+    number: int = 0
+
+    @property
+    def run(self) -> Path:
+        return self.directory / "run"
+
+    def start(self, *, env: dict[str, str] | None = None, **spec: Any) -> subprocess.Popen:
+        """Write the bundle and job.json, and start the supervisor in a session of its own."""
+        self.number += 1
+        bundle = self.directory / "bundle"
+        bundle.mkdir(parents=True, exist_ok=True)
+        self.run.mkdir(exist_ok=True)
+        (bundle / "config.json").write_text(json.dumps(self.config))
+        (bundle / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts()))
+        paths = Paths(bundle=str(bundle), run=str(self.run), cache=str(self.directory / "cache"))
+        job = JobSpec(
+            run_id="tiny", attempt=self.number, resources=Resources(cpus=1), **{"paths": paths, **self.spec, **spec}
+        )
+        (self.run / "job.json").write_text(job.model_dump_json())
+        return subprocess.Popen(
+            [sys.executable, "-m", "ftl_runtime", str(self.run / "job.json")],
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **(env or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def finish(self, process: subprocess.Popen, timeout_s: float = 90) -> int:
+        """Its exit code, once it has ended."""
+        self.output = process.communicate(timeout=timeout_s)[0].decode()
+        return process.returncode
+
+    def go(self, **spec: Any) -> int:
+        return self.finish(self.start(**spec))
+
+    def events(self, name: str | None = None) -> list[dict[str, Any]]:
+        path = self.run / "events.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        events = [json.loads(line) for line in lines if line.endswith("}")]
+        return [event for event in events if name is None or event["event"] == name]
+
+    def losses(self) -> dict[int, float]:
+        """Step -> logged loss. A step that was trained twice must have had the same loss both times."""
+        found: dict[int, float] = {}
+        for event in self.events("step"):
+            step, loss = event["data"]["step"], event["data"]["loss"]
+            assert found.setdefault(step, loss) == loss, f"step {step} differs between attempts"
+        return found
+
+    def wait_for(self, name: str, timeout_s: float = 60, **data: Any) -> dict[str, Any]:
+        """The first event of that name that has these data."""
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            for event in self.events(name):
+                if all(event["data"].get(key) == value for key, value in data.items()):
+                    return event
+            time.sleep(0.02)
+        raise AssertionError(f"no {name} event with {data}; log: {self.log()[-3000:]}")
+
+    def wait_for_step(self, step: int) -> None:
+        self.wait_for("step", step=step)
+
+    def trainers(self) -> list[int]:
+        """Processes of ours that train, of any attempt."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    words = (entry / "cmdline").read_bytes().split(b"\0")
+                except OSError:
+                    continue
+                if b"ftl_runtime.rank" in words and str(self.run / "job.json").encode() in words:
+                    found.append(int(entry.name))
+        return found
+
+    def kill_trainers(self) -> None:
+        for pid in self.trainers():
+            os.kill(pid, signal.SIGKILL)
+
+    def exit_record(self) -> dict[str, Any]:
+        return json.loads((self.run / "exit.json").read_text())
+
+    def log(self) -> str:
+        path = self.run / "log.txt"
+        return path.read_text() if path.exists() else ""
+
+
+@pytest.fixture
+def make_attempt(base, tmp_path):
+    """make_attempt(name, **{"section.key": value}): a run of 12 steps over 3 epochs unless told otherwise."""
+
+    def make(name: str = "a", *, model: Path = base, adapter: dict[str, Any] | None = None, **changes: Any) -> Attempt:
+        config: dict[str, Any] = {
+            "model": {"base": str(model), "reinit_weights": model == base},
+            "data": {
+                "datasets": [{"path": "bundle:texts.jsonl", "type": "completion"}],
+                "sequence_len": 48,
+                "val_set_size": 8,
+                "sample_packing": True,
+            },
+            "optim": {"learning_rate": 1e-2, "micro_batch_size": 2, "gradient_accumulation_steps": 2, "num_epochs": 3},
+            "output": {"save_steps": 2, "eval_steps": 3, "logging_steps": 1},
+        }
+        if adapter is not None:
+            config["adapter"] = adapter
+        for key, value in changes.items():
+            section, _, field_name = key.partition("__")
+            config[section][field_name] = value
+        return Attempt(tmp_path / name, config)
+
+    return make
