@@ -128,7 +128,8 @@ class ChatTemplate:
 
 def _locate(text: str, turns: Sequence[Turn], render: Callable[[Sequence[Turn]], str]) -> list[_Span | None]:
     """Where each turn's content stands in the rendered text; None for one that the template does not print."""
-    marks = [f"\ue000turn{position}\ue001" for position in range(len(turns))]  # private use: in nobody's template
+    # Private use characters are in nobody's template, and no filter changes them or a digit.
+    marks = [f"\ue000{position}\ue001" for position in range(len(turns))]
     marked = [_with_content(turn, mark) for turn, mark in zip(turns, marks, strict=True)]
     try:
         spans = _match(text, render(marked), marks, [turn.content for turn in turns])
