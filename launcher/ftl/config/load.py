@@ -1,0 +1,289 @@
+"""A YAML file, and what the command line overrides of it, as a TrainConfig; every problem at once."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from ftl.config.dialect import Dialect, Translation, translate
+from ftl.config.flat import DATASET, TRAIN, keys
+from ftl.config.rules import DATASET_RULES, RULES, without_effect
+from ftl.config.train import TrainConfig
+from ftl.errors import ConfigError, Problem
+from ftl.yamlfile import (
+    YamlFile,
+    annotations_at,
+    parse_value,
+    read,
+    secret_problems,
+    show_loc,
+    show_value,
+    to_problems,
+    value_at,
+)
+from ftl.yamlparse import Loc
+
+_DATASET_KEYS = ("datasets", "test_datasets")
+_NULLS = {"", "~", "null", "Null", "NULL"}
+_STAND_INS: dict[str, Any] = {  # Any: what YAML holds
+    "base_model": "stand-in",
+    "learning_rate": 1.0,
+    "datasets": [{"path": "stand-in", "type": "completion"}],
+}
+"""Values for required keys that are missing or wrong, so that the rules can look at the rest."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A training config and what is worth telling about how it was read."""
+
+    config: TrainConfig
+    path: Path
+    notes: tuple[str, ...]
+    """Sentences for the user: keys that were ignored, have no effect, or became others."""
+    file: YamlFile
+    """The file with the overrides in it."""
+
+
+@dataclass
+class _Reading:
+    """The config on its way from the file to the sections."""
+
+    file: YamlFile
+    nested: dict[str, Any]  # Any: what YAML holds
+    places: dict[Loc, Loc]
+    """Place in the sections -> place in the file, where the field has not the key's name."""
+    problems: list[Problem]
+    notes: list[Problem]
+
+
+def load_train(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Loaded:
+    """The config in the file at `path`, or in the only .yml of that directory, with `overrides` written over it.
+
+    An override is a key, dotted for nested values (`datasets.0.path`), and its value as text, typed as in the file.
+    Raises ConfigError with every problem, in the user's own keys.
+    """
+    file = _override(read(_find(path)), overrides)
+    reading = _read(file)
+    try:
+        config = TrainConfig.model_validate(reading.nested)
+    except ValidationError as e:
+        found = to_problems(e, file, TrainConfig, lambda loc: _user_loc(loc, reading.places))
+        raise ConfigError(*_by_line([*reading.problems, *found, *_other_problems(e, reading)])) from e
+    problems = [*reading.problems, *_rule_problems(config, reading, _broken(reading, ()))]
+    if problems:
+        raise ConfigError(*_by_line(problems))
+    notes = [*reading.notes, *(_placed(note, (note.where,), reading) for note in without_effect(config))]
+    return Loaded(config, file.path, tuple(str(note) for note in notes), file)
+
+
+def _find(path: Path) -> Path:
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
+        raise ConfigError(Problem(str(path), "configs are not read from the network", remedy="download it first"))
+    if not path.is_dir():
+        return path
+    names = sorted(entry.name for entry in path.iterdir() if entry.suffix in {".yml", ".yaml"})
+    if not names:
+        raise ConfigError(Problem(str(path), "a directory without a .yml file"))
+    if len(names) > 1:
+        raise ConfigError(Problem(str(path), f"a directory with {', '.join(names)}", "name one of them"))
+    return path / names[0]
+
+
+def _override(file: YamlFile, overrides: Sequence[tuple[str, str]]) -> YamlFile:
+    """`file` with the overrides in it. Raises ConfigError with every override that cannot be placed or looks secret."""
+    problems: list[Problem | str] = []
+    for dotted, text in overrides:
+        origin = "--set" if "." in dotted else f"--{dotted.replace('_', '-')}"
+        try:
+            loc = _loc(dotted, file.data)
+            file = file.with_value(loc, _typed(text, loc, origin), origin)
+        except ConfigError as e:
+            problems += e.problems
+    problems += secret_problems(file.data, file.where)
+    if problems:
+        raise ConfigError(*problems)
+    return file
+
+
+def _loc(dotted: str, data: Any) -> Loc:  # Any: what YAML holds
+    """`datasets.0.path` as a place. An only dataset written as a mapping is also item 0."""
+    loc: list[str | int] = []
+    for part in dotted.split("."):
+        here = value_at(data, tuple(loc))
+        is_index = part.isdecimal() and bool(loc)
+        if is_index and isinstance(here, dict) and part not in here and int(part) == 0:
+            continue
+        loc.append(int(part) if is_index and not isinstance(here, dict) else part if loc else part.replace("-", "_"))
+    return tuple(loc)
+
+
+def _typed(text: str, loc: Loc, origin: str) -> Any:  # Any: what YAML holds
+    """The value of an override. Where only text is possible it stays text: a commit may be called 12e5."""
+    types = _types(loc)
+    if types and all(kind is str for kind in types):
+        return None if text in _NULLS else text
+    try:
+        return parse_value(text, origin)
+    except ConfigError:
+        if str in types:
+            return text
+        raise
+
+
+def _types(loc: Loc) -> list[Any]:  # Any: type annotations
+    """The types at a place of the file; empty when it is not a derived key's."""
+    key = keys().get(str(loc[0]))
+    if key is None:
+        return []
+    is_only_dataset = loc[0] in _DATASET_KEYS and len(loc) > 1 and not isinstance(loc[1], int)
+    return annotations_at(TrainConfig, (*key.loc, *((0,) if is_only_dataset else ()), *loc[1:]))
+
+
+def _read(file: YamlFile) -> _Reading:
+    """The file's keys as sections. Whatever has no place there is a problem or a note."""
+    reading = _Reading(file, {name: {} for name in TrainConfig.model_fields if name != "adapter"}, {}, [], [])
+    flat = _translate(_without_nulls(file.data), TRAIN, (), reading)
+    for key, value in flat.values.items():
+        loc = keys()[key].loc
+        user_loc: Loc = (flat.origin[key],)
+        reading.places[loc] = user_loc
+        types = annotations_at(TrainConfig, loc)
+        if isinstance(value, bool) and bool not in types and {int, float} & set(types):
+            value = show_value(value)  # text, for pydantic to refuse: it takes true for 1
+        if key in _DATASET_KEYS:
+            value = _datasets(value, loc, user_loc, reading)
+        reading.nested.setdefault(loc[0], {})[loc[1]] = _shaped(value, loc)
+    _settle_adapter(reading)
+    return reading
+
+
+def _translate(given: Mapping[str, Any], dialect: Dialect, base: Loc, reading: _Reading) -> Translation:
+    result = translate(given, dialect)  # Any above: what YAML holds
+    reading.problems += [_placed(problem, (*base, problem.where), reading) for problem in result.problems]
+    reading.notes += [_placed(note, (*base, note.where), reading) for note in result.notes]
+    return result
+
+
+def _datasets(value: Any, loc: Loc, user_loc: Loc, reading: _Reading) -> Any:  # Any: what YAML holds
+    """The entries in modern keys; a mapping alone counts as one entry."""
+    entries = [value] if isinstance(value, dict) else value
+    if not isinstance(entries, list):
+        return value
+    modern = []
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            modern.append(entry)
+            continue
+        base = user_loc if isinstance(value, dict) else (*user_loc, number)
+        result = _translate(entry, DATASET, base, reading)
+        reading.places |= {(*loc, number, key): (*base, own) for key, own in result.origin.items()}
+        modern.append(result.values)
+    return modern
+
+
+def _settle_adapter(reading: _Reading) -> None:
+    """Keys of an adapter that nobody asked for become notes; keys of one that is refused stay to be checked."""
+    adapter = reading.nested.get("adapter")
+    if adapter is None or "kind" in adapter:
+        return
+    if reading.file.data.get("adapter") is not None:
+        adapter["kind"] = "lora"
+        return
+    for name in adapter:
+        loc = reading.places["adapter", name]
+        reading.notes.append(_placed(Problem("", allowed="has no effect without `adapter: lora`"), loc, reading))
+    del reading.nested["adapter"]
+
+
+def _without_nulls(value: Any) -> Any:  # Any: what YAML holds
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def _shaped(value: Any, loc: Loc) -> Any:  # Any: what YAML holds
+    """`value` with lists where the field at `loc` wants one and a single item was given."""
+    types = annotations_at(TrainConfig, loc)
+    is_list_wanted = any(get_origin(kind) is tuple for kind in types)
+    if is_list_wanted and not isinstance(value, list) and not (isinstance(value, str) and str in types):
+        value = [value]
+    if isinstance(value, list):
+        return [_shaped(item, (*loc, number)) for number, item in enumerate(value)]
+    if isinstance(value, dict) and any(get_origin(kind) is dict or _is_section(kind) for kind in types):
+        return {key: _shaped(item, (*loc, key)) for key, item in value.items()}
+    return value
+
+
+def _is_section(kind: Any) -> bool:  # Any: a type annotation
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _user_loc(loc: Loc, places: Mapping[Loc, Loc]) -> Loc:
+    """Where the value at `loc` of the sections stands in the file."""
+    for end in range(len(loc), 1, -1):
+        if loc[:end] in places:
+            return (*places[loc[:end]], *loc[end:])
+    names = {key.loc: key.key for key in keys().values()}
+    return (names[str(loc[0]), str(loc[1])], *loc[2:]) if loc[:2] in names else loc
+
+
+def _placed(problem: Problem, loc: Loc, reading: _Reading) -> Problem:
+    """The problem with file and line, and the key with the value that stands there."""
+    value = show_value(value_at(reading.file.data, loc))
+    given = show_loc(loc) if problem.given else f"{show_loc(loc)} = {value}"
+    return replace(problem, where=reading.file.where(loc), given=given)
+
+
+def _by_line(problems: list[Problem]) -> list[Problem]:
+    lines = [problem.where.rpartition(":")[2] for problem in problems]
+    return [problem for _, problem in sorted(zip(lines, problems, strict=True), key=lambda pair: pair[0].zfill(9))]
+
+
+def _other_problems(error: ValidationError, reading: _Reading) -> list[Problem]:
+    """What the rules say of a config whose fields have problems already: stand-ins are put in their place."""
+    names = {key.loc: key.key for key in keys().values()}
+    fields = {loc for entry in error.errors() if (loc := (str(entry["loc"][0]), str(entry["loc"][1]))) in names}
+    nested = {section: dict(values) for section, values in reading.nested.items()}
+    for section, name in fields:
+        nested[section].pop(name, None)
+        if names[section, name] in _STAND_INS:
+            nested[section][name] = _STAND_INS[names[section, name]]
+    try:
+        config = TrainConfig.model_validate(nested)
+    except ValidationError:
+        return []
+    return _rule_problems(config, reading, _broken(reading, [names[loc] for loc in fields]))
+
+
+def _broken(reading: _Reading, fields: Sequence[str]) -> set[str]:
+    """The keys whose values are not what the user meant."""
+    refused = {problem.given.partition(" = ")[0] for problem in reading.problems if problem.given}
+    return refused | set(fields)
+
+
+def _rule_problems(config: TrainConfig, reading: _Reading, broken: set[str]) -> list[Problem]:
+    found = [
+        (problem, _user_loc(_section_loc(key), reading.places))
+        for problem, key in _rules_broken(config)
+        if key[0] not in broken and not any(f"`{name}`" in str(problem) for name in broken)
+    ]
+    return [_placed(problem, loc, reading) for problem, loc in found]
+
+
+def _rules_broken(config: TrainConfig) -> Iterator[tuple[Problem, Loc]]:
+    for rule in RULES:
+        if problem := rule(config):
+            yield problem, (problem.where,)
+    for key, datasets in zip(_DATASET_KEYS, (config.data.datasets, config.data.test_datasets), strict=True):
+        for number, dataset in enumerate(datasets):
+            for dataset_rule in DATASET_RULES:
+                if problem := dataset_rule(dataset, config):
+                    yield problem, (key, number, problem.where)
+
+
+def _section_loc(flat: Loc) -> Loc:
+    return (*keys()[str(flat[0])].loc, *flat[1:])
