@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from ftl.errors import BackendError, ConfigError, Problem, StorageError
@@ -222,8 +223,8 @@ def build_client(given: str | None = None) -> BuildClient:
             continue
         if subprocess.run([path, "buildx", "version"], capture_output=True, check=False).returncode == 0:
             return BuildClient(path, (), has_buildx=True)
-        version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
-        major = re.search(r"version (\d+)\.", version)
+        told = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+        major = re.search(r"version (\d+)\.", told)
         if major and int(major[1]) < 23:
             return BuildClient(path, (("DOCKER_BUILDKIT", "1"),), has_buildx=False)
         refused.append(f"{path} has no buildx")
@@ -284,9 +285,7 @@ def _revision() -> str:
         told = ""
     if told:
         return told
-    from ftl import __version__
-
-    return f"ftl-launcher {__version__}"
+    return f"ftl-launcher {version('ftl-launcher')}"
 
 
 @contextmanager

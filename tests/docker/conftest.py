@@ -1,0 +1,137 @@
+"""What tests of the Docker backend share: a real engine, one image, one registry, a stand-in runtime.
+
+`.ci/engine.sh` prepares the machine. Without an engine the tests are skipped with the reason; with CI=true they fail.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ftl import image
+from ftl.backends.docker import RUN_LABEL, DockerBackend, DockerCloud
+from ftl.contract import Bundle, JobSpec
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+BASE = "ftl-test/base:bookworm"
+PORT = int(os.environ.get("FTL_REGISTRY_PORT", "5055"))
+HERE = Path(__file__).parent
+# Debian's client first: the one that can use the BuildKit inside its own daemon.
+DEBIAN_CLIENT = "/usr/bin/docker"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.docker)
+
+
+def unavailable(reason: str) -> None:
+    """Skip, or fail where nothing may be skipped."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{reason}; run .ci/engine.sh")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def engine() -> "Iterator[DockerClient]":
+    """A connection to a real engine that has the test base image."""
+    docker = pytest.importorskip("docker", reason="the docker package is not installed")
+    try:
+        client = docker.from_env(timeout=120)
+        client.ping()
+    except docker.errors.DockerException as error:
+        unavailable(f"no Docker engine: {error}")
+    if not client.images.list(name=BASE):
+        unavailable(f"the engine has no {BASE}")
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def registry() -> str:
+    """host:port of a registry without login on this machine."""
+    with socket.socket() as probe:
+        probe.settimeout(2)
+        if probe.connect_ex(("127.0.0.1", PORT)) != 0:
+            unavailable(f"no registry on 127.0.0.1:{PORT}")
+    return f"127.0.0.1:{PORT}"
+
+
+def build_options() -> dict[str, Path]:
+    """What a build on this machine needs besides the network: more certificates, torch's CPU wheel if it is here."""
+    options = {}
+    certificates = os.environ.get("SSL_CERT_FILE", "")
+    if certificates and Path(certificates).is_file():
+        options["ca"] = Path(certificates)
+    for folder in os.environ.get("PIP_FIND_LINKS", "").split():
+        if any(Path(folder).glob("torch-*+cpu-*.whl")):
+            options["wheels"] = Path(folder)
+    return options
+
+
+@pytest.fixture(scope="session")
+def built(engine: "DockerClient") -> image.BuiltImage:
+    """The image `cpu` on the test base, built once a session; seconds when the engine has the layers."""
+    lines: list[str] = []
+    client = DEBIAN_CLIENT if Path(DEBIAN_CLIENT).exists() else None
+    try:
+        return image.build("cpu", base=BASE, client=client, on_line=lines.append, **build_options())
+    except Exception:
+        print("\n".join(lines[-60:]))
+        raise
+
+
+class Workplace:
+    """Bundle and run directory of one test, and specs that fit them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run_id = f"t{uuid.uuid4().hex[:10]}"
+        self.run_dir = folder / "run"
+        self.run_dir.mkdir()
+        bundle = folder / "bundle"
+        shutil.copytree(HERE / "stub", bundle / "code", ignore=shutil.ignore_patterns("__pycache__"))
+        self.bundle = Bundle(sha256="0" * 64, path=str(bundle), size_bytes=1)
+
+    def spec(self, backend: DockerBackend, *, mode: str = "done", **fields: object) -> JobSpec:
+        values = {**backend.spec_fields(), "env": {"FTL_STUB": mode}, **fields}
+        return JobSpec.model_validate({"run_id": self.run_id, **values})
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Workplace:
+    return Workplace(tmp_path)
+
+
+@pytest.fixture
+def place(workplace: Workplace, engine: "DockerClient", built: image.BuiltImage) -> Iterator[Workplace]:
+    """As `workplace`, with engine and image; its containers are removed afterwards."""
+    yield workplace
+    for container in engine.containers.list(all=True, filters={"label": f"{RUN_LABEL}={workplace.run_id}"}):
+        container.remove(force=True)
+
+
+@pytest.fixture
+def make_backend() -> Callable[..., DockerBackend]:
+    return lambda **keys: DockerBackend(DockerCloud(**{"image": "cpu", **keys}))
+
+
+@pytest.fixture
+def docker_cli(engine: "DockerClient") -> Callable[..., str]:
+    """Runs the docker command line; its output."""
+
+    def run(*arguments: str) -> str:
+        client = DEBIAN_CLIENT if Path(DEBIAN_CLIENT).exists() else "docker"
+        done = subprocess.run([client, *arguments], capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
