@@ -22,9 +22,9 @@ def pack(lengths_D: np.ndarray, capacity: int) -> Packing:
 
     Every document is in exactly one row, whole. The result depends on nothing but the arguments. Documents of one
     length are placed together, so the cost grows with the number of different lengths: 0.3 s for a million documents.
-    Lengths must be between 1 and `capacity`.
+    There must be a document, and lengths between 1 and `capacity`.
     """
-    assert len(lengths_D) == 0 or 1 <= lengths_D.min() <= lengths_D.max() <= capacity, "cut documents before packing"
+    assert 1 <= lengths_D.min() <= lengths_D.max() <= capacity, "cut documents before packing"
     order_D = np.argsort(-lengths_D, kind="stable")
     sorted_D = lengths_D[order_D]
     starts = np.flatnonzero(np.diff(sorted_D, prepend=-1))

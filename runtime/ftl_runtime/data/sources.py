@@ -25,24 +25,23 @@ class Source:
 
 def read_examples(source: Source, template: ChatTemplate | None) -> Iterator[Example]:
     """The examples of a source. Raises ConfigError that names the file and line of the first broken rows."""
-    for row in _rows(source):
-        try:
-            rendered = render(source.type, row.data, source.options)
-            if isinstance(rendered, Conversation):
-                assert template is not None
-                rendered = template.example(rendered)
-        except RowError as e:
-            raise ConfigError(*_broken(source, Problem(row.where, str(e)))) from e
-        yield rendered
+    for row, rendered in _render_rows(source):
+        yield _example(row, rendered, template)
 
 
-def _rows(source: Source) -> Iterator[Row]:
+def _render_rows(source: Source) -> Iterator[tuple[Row, Example | Conversation]]:
     try:
-        yield from read_rows(source.path)
-    except ConfigError as e:
-        raise ConfigError(*_broken(source, *e.problems)) from e
+        for row in read_rows(source.path):
+            yield row, render(source.type, row.data, source.options)
+    except ConfigError as e:  # whoever mends one row wants to know the others too
+        raise ConfigError(*check_file(source.path, source.type, source.options)) from e
 
 
-def _broken(source: Source, *found: Problem | str) -> tuple[Problem | str, ...]:
-    """All broken rows of the source, counted; `found` where only the chat template can tell."""
-    return tuple(check_file(source.path, source.type, source.options)) or found
+def _example(row: Row, rendered: Example | Conversation, template: ChatTemplate | None) -> Example:
+    if isinstance(rendered, Example):
+        return rendered
+    assert template is not None, "a source with conversations has a chat template"
+    try:
+        return template.example(rendered)
+    except RowError as e:
+        raise ConfigError(Problem(row.where, str(e))) from e
