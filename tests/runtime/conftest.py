@@ -17,7 +17,7 @@ import pytest
 
 from ftl.contract import JobSpec, Paths, Resources
 
-WORDS = "the cat sat on a mat while rain fell over grey hills and old men told tales of ships".split()
+STORY = "the cat sat on a mat while rain fell over grey hills and old men told tales of ships"
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +67,16 @@ def weights(base, tmp_path_factory) -> Path:
 
 def texts() -> list[str]:
     """Sixty texts of three to fourteen words, the same every time."""
-    return [" ".join(WORDS[(7 * i + 3 * j) % len(WORDS)] for j in range(3 + i % 12)) for i in range(60)]
+    words = STORY.split()
+    return [" ".join(words[(7 * i + 3 * j) % len(words)] for j in range(3 + i % 12)) for i in range(60)]
+
+
+_ROOT = Path(__file__).parents[2]
+_ENV = {
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": f"{_ROOT / 'launcher'}:{_ROOT / 'runtime'}:{Path(__file__).parent / 'inject'}",
+}
 
 
 @dataclass
@@ -83,22 +92,30 @@ class Attempt:
     def run(self) -> Path:
         return self.directory / "run"
 
-    def start(self, *, env: dict[str, str] | None = None, **spec: Any) -> subprocess.Popen:
-        """Write the bundle and job.json, and start the supervisor in a session of its own."""
+    def start(self, *faults: dict[str, Any], env: dict[str, str] | None = None, **spec: Any) -> subprocess.Popen:
+        """Write the bundle and job.json, and start the supervisor in a session of its own.
+
+        `faults` are those of inject/sitecustomize.py.
+        """
         self.number += 1
         bundle = self.directory / "bundle"
         bundle.mkdir(parents=True, exist_ok=True)
         self.run.mkdir(exist_ok=True)
         (bundle / "config.json").write_text(json.dumps(self.config))
         (bundle / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts()))
-        paths = Paths(bundle=str(bundle), run=str(self.run), cache=str(self.directory / "cache"))
-        job = JobSpec(
-            run_id="tiny", attempt=self.number, resources=Resources(cpus=1), **{"paths": paths, **self.spec, **spec}
+        secrets = spec.pop("secrets_dir", None)
+        paths = Paths(
+            bundle=str(bundle),
+            run=str(self.run),
+            cache=str(self.directory / "cache"),
+            secrets=str(secrets) if secrets else None,
         )
+        known = {"run_id": "tiny", "attempt": self.number, "resources": Resources(cpus=1), "paths": paths}
+        job = JobSpec.model_validate(known | self.spec | spec)
         (self.run / "job.json").write_text(job.model_dump_json())
         return subprocess.Popen(
             [sys.executable, "-m", "ftl_runtime", str(self.run / "job.json")],
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **(env or {})},
+            env={**os.environ, **_ENV, **({"FTL_TEST_INJECT": json.dumps(faults)} if faults else {}), **(env or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -109,8 +126,8 @@ class Attempt:
         self.output = process.communicate(timeout=timeout_s)[0].decode()
         return process.returncode
 
-    def go(self, **spec: Any) -> int:
-        return self.finish(self.start(**spec))
+    def go(self, *faults: dict[str, Any], **spec: Any) -> int:
+        return self.finish(self.start(*faults, **spec))
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         path = self.run / "events.jsonl"
@@ -136,8 +153,12 @@ class Attempt:
             time.sleep(0.02)
         raise AssertionError(f"no {name} event with {data}; log: {self.log()[-3000:]}")
 
-    def wait_for_step(self, step: int) -> None:
-        self.wait_for("step", step=step)
+    def wait_for_attempt_to_train(self, process: subprocess.Popen) -> None:
+        """Until the newest attempt has logged a step, or ended."""
+        while process.poll() is None:
+            if any(event["attempt"] == self.number for event in self.events("step")):
+                return
+            time.sleep(0.02)
 
     def trainers(self) -> list[int]:
         """Processes of ours that train, of any attempt."""

@@ -1,0 +1,180 @@
+"""The supervisor and its trainers as processes: signals, deadline, lock, verdicts, what is left behind."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+pytestmark = pytest.mark.torch
+
+SLOW = {"event": "step", "sleep": 0.3}
+
+
+def stop_step(attempt) -> int:
+    return attempt.events("stopped")[-1]["data"]["step"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
+def test_signal_saves_the_step_at_hand_and_exits_75(make_attempt, number):
+    attempt = make_attempt(output__save_strategy="no")
+    process = attempt.start(SLOW)
+    attempt.wait_for("step", step=2)
+    process.send_signal(number)
+    assert attempt.finish(process) == 75
+    step = stop_step(attempt)
+    assert max(attempt.losses()) == step < 12
+    assert attempt.events("stopping")[-1]["data"] == {"reason": "signal", "step": step}
+    states = [e["data"]["state"] for e in attempt.events("checkpoint") if e["data"]["step"] == step]
+    assert states == ["saved", "verified"]
+    record = attempt.exit_record()
+    assert (record["exit_code"], record["cause"]) == (75, "signal")
+    assert record["message"] == f"stopped at step {step} of 12; it can be resumed from there"
+    assert attempt.trainers() == []
+
+
+@pytest.mark.parametrize("module", ["torch", "transformers"])
+def test_signal_while_importing_leaves_at_once_with_75(make_attempt, module):
+    attempt = make_attempt()
+    assert attempt.go({"import": module, "signal": signal.SIGTERM, "to": "supervisor", "after": 5}) == 75
+    assert attempt.events("stopped")[-1]["data"] == {"step": 0, "checkpoint": None}
+    assert attempt.exit_record()["cause"] == "signal"
+
+
+def test_deadline_saves_before_it_strikes(make_attempt):
+    attempt = make_attempt(output__save_strategy="no", optim__num_epochs=100)
+    started = time.monotonic()
+    assert attempt.go(SLOW, timeout_s=30, grace_s=10) == 75
+    assert time.monotonic() - started < 30
+    assert attempt.events("stopping")[-1]["data"]["reason"] == "deadline"
+    assert attempt.events("stopped")[-1]["data"]["checkpoint"] == stop_step(attempt)
+    assert attempt.exit_record()["cause"] == "deadline"
+
+
+def test_trainer_that_does_not_stop_is_killed_after_the_grace(make_attempt):
+    attempt = make_attempt()
+    process = attempt.start({"event": "step", "step": 3, "sleep": 60}, grace_s=1)
+    attempt.wait_for("step", step=3)
+    process.send_signal(signal.SIGTERM)
+    assert attempt.finish(process, timeout_s=10) == 75
+    assert attempt.exit_record()["message"] == "killed before it could save; the newest checkpoint is step 2"
+
+
+def test_second_signal_kills_at_once(make_attempt):
+    attempt = make_attempt()
+    process = attempt.start({"event": "step", "step": 3, "sleep": 60}, grace_s=600)
+    attempt.wait_for("step", step=3)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    assert attempt.finish(process, timeout_s=10) == 75
+
+
+def test_killed_trainer_is_told_as_killed(make_attempt):
+    attempt = make_attempt()
+    assert attempt.go({"event": "phase", "signal": signal.SIGKILL}) == 137
+    record = attempt.exit_record()
+    assert (record["exit_code"], record["cause"]) == (137, "killed")
+    assert attempt.events("error")[-1]["data"]["cause"] == "killed"
+    assert record["message"] in attempt.log()
+
+
+def test_supervisor_killed_leaves_no_trainer_and_the_next_attempt_goes_on(make_attempt):
+    attempt = make_attempt()
+    process = attempt.start({"event": "step", "step": 5, "sleep": 60})
+    attempt.wait_for("step", step=5)
+    assert attempt.trainers() != []
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    until = time.monotonic() + 5
+    while attempt.trainers() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert attempt.trainers() == []
+    assert attempt.go() == 0, attempt.output
+    assert attempt.events("resumed")[-1]["data"]["step"] == 4
+
+
+def test_second_start_is_refused_while_the_first_is_at_work(make_attempt):
+    attempt = make_attempt()
+    first = attempt.start({"event": "step", "step": 1, "sleep": 60})
+    attempt.wait_for("step", step=1)
+    second = attempt.start()
+    second.send_signal(signal.SIGTERM)  # does not wait the 30 s then
+    assert attempt.finish(second, timeout_s=20) == 3
+    assert "another attempt of this run is still at work there" in attempt.output
+    assert not (attempt.run / "exit.json").exists()
+    first.kill()
+    first.communicate()
+
+
+def test_result_is_the_last_file_and_a_second_start_returns_at_once(make_attempt):
+    attempt = make_attempt(optim__max_steps=2)
+    assert attempt.go() == 0, attempt.output
+    result = attempt.run / "result.json"
+    others = [path for path in (attempt.run / "output").rglob("*") if path.is_file()]
+    assert all(path.stat().st_mtime_ns <= result.stat().st_mtime_ns for path in others)
+    manifest = json.loads((attempt.run / "output" / "manifest.json").read_text())
+    assert sorted(manifest["files"]) == sorted(path.name for path in others if path.name != "manifest.json")
+    assert not [name for name in manifest["files"] if "training_args" in name or "optimizer" in name]
+    num_events = len(attempt.events())
+    assert attempt.go() == 0
+    assert len(attempt.events()) == num_events
+    assert attempt.exit_record() == {"attempt": 2, "exit_code": 0, "cause": "done", "message": None}
+
+
+def test_config_error_is_one_sentence_everywhere(make_attempt):
+    attempt = make_attempt(model__class_name="GPT2LMHeadModel")
+    assert attempt.go() == 2
+    sentence = "model_type: GPT2LMHeadModel: this base is a LlamaForCausalLM; remove the key, or name that"
+    assert attempt.exit_record()["message"] == sentence
+    assert attempt.events("error")[-1]["data"] == {"cause": "config", "message": sentence}
+    assert sentence in attempt.log()
+    assert sentence in attempt.output
+    assert "Traceback" not in attempt.log()
+
+
+def test_crash_keeps_its_traceback_in_the_log(make_attempt):
+    attempt = make_attempt()
+    attempt.config["data"]["sequence_len"] = "many"
+    assert attempt.go() == 70
+    assert "Traceback" in attempt.log()
+    assert attempt.exit_record()["cause"] == "crash"
+
+
+def test_gpus_that_are_not_there_are_an_environment_error(make_attempt):
+    attempt = make_attempt()
+    assert attempt.go(resources={"gpus": 1}) == 3
+    assert "this machine shows 0 GPUs" in attempt.exit_record()["message"]
+
+
+def test_secret_reaches_the_trainer_and_nothing_on_disk(make_attempt, tmp_path):
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "HF_TOKEN").write_text("canary-5d1\n")
+    attempt = make_attempt(optim__max_steps=1)
+    assert attempt.go(secrets=("HF_TOKEN",), secrets_dir=secrets) == 0, attempt.output
+    assert b"canary-5d1" not in b"".join(path.read_bytes() for path in attempt.run.rglob("*") if path.is_file())
+
+
+def test_missing_secret_is_an_environment_error(make_attempt, tmp_path):
+    attempt = make_attempt()
+    assert attempt.go(secrets=("HF_TOKEN",), secrets_dir=tmp_path) == 3
+    assert "secret HF_TOKEN: there is no file" in attempt.exit_record()["message"]
+
+
+def test_loss_that_is_not_a_number_names_its_step_and_saves_nothing(make_attempt):
+    attempt = make_attempt(optim__learning_rate=1e30, output__save_steps=100)
+    assert attempt.go() == 70
+    assert attempt.exit_record()["cause"] == "crash"
+    assert "step" in attempt.exit_record()["message"]
+    assert not list((attempt.run / "checkpoints").glob("checkpoint-*"))
+
+
+def test_eight_at_once_equals_one_at_a_time_eight_times(make_attempt):
+    shape = {"optim__max_steps": 5, "data__sample_packing": False, "output__save_strategy": "no"}
+    whole = make_attempt("whole", optim__micro_batch_size=8, optim__gradient_accumulation_steps=1, **shape)
+    parts = make_attempt("parts", optim__micro_batch_size=1, optim__gradient_accumulation_steps=8, **shape)
+    assert whole.go() == 0, whole.output
+    assert parts.go() == 0, parts.output
+    assert list(parts.losses().values()) == pytest.approx(list(whole.losses().values()), rel=1e-5)
