@@ -29,7 +29,7 @@ class YamlFile:
     data: dict[str, Any]  # Any: what YAML holds; never changed after reading
     lines: Mapping[Loc, int] = field(default_factory=dict, repr=False)
     """Loc -> line, from 1. What an alias stands for has the alias's line."""
-    origins: Mapping[Loc, str] = field(default_factory=dict, repr=False)
+    origins: dict[Loc, str] = field(default_factory=dict, repr=False)
     """Loc -> the option that gave the value, where it does not come from the file."""
 
     def line_of(self, loc: Loc) -> int | None:
@@ -52,7 +52,8 @@ class YamlFile:
         """
         lines = {at: line for at, line in self.lines.items() if at[: len(loc)] != loc}
         data = _put(self.data, loc, value, origin)
-        return replace(self, data=data, lines=lines, origins={**self.origins, loc: origin})
+        made = [loc[:n] for n in range(1, len(loc)) if not _has(value_at(self.data, loc[: n - 1]), loc[n - 1])]
+        return replace(self, data=data, lines=lines, origins=self.origins | dict.fromkeys([*made, loc], origin))
 
 
 def read(path: Path) -> YamlFile:
@@ -194,7 +195,7 @@ def _put(data: Any, loc: Loc, value: Any, origin: str) -> Any:  # Any: what YAML
             raise ConfigError(Problem(origin, f"no item {part}", f"the list has {len(items)}, counted from 0"))
         items[part : part + 1] = [_put(items[part] if part < len(items) else None, loc[1:], value, origin)]
         return items
-    raise ConfigError(Problem(origin, f"no `{part}` below {_kind(data)}", "check the dotted name"))
+    raise ConfigError(Problem(origin, f"no `{part}` below {_kind(data)}", remedy="check the dotted name"))
 
 
 def _texts(data: Any, loc: Loc = ()) -> Iterator[tuple[Loc, str]]:  # Any: what YAML holds

@@ -1,0 +1,243 @@
+from pathlib import Path
+
+import pytest
+
+from ftl.config.load import load_train
+from ftl.errors import ConfigError
+
+MINIMAL = """\
+base_model: ./model
+datasets:
+  - path: data.jsonl
+    type: alpaca
+learning_rate: 2e-5
+"""
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write cfg.yml, the minimal config followed by `more`, and give its relative path."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(more: str = "", base: str = MINIMAL) -> Path:
+        Path("cfg.yml").write_text(base + more)
+        return Path("cfg.yml")
+
+    return write
+
+
+def refusals(path: Path, *overrides: tuple[str, str]) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_train(path, overrides)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_minimal_config_is_loaded(write):
+    loaded = load_train(write())
+    assert loaded.config.model.base == "./model"
+    assert loaded.config.optim.learning_rate == 2e-5
+    assert loaded.config.adapter is None
+    assert loaded.notes == ()
+    assert loaded.file.line_of(("learning_rate",)) == 5
+
+
+def test_all_problems_come_at_once_in_the_order_of_the_file(write):
+    path = write(
+        base="""\
+bse_model: x
+base_model: ./model
+hub_model_id: me/x
+learning_rate: fast
+adapter: lora
+lora_r: 0
+batch_size: 7
+micro_batch_size: 2
+warmup_steps: 10
+warmup_ratio: 0.1
+seed: true
+datasets:
+  - path: data.jsonl
+    typ: alpaca
+"""
+    )
+    assert refusals(path) == [
+        "cfg.yml:1: bse_model: unknown key; did you mean `base_model`?",
+        "cfg.yml:3: hub_model_id = 'me/x': not built yet: delivery to the Hub comes in a later release;"
+        " `ftl pull` copies the model to this machine",
+        "cfg.yml:4: learning_rate = 'fast': must be a number",
+        "cfg.yml:6: lora_r = 0: must be at least 1",
+        "cfg.yml:7: batch_size = 7: must be a multiple of micro_batch_size, which is 2",
+        "cfg.yml:10: warmup_ratio = 0.1: cannot be given together with `warmup_steps`; keep one of them",
+        "cfg.yml:11: seed = true: must be a whole number",
+        "cfg.yml:13: `datasets.0.type` is missing",
+        "cfg.yml:14: datasets.0.typ: unknown key; did you mean `type`?",
+    ]
+
+
+def test_missing_keys_are_named(write):
+    assert sorted(refusals(write(base="seed: 1\n"))) == [
+        "cfg.yml: `base_model` is missing",
+        "cfg.yml: `datasets` is missing",
+        "cfg.yml: `learning_rate` is missing",
+    ]
+
+
+def test_null_equals_absent(write):
+    loaded = load_train(write("lora_r:\nadapter:\nsequence_len: null\nhub_model_id:\nbogus_but_null:\n"))
+    assert loaded.config.data.sequence_len == 512
+    assert loaded.notes == ()
+
+
+def test_null_in_a_dataset_equals_absent(write):
+    path = write(base=MINIMAL.replace("type: alpaca", "type: chat_template\n    roles_to_train:\n    split:"))
+    assert load_train(path).config.data.datasets[0].roles_to_train == ("assistant",)
+
+
+def test_broken_value_does_not_drag_rules_along(write):
+    assert refusals(write("val_set_size: lots\neval_steps: 5\n")) == [
+        "cfg.yml:6: val_set_size = 'lots': must be a number"
+    ]
+
+
+def test_problem_of_converted_value_names_the_users_key(write):
+    assert refusals(write("evaluation_strategy: sometimes\n")) == [
+        "cfg.yml:6: evaluation_strategy = 'sometimes': must be steps, epoch or no"
+    ]
+
+
+def test_rule_names_the_users_key(write):
+    assert refusals(write("evaluation_strategy: epoch\n")) == [
+        "cfg.yml:6: evaluation_strategy = 'epoch': there is nothing to evaluate on;"
+        " give `val_set_size` or `test_datasets`"
+    ]
+
+
+def test_bare_no_is_the_word_no(write):
+    assert load_train(write("save_strategy: no\n")).config.output.save_strategy == "no"
+
+
+def test_dataset_alone_and_scalars_alone_are_lists_of_one(write):
+    path = write(
+        "tokens: <x>\nadapter: lora\nlora_modules_to_save: lm_head\nlora_target_modules: '.*q_proj'\n",
+        base="base_model: m\nlearning_rate: 1\ndatasets: {path: a, type: chat_template, roles: {assistant: gpt}}\n",
+    )
+    config = load_train(path).config
+    assert [dataset.path for dataset in config.data.datasets] == ["a"]
+    assert config.data.datasets[0].roles == {"assistant": ("gpt",)}
+    assert config.model.tokens == ("<x>",)
+    assert config.adapter.modules_to_save == ("lm_head",)
+    assert config.adapter.target_modules == ".*q_proj"
+
+
+def test_problem_in_a_dataset_alone_has_its_line(write):
+    base = "base_model: m\nlearning_rate: 1\ndatasets:\n  path: a\n  type: alpca\n"
+    assert refusals(write(base=base)) == [
+        "cfg.yml:5: datasets.type = 'alpca': must be alpaca, completion or chat_template; did you mean `alpaca`?"
+    ]
+
+
+def test_list_of_target_modules_stays_a_list(write):
+    loaded = load_train(write("adapter: lora\nlora_target_modules: [q_proj, v_proj]\n"))
+    assert loaded.config.adapter.target_modules == ("q_proj", "v_proj")
+
+
+@pytest.mark.parametrize(
+    ("override", "read"),
+    [
+        (("learning_rate", "1e-4"), lambda c: c.optim.learning_rate == 1e-4),
+        (("learning-rate", "1e-4"), lambda c: c.optim.learning_rate == 1e-4),
+        (("sample_packing", "false"), lambda c: c.data.sample_packing is False),
+        (("tokens", "[a, b]"), lambda c: c.model.tokens == ("a", "b")),
+        (("datasets.0.path", "other.jsonl"), lambda c: c.data.datasets[0].path == "other.jsonl"),
+        (("special_tokens.pad_token", "<pad>"), lambda c: c.model.special_tokens.pad_token == "<pad>"),
+        (("model_revision", "12e5"), lambda c: c.model.revision == "12e5"),
+        (("chat_template_jinja", "{{ x: y"), lambda c: c.data.chat_template_jinja == "{{ x: y"),
+        (("output_dir", "123"), lambda c: c.output.output_dir == "123"),
+        (("sequence_len", "null"), lambda c: c.data.sequence_len == 512),
+        (("flash_attention", "false"), lambda c: c.model.attention == "sdpa"),
+        (("datasets.1.path", "b"), None),
+    ],
+    ids=str,
+)
+def test_override_is_typed_like_the_file(write, override, read):
+    path = write("sequence_len: 64\n")
+    if read is None:
+        assert refusals(path, override) == ["--set: `datasets.1.type` is missing"]
+    else:
+        assert read(load_train(path, [override]).config)
+
+
+def test_override_reaches_a_dataset_written_alone(write):
+    path = write(base="base_model: m\nlearning_rate: 1\ndatasets: {path: a, type: alpaca}\n")
+    assert load_train(path, [("datasets.0.path", "b")]).config.data.datasets[0].path == "b"
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        (("learning_rate", "fast"), "--learning-rate: learning_rate = 'fast': must be a number"),
+        (("datasets.0.type", "x"), "--set: datasets.0.type = 'x': must be alpaca, completion or chat_template"),
+        (("datasets.5.path", "x"), "--set: no item 5: the list has 1, counted from 0"),
+        (("base_model.x", "x"), "--set: no `x` below a single value; check the dotted name"),
+        (("tokens", "[a"), "--tokens: not valid YAML: did not find expected ',' or ']'; close the list with `]`"),
+        (("lerning_rate", "1"), "--lerning-rate: lerning_rate: unknown key; did you mean `learning_rate`?"),
+    ],
+    ids=str,
+)
+def test_wrong_override_is_placed_at_its_option(write, override, sentence):
+    assert refusals(write(), override) == [sentence]
+
+
+def test_secret_in_an_override_is_not_shown(write):
+    (sentence,) = refusals(write(), ("base_model", "hf_AbCdEfGhIjKlMnOpQrStUvWx"))
+    assert sentence.startswith("--base-model: base_model: looks like a secret")
+    assert "hf_Ab" not in sentence
+
+
+def test_keys_without_effect_are_noted(write):
+    loaded = load_train(write("lora_r: 8\nmax_steps: 5\nnum_epochs: 2\ndataset_prepared_path: x\nevals_per_epoch: 4\n"))
+    assert loaded.notes == (
+        "cfg.yml:9: dataset_prepared_path = 'x': is not used: tokens are cached by their content,"
+        " in a place of ftl's own",
+        "cfg.yml:6: lora_r = 8: has no effect without `adapter: lora`",
+        "cfg.yml:8: num_epochs = 2: has no effect beside max_steps, which wins",
+        "cfg.yml:10: evals_per_epoch = 4: has no effect without val_set_size or test_datasets",
+    )
+
+
+def test_refused_adapter_keeps_its_keys_checked(write):
+    found = refusals(write("adapter: qlora\nlora_r: 0\n"))
+    assert [sentence.split(":")[1] for sentence in found] == ["6", "7"]
+
+
+def test_directory_with_one_config_is_read(write):
+    write()
+    assert load_train(Path()).path == Path("cfg.yml")
+
+
+def test_directory_with_two_configs_is_refused(write):
+    write()
+    Path("other.yaml").write_text(MINIMAL)
+    assert refusals(Path()) == [".: a directory with cfg.yml, other.yaml: name one of them"]
+
+
+def test_directory_without_config_is_refused(tmp_path):
+    assert refusals(tmp_path) == [f"{tmp_path}: a directory without a .yml file"]
+
+
+@pytest.mark.parametrize("url", ["http://169.254.169.254/x.yml", "https://example.com/x.yml", "file:///etc/passwd"])
+def test_url_is_refused(url):
+    assert "configs are not read from the network; download it first" in refusals(Path(url))[0]
+
+
+def test_missing_file_names_near_ones(write):
+    write()
+    assert refusals(Path("cgf.yml")) == ["cgf.yml: there is no such file; . has cfg.yml"]
+
+
+@pytest.mark.parametrize("name", ["pretrain.yml", "cfg.yml"])
+def test_quickstart_examples_load_without_notes(name):
+    examples = Path(__file__).parents[3] / "examples" / "quickstart"
+    if not (examples / name).exists():
+        pytest.skip("the example is not written yet")
+    assert load_train(examples / name).notes == ()

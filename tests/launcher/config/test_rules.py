@@ -1,0 +1,110 @@
+import pytest
+
+from ftl.config.rules import DATASET_RULES, RULES, without_effect
+from ftl.config.train import TrainConfig
+
+
+def config(*, data=(), optim=(), output=(), adapter=None, dataset=()) -> TrainConfig:
+    return TrainConfig.model_validate(
+        {
+            "model": {"base": "m"},
+            "data": {"datasets": [{"path": "a", "type": "alpaca", **dict(dataset)}], **dict(data)},
+            "optim": {"learning_rate": 1.0, **dict(optim)},
+            "output": dict(output),
+            "adapter": adapter,
+        }
+    )
+
+
+TEST_SET = {"test_datasets": [{"path": "b", "type": "alpaca"}]}
+
+
+@pytest.mark.parametrize(
+    ("sections", "where"),
+    [
+        ({"optim": {"warmup_steps": 1, "warmup_ratio": 0.1}}, "warmup_ratio"),
+        ({"output": {"save_steps": 5, "saves_per_epoch": 1}}, "saves_per_epoch"),
+        ({"output": {"eval_steps": 5, "evals_per_epoch": 1}, "data": {"val_set_size": 0.1}}, "evals_per_epoch"),
+        ({"output": {"eval_steps": 5}}, "eval_steps"),
+        ({"output": {"eval_strategy": "epoch"}}, "eval_strategy"),
+        ({"data": {"val_set_size": 0.1, **TEST_SET}}, "val_set_size"),
+        ({"data": {"val_set_size": 10.5}}, "val_set_size"),
+        ({"output": {"save_strategy": "epoch", "save_steps": 5}}, "save_strategy"),
+        ({"output": {"save_strategy": "no", "saves_per_epoch": 1}}, "save_strategy"),
+        ({"output": {"save_strategy": "steps"}}, "save_strategy"),
+        ({"output": {"eval_strategy": "epoch", "evals_per_epoch": 2}, "data": {"val_set_size": 0.1}}, "eval_strategy"),
+        ({"output": {"save_steps": 1.5}}, "save_steps"),
+        ({"output": {"eval_steps": 2.5}, "data": {"val_set_size": 0.1}}, "eval_steps"),
+        ({"data": {"chat_template": "jinja"}}, "chat_template"),
+        ({"data": {"chat_template": "chatml", "chat_template_jinja": "x"}}, "chat_template_jinja"),
+        ({"adapter": {"kind": "lora", "target_modules": ".*", "target_linear": True}}, "lora_target_modules"),
+    ],
+    ids=str,
+)
+def test_contradiction_breaks_one_rule(sections, where):
+    broken = [problem for rule in RULES if (problem := rule(config(**sections)))]
+    assert [problem.where for problem in broken] == [where]
+    assert broken[0].allowed
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"optim": {"warmup_steps": 1}},
+        {"output": {"save_steps": 0.25}},
+        {"output": {"save_strategy": "steps", "saves_per_epoch": 2}},
+        {"output": {"eval_strategy": "no"}},
+        {"output": {"eval_steps": 5}, "data": TEST_SET},
+        {"data": {"val_set_size": 10}},
+        {"data": {"chat_template": "jinja", "chat_template_jinja": "x"}},
+        {"adapter": {"kind": "lora", "target_modules": ["q"], "target_linear": True}},
+    ],
+    ids=str,
+)
+def test_sound_config_breaks_no_rule(sections):
+    assert [problem for rule in RULES if (problem := rule(config(**sections)))] == []
+
+
+@pytest.mark.parametrize(
+    ("dataset", "sentence"),
+    [
+        (
+            {"field_messages": "m"},
+            "field_messages: belongs to type chat_template; remove it, or correct `type`, which is alpaca",
+        ),
+        (
+            {"field": "t", "roles": {}},
+            "field: belongs to type completion (so do `roles`); remove it, or correct `type`, which is alpaca",
+        ),
+        (
+            {"type": "chat_template", "chat_template": "jinja"},
+            "chat_template: needs the template itself; give it as `chat_template_jinja`",
+        ),
+        ({"type": "completion", "field": "t"}, None),
+        ({"type": "chat_template", "roles_to_train": ["assistant"]}, None),
+    ],
+    ids=str,
+)
+def test_dataset_rules(dataset, sentence):
+    whole = config(dataset=dataset)
+    broken = [problem for rule in DATASET_RULES if (problem := rule(whole.data.datasets[0], whole))]
+    assert [str(problem) for problem in broken] == ([sentence] if sentence else [])
+
+
+@pytest.mark.parametrize(
+    ("sections", "names"),
+    [
+        ({}, []),
+        ({"optim": {"num_epochs": 2}}, []),
+        ({"optim": {"num_epochs": 2, "max_steps": 3}}, ["num_epochs"]),
+        ({"output": {"evals_per_epoch": 2}, "optim": {"eval_batch_size": 1}}, ["evals_per_epoch", "eval_batch_size"]),
+        ({"output": {"evals_per_epoch": 2}, "data": {"val_set_size": 1}}, []),
+        ({"optim": {"optimizer": "sgd", "adam_beta1": 0.8, "adam_beta2": 0.9}}, ["adam_beta1", "adam_beta2"]),
+        ({"optim": {"scheduler": "constant", "warmup_steps": 5}}, ["warmup_steps"]),
+        ({"dataset": {"type": "completion"}, "data": {"excess_length": "drop"}}, ["excess_length_strategy"]),
+    ],
+    ids=str,
+)
+def test_without_effect_names_keys_that_change_nothing(sections, names):
+    assert [problem.where for problem in without_effect(config(**sections))] == names
