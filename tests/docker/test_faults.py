@@ -93,6 +93,12 @@ RECORDED: dict[str, tuple[int | None, str, str, type[FtlError]]] = {
         "the registry does not accept the login",
         BackendError,
     ),
+    "pull limit": (
+        None,
+        "toomanyrequests: You have reached your unauthenticated pull rate limit.",
+        "the registry's pull limit is reached",
+        BackendError,
+    ),
     "private image": (
         404,
         "pull access denied for x/y, repository does not exist or may require 'docker login'",

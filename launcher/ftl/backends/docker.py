@@ -395,6 +395,7 @@ def _environment(spec: JobSpec) -> dict[str, str]:
         "TORCHINDUCTOR_CACHE_DIR": f"{CONTAINER_CACHE}/torch",
         "TRITON_CACHE_DIR": f"{CONTAINER_CACHE}/triton",
         "PYTHONUNBUFFERED": "1",
+        **({"NVIDIA_DRIVER_CAPABILITIES": "compute,utility"} if spec.resources.gpus else {}),
         **spec.env,
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": f"{CONTAINER_BUNDLE}/{BUNDLE_CODE}",

@@ -71,6 +71,12 @@ FAULTS: tuple[Fault, ...] = (
     Fault(None, "unauthorized", "the registry does not accept the login", "run: docker login REGISTRY"),
     Fault(
         None,
+        "toomanyrequests",
+        "the registry's pull limit is reached",
+        "wait, or log in for a higher one: docker login REGISTRY",
+    ),
+    Fault(
+        None,
         "pull access denied",
         "the registry has no such image, or it wants you to log in",
         "check the reference, or run: docker login REGISTRY",
@@ -161,6 +167,6 @@ def explain(status: int | None, text: str) -> FtlError:
     """The one sentence for what an engine said, its own text kept behind it."""
     said = " ".join(text.split())
     for fault in FAULTS:
-        if fault.status in (None, status) and fault.fragment in said.lower():
+        if (status is None or fault.status in (None, status)) and fault.fragment in said.lower():
             return fault.error(Problem("docker", fault.sentence, f"the engine said: {said}", fault.remedy))
     return BackendError(Problem("docker", "the engine refused", f"it said: {said}"))
