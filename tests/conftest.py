@@ -27,6 +27,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """In CI a skip is a failure, the GPU apart: what is missing there must be installed by .ci/run."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]  # pluggy's Result
-    if report.skipped and os.environ.get("CI") == "true" and not item.get_closest_marker("gpu") and not hasattr(report, "wasxfail"):
+    if (
+        report.skipped
+        and os.environ.get("CI") == "true"
+        and not item.get_closest_marker("gpu")
+        and not hasattr(report, "wasxfail")
+    ):
         report.outcome = "failed"
         report.longrepr = f"skipped in CI: {report.longrepr}"

@@ -12,6 +12,8 @@ _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def seconds(value: Any) -> Any:
     """Seconds from an int, or from text such as `90s`, `45m`, `2h`, `1d`. Other values pass, for pydantic to refuse."""
+    if isinstance(value, bool):
+        raise ValueError("must be seconds, or a number with s, m, h or d such as 90m")
     if isinstance(value, str):
         match = re.fullmatch(r"\s*(\d+)\s*([smhd]?)\s*", value)
         if match is None:

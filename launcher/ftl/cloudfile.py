@@ -31,4 +31,4 @@ def load_cloud(path: Path | None) -> Backend:
     try:
         return kind(kind.Cloud.model_validate({k: v for k, v in file.data.items() if v is not None}))
     except ValidationError as error:
-        raise ConfigError(*to_problems(error, file)) from error
+        raise ConfigError(*to_problems(error, file, kind.Cloud)) from error

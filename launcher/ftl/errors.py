@@ -6,7 +6,7 @@ FtlError                  any of these: one clear sentence, no traceback
 +-- RunError         4    no such run, or the run is not in a state for what was asked
 +-- TrainingError    70   the training itself crashed
 +-- StorageError     74   no space or no access where the job writes
-+-- Preempted        75   stopped before the end, resumable from the last checkpoint
++-- PreemptedError   75   stopped before the end, resumable from the last checkpoint
 +-- DeliveryError    76   trained, but the result is not where it was asked to be
 
 Whatever is not an FtlError is a bug of ours, keeps its traceback and exits with 1.
@@ -78,7 +78,7 @@ class StorageError(FtlError):
     exit_code = ExitCode.STORAGE
 
 
-class Preempted(FtlError):
+class PreemptedError(FtlError):
     exit_code = ExitCode.PREEMPTED
 
 

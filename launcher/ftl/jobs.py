@@ -116,7 +116,10 @@ def load(run_id: str) -> RunRecord:
 
 
 def find(prefix: str | None) -> RunRecord:
-    """The run whose id begins with `prefix`, or the newest run for None. Raises RunError unless there is exactly one."""
+    """The run whose id begins with `prefix`, the newest run for None.
+
+    Raises RunError unless there is exactly one.
+    """
     if prefix is None:
         records = all_records()
         if not records:
@@ -143,20 +146,18 @@ def resolve(prefix: str) -> str:
 def ids_newest_first() -> list[str]:
     """The ids of all runs with a record."""
     found = []
-    for entry in os.scandir(runs_dir()):
-        try:
-            record = os.stat(Path(entry.path) / RECORD_FILE)
-        except OSError:
-            continue
-        found.append((_created_at(Path(entry.path) / RECORD_FILE, record.st_mtime), entry.name))
+    for record in runs_dir().glob(f"*/{RECORD_FILE}"):
+        if not record.parent.name.startswith("."):
+            found.append((_created_at(record), record.parent.name))
     return [run_id for _, run_id in sorted(found, reverse=True)]
 
 
-def _created_at(path: Path, otherwise: float) -> float:
+def _created_at(path: Path) -> float:
+    """When the run was launched; a record that cannot be read sorts last."""
     try:
         return float(json.loads(path.read_bytes())["created_at"])
     except (OSError, ValueError, KeyError, TypeError):
-        return otherwise
+        return 0.0
 
 
 def all_records() -> list[RunRecord]:

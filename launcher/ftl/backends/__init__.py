@@ -82,7 +82,7 @@ def load(provider: str) -> type[Backend]:
         return backend
     found = entry_points(group="ftl.backends", name=provider)
     for entry in found:
-        backend = entry.load()
-        return backend
+        third_party: type[Backend] = entry.load()
+        return third_party
     known = ", ".join([*NAMES, *sorted(e.name for e in entry_points(group="ftl.backends"))])
     raise ConfigError(Problem("provider", repr(provider), f"must be one of {known}"))

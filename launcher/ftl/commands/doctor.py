@@ -1,6 +1,5 @@
 """ftl doctor: what this machine can do, one line a finding, and what to do about each that is missing."""
 
-import os
 import platform
 import shutil
 import sys
@@ -8,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 
 from ftl import __version__, backends
 from ftl.commands import show
@@ -41,7 +41,7 @@ def run(*, as_json: bool) -> int:
 
 
 def _here() -> Iterator[Finding]:
-    yield Finding("ftl", True, f"{__version__} at {os.path.dirname(backends.__file__).rsplit('/', 1)[0]}")
+    yield Finding("ftl", True, f"{__version__} at {Path(backends.__file__).parents[1]}")
     yield Finding("python", sys.version_info >= (3, 11), f"{platform.python_version()} at {sys.executable}")
     for name, path in (("state", state_dir()), ("cache", cache_dir())):
         free = shutil.disk_usage(path).free / 2**30

@@ -130,7 +130,7 @@ def _explain_failure(outcome: Outcome, backend: Backend, *, as_json: bool) -> No
 
 def dry_run(loaded: Loaded, packed: Packed, request: dict[str, Any], problems: list[Problem], *, as_json: bool) -> None:
     """Print exactly what `ftl train` would submit."""
-    plan = {
+    plan: dict[str, Any] = {
         "request": request,
         "config": packed.config.model_dump(mode="json"),
         "bundle": {

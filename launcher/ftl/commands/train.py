@@ -1,6 +1,7 @@
 """ftl train: check everything here, then submit and follow."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from ftl import __version__, bundle, deliver, jobs, launch
@@ -15,6 +16,7 @@ from ftl.errors import BackendError, ConfigError, ExitCode, FtlError, Problem
 from ftl.jobs import RunRecord
 from ftl.plan import plan
 
+_OPTIONS = ("--cloud", "--set", "--detach", "--dry-run", "--json")
 _GENERIC_NAMES = ("cfg", "config", "train", "axolotl")
 
 
@@ -29,7 +31,7 @@ def run(
     as_json: bool,
 ) -> int:
     """Check, submit and follow one training; the exit code of its outcome."""
-    loaded = load_train(config, [*parse_flags(flags), *_assignments(assignments)])
+    loaded = load_train(config, [*parse_flags(flags, _OPTIONS), *_assignments(assignments)])
     backend = load_cloud(cloud)
     refs = _references(loaded)
     destination = _destination(loaded)
@@ -117,12 +119,9 @@ def _data_problems(loaded: Loaded, refs: list[Reference]) -> list[Problem]:
 
 
 def _located(problem: Problem, loaded: Loaded) -> Problem:
-    """The problem with file and line before its key, where it names a key of the config."""
+    """The problem with the file and line of the key it names."""
     loc = tuple(int(part) if part.isdigit() else part for part in problem.where.split("."))
-    line = loaded.file.line_of(loc)
-    if line is None:
-        return problem
-    return Problem(f"{loaded.path}:{line}: {problem.where}", problem.given, problem.allowed, problem.remedy)
+    return replace(problem, where=loaded.file.where(loc))
 
 
 def _destination(loaded: Loaded) -> Path:

@@ -28,7 +28,7 @@ class DatasetSection(Section):
     roles_to_train: tuple[str, ...] = ("assistant",)
     """chat_template: the roles whose text is trained."""
     train_on_eos: Literal["all", "turn", "last", "none"] = "turn"
-    """chat_template: which end-of-turn tokens are trained: after every turn, after trained turns, the last one, none."""
+    """chat_template: the end-of-turn tokens trained: of every turn, of trained turns, the last one, none."""
     chat_template: str | None = None
     """chat_template: overrides the config's own, for this dataset."""
 

@@ -26,7 +26,7 @@ class ModelSection(Section):
     revision: Annotated[str | None, Flat("model_revision")] = None
     """Branch, tag or commit of the Hub repository."""
     class_name: Annotated[str, Flat("model_type"), Field(pattern=r"^[A-Za-z0-9_]+$")] = "AutoModelForCausalLM"
-    """The transformers class. AutoModelForCausalLM takes the one that config.json names; another name is checked against it."""
+    """The transformers class. AutoModelForCausalLM takes the one config.json names; another name is checked with it."""
     tokenizer: Annotated[str | None, Flat("tokenizer_config")] = None
     """Where the tokenizer comes from; the base model when absent."""
     trust_remote_code: Annotated[bool, Flat("trust_remote_code")] = False

@@ -222,7 +222,7 @@ def _to_json(
 class _GenerationBlock(Extension):
     """{% generation %}...{% endgeneration %}, which transformers' templates may have: prints its body."""
 
-    tags = {"generation"}  # noqa: RUF012
+    tags = {"generation"}
 
     def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
         next(parser.stream)
