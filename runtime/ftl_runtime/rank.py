@@ -6,9 +6,13 @@ Exit status: as ftl.errors.ExitCode; the reason goes to the supervisor as a verd
 import os
 import signal
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ftl_runtime.stop import Reason, StopFlag
+
+if TYPE_CHECKING:  # at run time, imports come after the signal handlers
+    from ftl.contract import JobSpec
+    from ftl_runtime.context import Emit
 
 
 def main() -> NoReturn:
@@ -28,6 +32,7 @@ def _train(stop: StopFlag, job_file: str) -> NoReturn:
 
     try:
         job = JobSpec.read_json(Path(job_file).read_bytes())
+        assert job.paths is not None, "the supervisor refuses a job without paths"
         emit = _open_events(job)
         stop.leave_with(lambda reason: _leave(job, emit, reason))
         from ftl_runtime.run import train_job
@@ -46,19 +51,20 @@ def _train(stop: StopFlag, job_file: str) -> NoReturn:
     _exit(verdict.exit_code)
 
 
-def _open_events(job):  # type: ignore[no-untyped-def]
+def _open_events(job: "JobSpec") -> "Emit":
     """The sink of this rank's events: rank 0 writes them, the others keep quiet."""
     from pathlib import Path
 
     from ftl.contract import EVENTS_FILE
     from ftl_runtime.events import EventLog, no_events
 
+    assert job.paths is not None
     if os.environ.get("RANK", "0") != "0":
         return no_events
     return EventLog(Path(job.paths.run) / EVENTS_FILE, job.attempt).emit
 
 
-def _leave(job, emit, reason: Reason) -> NoReturn:  # type: ignore[no-untyped-def]
+def _leave(job: "JobSpec", emit: "Emit", reason: Reason) -> NoReturn:
     """End at once, from inside a signal handler, because training has not started."""
     from pathlib import Path
 
@@ -67,6 +73,7 @@ def _leave(job, emit, reason: Reason) -> NoReturn:  # type: ignore[no-untyped-de
     from ftl_runtime.checkpoint.volume import newest_step
     from ftl_runtime.verdict import Verdict, send
 
+    assert job.paths is not None
     newest = newest_step(Path(job.paths.run) / CHECKPOINTS_DIR)
     emit("stopping", {"reason": reason, "step": newest or 0})
     emit("stopped", {"step": newest or 0, "checkpoint": newest})

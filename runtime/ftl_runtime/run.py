@@ -11,7 +11,7 @@ import transformers
 
 from ftl.config.train import TrainConfig
 from ftl.contract import BUNDLE_CONFIG, CHECKPOINTS_DIR, JobSpec, RunResult
-from ftl.errors import ConfigError, Preempted
+from ftl.errors import ConfigError, PreemptedError
 from ftl_runtime import preflight, ranks
 from ftl_runtime.checkpoint import manifest
 from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
@@ -36,7 +36,7 @@ from ftl_runtime.train.trainer import Trainer
 
 
 def train_job(job: JobSpec, emit: Emit, stop: StopFlag) -> RunResult:
-    """Read the job's config and train it. Raises FtlError; Preempted when asked to stop before the end."""
+    """Read the job's config and train it. Raises FtlError; PreemptedError when asked to stop before the end."""
     assert job.paths is not None, "the supervisor refuses a job without paths"
     emit("phase", {"name": "starting"})
     run_dir = Path(job.paths.run)
@@ -134,7 +134,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     if trainer.stopped_at is not None:
         newest = trainer.saved or resume
         ctx.emit("stopped", {"step": trainer.stopped_at, "checkpoint": newest.step if newest else None})
-        raise Preempted(f"stopped at step {trainer.stopped_at} of {schedule.max_steps}; it can be resumed from there")
+        raise PreemptedError(f"stopped at step {trainer.stopped_at} of {schedule.max_steps}; it can be resumed from there")
     return finish(trainer, tokenizer, ctx)
 
 
@@ -160,8 +160,8 @@ def _make_reproducible(seed: int, progress: Progress, ctx: Context) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    transformers.logging.set_verbosity_warning()
-    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_warning()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if ctx.device.kind == "cuda":
         # Where there is no deterministic kernel torch says so in the log and goes on.
         torch.use_deterministic_algorithms(True, warn_only=True)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,16 @@ SLOW = {"event": "step", "sleep": 0.3}
 
 def stop_step(attempt) -> int:
     return attempt.events("stopped")[-1]["data"]["step"]
+
+
+def wait_until_open(pid: int, path: Path) -> None:
+    """Until the process has the file open."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        if str(path) in {os.path.realpath(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{pid} has not opened {path}")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
@@ -100,6 +111,7 @@ def test_second_start_is_refused_while_the_first_is_at_work(make_attempt):
     first = attempt.start({"event": "step", "step": 1, "sleep": 60})
     attempt.wait_for("step", step=1)
     second = attempt.start()
+    wait_until_open(second.pid, attempt.run / "run.lock")
     second.send_signal(signal.SIGTERM)  # does not wait the 30 s then
     assert attempt.finish(second, timeout_s=20) == 3
     assert "another attempt of this run is still at work there" in attempt.output

@@ -53,6 +53,6 @@ def _targets(model: PreTrainedModel, adapter: LoraSection) -> str | list[str]:
         return adapter.target_modules
     if not adapter.target_linear:
         return list(adapter.target_modules)
-    head = model.get_output_embeddings()
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear) and part is not head]
     return [*linear, *adapter.target_modules]

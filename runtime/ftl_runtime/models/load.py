@@ -23,7 +23,9 @@ def load_config(model: ModelSection, ctx: Context) -> PreTrainedConfig:
     """The model's config.json, with the class that `model_type` names checked against it."""
     source = ctx.resolve_model(model.base)
     try:
-        config = AutoConfig.from_pretrained(source, revision=model.revision, trust_remote_code=model.trust_remote_code)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            source, revision=model.revision, trust_remote_code=model.trust_remote_code
+        )
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ConfigError(f"base_model: no model config can be loaded from {source}: {first}") from error
@@ -67,11 +69,12 @@ def load_model(
         "trust_remote_code": model.trust_remote_code,
     }
     if model.reinit_weights and checkpoint is None:
-        return AutoModelForCausalLM.from_config(config, **common)
+        fresh: PreTrainedModel = AutoModelForCausalLM.from_config(config, **common)  # type: ignore[no-untyped-call]
+        return fresh
     source = str(checkpoint) if checkpoint else ctx.resolve_model(model.base)
     _refuse_pickle(Path(source))
     try:
-        loaded, report = AutoModelForCausalLM.from_pretrained(
+        pair: Any = AutoModelForCausalLM.from_pretrained(  # Any: a pair because of output_loading_info
             source,
             config=None if checkpoint else config,
             revision=None if checkpoint else model.revision,
@@ -82,11 +85,12 @@ def load_model(
     except (OSError, ValueError, ImportError) as error:
         first = str(error).strip().splitlines()[0]
         raise ConfigError(f"base_model: {source} cannot be loaded: {first}") from error
-    _check_loaded(report, ctx, is_checkpoint=checkpoint is not None)
+    loaded: PreTrainedModel = pair[0]
+    _check_loaded(pair[1], ctx, is_checkpoint=checkpoint is not None)
     return loaded
 
 
-def recompute_activations(model: PreTrainedModel) -> None:
+def recompute_activations(model: Any) -> None:  # Any: a model, or one in an adapter that hands the call through
     """Have the backward pass compute activations again rather than keep them; also below a frozen embedding."""
     kwargs = {"use_reentrant": False}
     if hasattr(model, "activation_checkpointing_enable"):

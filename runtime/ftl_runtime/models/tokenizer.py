@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import align_special_tokens
 
@@ -50,12 +51,14 @@ def fit_to_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
 
     Never shrinks them: many models have more rows than tokens, for speed. Aligns the ids of special tokens.
     """
-    rows = model.get_input_embeddings().weight.shape[0]
+    embeddings = model.get_input_embeddings()
+    assert isinstance(embeddings, nn.Embedding)
+    rows = embeddings.num_embeddings
     added = max(0, len(tokenizer) - rows)
     if added:
         torch.manual_seed(seed)
         model.resize_token_embeddings(len(tokenizer))
-    align_special_tokens(model, tokenizer)
+    align_special_tokens(model, tokenizer)  # type: ignore[no-untyped-call]
     return added
 
 

@@ -45,6 +45,7 @@ def training_args(
         fp16=dtype == torch.float16,
         tf32=precision.tf32,
         use_cpu=on_cpu,
+        ddp_find_unused_parameters=False,
         ddp_backend="gloo" if on_cpu and ctx.device.num_ranks > 1 else None,
         seed=optim.seed,
         logging_nan_inf_filter=False,

@@ -1,13 +1,32 @@
 """Batches in an order that depends on seed and epoch alone, dealt out to the ranks."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from ftl_runtime.context import Device
+
+
+class Rows(Protocol):
+    """A dataset: numbered rows, of what the collator takes."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int, /) -> Any:  # Any: between the dataset and its collator
+        ...
+
+
+class EpochOrder(Protocol):
+    """The numbers of all rows, in an order that depends on the epoch."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[int]: ...
+
+    def set_epoch(self, epoch: int) -> None: ...
 
 
 class RankBatches(Sampler[list[int]]):
@@ -16,14 +35,14 @@ class RankBatches(Sampler[list[int]]):
     With several ranks the last batch of an epoch is filled up from its start, so that all take the same number.
     """
 
-    def __init__(self, order: Sequence[int] | Sampler[int], size: int, rank: int, num_ranks: int) -> None:
+    def __init__(self, order: EpochOrder, size: int, rank: int, num_ranks: int) -> None:
         self.order = order
         self._size = size
         self._rank = rank
         self._num_ranks = num_ranks
 
     def __len__(self) -> int:
-        return -(-len(self.order) // (self._size * self._num_ranks))  # type: ignore[arg-type]
+        return -(-len(self.order) // (self._size * self._num_ranks))
 
     def __iter__(self) -> Iterator[list[int]]:
         indices = list(self.order)
@@ -39,9 +58,9 @@ class Loaders:
 
     def __init__(
         self,
-        train: Dataset,
-        eval: Dataset | None,
-        order: Sampler[int],
+        train: Rows,
+        eval: Rows | None,
+        order: EpochOrder,
         collator: Callable[[list[Any]], dict[str, Any]],  # Any: rows as the dataset gives them
         *,
         batch_size: int,
@@ -55,20 +74,20 @@ class Loaders:
         self._order = order
         self._pin_memory = device.kind == "cuda"
         self.train = self._loader(train, RankBatches(order, batch_size, device.rank, device.num_ranks))
-        self.eval: DataLoader | None = None
-        if eval is not None and len(eval):  # type: ignore[arg-type]
+        self.eval: DataLoader[Any] | None = None
+        if eval is not None and len(eval):
             # Every rank takes every so-manieth batch; none is repeated, because sums are weighted by tokens.
-            batches = list(_chunks(len(eval), eval_batch_size))  # type: ignore[arg-type]
+            batches = list(_chunks(len(eval), eval_batch_size))
             self.eval = self._loader(eval, batches[device.rank :: device.num_ranks])
 
     def set_epoch(self, epoch: int) -> None:
-        self._order.set_epoch(epoch)  # type: ignore[attr-defined]
+        self._order.set_epoch(epoch)
 
-    def _loader(self, dataset: Dataset, batches: Any) -> DataLoader:  # Any: torch's own is too narrow
+    def _loader(self, dataset: Rows, batches: Any) -> DataLoader[Any]:  # Any: torch's own is too narrow
         # A loader without a generator of its own draws a number from the global one at each epoch: training would
         # then depend on how often it was evaluated.
         return DataLoader(
-            dataset,
+            dataset,  # type: ignore[arg-type]  # torch asks only for len and [], but says Dataset
             batch_sampler=batches,
             collate_fn=self.collator,
             generator=torch.Generator().manual_seed(0),

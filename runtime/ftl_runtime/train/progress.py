@@ -64,7 +64,7 @@ class Stopwatch:
 
 def peak_memory_gib() -> float:
     """GPU memory that this process has reserved at most; resident memory where there is no GPU."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         return torch.cuda.max_memory_reserved() / 2**30
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) / 2**30

@@ -37,7 +37,7 @@ Batch = dict[str, Any]  # Any: tensors, and num_tokens as an int
 _STATE_FILE = "trainer_state.json"
 
 
-class Trainer(TransformersTrainer):  # type: ignore[misc]
+class Trainer(TransformersTrainer):
     """Trains `model` to the end of `schedule`, or to the step at which `ctx.stop` is set.
 
     `progress` is carried on from the checkpoint that is resumed.
@@ -84,7 +84,7 @@ class Trainer(TransformersTrainer):  # type: ignore[misc]
 
     # -- data and loss
 
-    def get_train_dataloader(self) -> DataLoader:
+    def get_train_dataloader(self) -> DataLoader[Any]:
         return self._loaders.train
 
     def get_batch_samples(
@@ -103,13 +103,13 @@ class Trainer(TransformersTrainer):  # type: ignore[misc]
         model: nn.Module,
         inputs: Batch,
         return_outputs: bool = False,
-        num_items_in_batch: int | None = None,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        assert num_items_in_batch is not None
+        assert isinstance(num_items_in_batch, int), "get_batch_samples counts them on the host"
         # Gradients are averaged over ranks, while each rank divides by the tokens of all of them.
         return self._loss(model, inputs, num_items_in_batch) * self._ctx.device.num_ranks
 
-    def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: int | None = None) -> Tensor:
+    def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         tenth = _tenth(self._schedule.max_steps)
         step = self.state.global_step + 1
@@ -137,7 +137,7 @@ class Trainer(TransformersTrainer):  # type: ignore[misc]
 
     # -- steps
 
-    def _run_epoch(self, *, epoch: int, resume_from_checkpoint: str | None, **rest: Any) -> None:  # Any: passed through
+    def _run_epoch(self, *, epoch: int, **rest: Any) -> None:  # type: ignore[override]  # called by keywords only
         self._loaders.set_epoch(epoch)
         if not self._has_restored:
             self._has_restored = True
@@ -145,7 +145,7 @@ class Trainer(TransformersTrainer):  # type: ignore[misc]
             if self.stopped_at is not None or self.state.global_step >= self._schedule.max_steps:
                 self.control.should_training_stop = True
                 return
-        super()._run_epoch(epoch=epoch, resume_from_checkpoint=resume_from_checkpoint, **rest)
+        super()._run_epoch(epoch=epoch, **rest)  # type: ignore[no-untyped-call]
 
     def _begin(self) -> None:
         """Once, before the first step: carry on the sums of the checkpoint, and evaluate where it left that undone."""
@@ -232,6 +232,7 @@ class Trainer(TransformersTrainer):  # type: ignore[misc]
         """
         assert self._loaders.eval is not None
         self._ctx.phase("evaluating")
+        assert isinstance(self.model, nn.Module)
         model = self.model  # not the DDP wrapper, which would wait for ranks that have fewer batches
         model.eval()
         total, num_items = 0.0, 0
@@ -289,6 +290,7 @@ class Trainer(TransformersTrainer):  # type: ignore[misc]
             started = time.monotonic()
             step = self.state.global_step
             stage = ranks.share(self._ctx.store.stage(step) if self._ctx.device.is_main else None, self._ctx.device)
+            assert stage is not None
             try:
                 with storage_errors(stage.parent):
                     self._write_state(stage)
