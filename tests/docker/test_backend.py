@@ -282,12 +282,3 @@ def test_tag_is_refused_unless_allowed(place: Workplace, make_backend: Make, bui
     backend = make_backend(image=built.tag, allow_unpinned=True)
     handle = backend.submit(place.spec(backend), place.bundle, place.run_dir)
     assert ended(backend, handle).cause == "done"
-
-
-def test_raised_rlimits_are_given_up_where_the_engine_may_not(
-    place: Workplace, make_backend: Make, engine: "DockerClient", caplog: pytest.LogCaptureFixture
-) -> None:
-    backend = make_backend()
-    handle = backend.submit(place.spec(backend, mode="wait"), place.bundle, place.run_dir)
-    limits = engine.api.inspect_container(str(handle.ref["container"]))["HostConfig"]["Ulimits"]
-    assert bool(limits) != ("memlock" in caplog.text)

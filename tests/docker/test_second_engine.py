@@ -157,6 +157,15 @@ def test_gpus_reach_the_container(
     assert "prestart" in second.hook_log.read_text()
 
 
+def test_limits_are_raised_for_gpus_or_given_up_with_a_warning(
+    second: SecondEngine, workplace: Workplace, make_backend: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = make_backend(image=second.image, gpu="all")
+    handle = backend.submit(workplace.spec(backend), workplace.bundle, workplace.run_dir)
+    limits = second.cli("inspect", "--format={{.HostConfig.Ulimits}}", str(handle.ref["container"])).stdout
+    assert (b"memlock" in limits) != ("may not raise the memlock" in caplog.text)
+
+
 def test_killed_engine_is_one_sentence_and_the_job_goes_on(
     second: SecondEngine, workplace: Workplace, make_backend: Make
 ) -> None:

@@ -355,10 +355,6 @@ def _request(spec: JobSpec, bundle: Bundle, run_dir: Path, *, image: str) -> dic
         "Init": True,
         "IpcMode": "private",
         "ShmSize": int(resources.shm_gib * _GIB),
-        "Ulimits": [
-            {"Name": "memlock", "Soft": -1, "Hard": -1},
-            {"Name": "stack", "Soft": 67108864, "Hard": 67108864},
-        ],
         "ReadonlyRootfs": True,
         "Tmpfs": {"/tmp": _TMPFS_OPTIONS},
         "CapDrop": ["ALL"],
@@ -367,6 +363,10 @@ def _request(spec: JobSpec, bundle: Bundle, run_dir: Path, *, image: str) -> dic
     }
     if resources.gpus:
         host["DeviceRequests"] = [_device_request(resources.gpus)]
+        host["Ulimits"] = [  # NCCL pins memory; NVIDIA's advice for its containers
+            {"Name": "memlock", "Soft": -1, "Hard": -1},
+            {"Name": "stack", "Soft": 67108864, "Hard": 67108864},
+        ]
     if resources.cpus is not None:
         host["NanoCpus"] = int(resources.cpus * 1e9)
     if resources.memory_gib is not None:
@@ -467,7 +467,10 @@ def _launch(client: "DockerClient", spec: JobSpec, request: dict[str, Any], crea
         except APIError as error:
             if "error setting rlimit" not in str(error.explanation):
                 raise
-            _LOG.warning("docker: this engine may not raise memlock and stack limits; going on with its own")
+            _LOG.warning(
+                "docker: the engine may not raise the memlock and stack limits, so the job has the engine's own; "
+                "if NCCL fails to allocate, start the engine with CAP_SYS_RESOURCE"
+            )
             _remove(client, container)
             host = {key: value for key, value in request["HostConfig"].items() if key != "Ulimits"}
             container = _create(client, spec, {**request, "HostConfig": host})
