@@ -121,7 +121,7 @@ class Attempt:
             start_new_session=True,
         )
 
-    def finish(self, process: subprocess.Popen, timeout_s: float = 90) -> int:
+    def finish(self, process: subprocess.Popen, timeout_s: float = 240) -> int:
         """Its exit code, once it has ended."""
         self.output = process.communicate(timeout=timeout_s)[0].decode()
         return process.returncode
@@ -143,7 +143,7 @@ class Attempt:
             assert found.setdefault(step, loss) == loss, f"step {step} differs between attempts"
         return found
 
-    def wait_for(self, name: str, timeout_s: float = 60, **data: Any) -> dict[str, Any]:
+    def wait_for(self, name: str, timeout_s: float = 180, **data: Any) -> dict[str, Any]:
         """The first event of that name that has these data."""
         until = time.monotonic() + timeout_s
         while time.monotonic() < until:

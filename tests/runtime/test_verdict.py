@@ -1,6 +1,6 @@
 import pytest
 
-from ftl.errors import BackendError, ConfigError, DeliveryError, Preempted, StorageError, TrainingError
+from ftl.errors import BackendError, ConfigError, DeliveryError, PreemptedError, StorageError, TrainingError
 from ftl_runtime.verdict import receive, verdict_of
 
 
@@ -11,7 +11,7 @@ from ftl_runtime.verdict import receive, verdict_of
         (BackendError("x"), 3, "environment"),
         (TrainingError("x"), 70, "crash"),
         (StorageError("x"), 74, "storage"),
-        (Preempted("x"), 75, "signal"),
+        (PreemptedError("x"), 75, "signal"),
         (DeliveryError("x"), 76, "undelivered"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), 70, "out-of-memory"),
         (MemoryError(), 70, "out-of-memory"),

@@ -1,0 +1,50 @@
+"""The loss as the model gets its batches; everything else of the trainer is tested by whole runs."""
+
+from types import SimpleNamespace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
+
+from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
+
+from ftl_runtime.objectives import OBJECTIVES  # noqa: E402
+from ftl_runtime.train.trainer import Trainer  # noqa: E402
+
+# Two rows of two documents each; the first label of a document is never trained.
+IDS = torch.tensor([[5, 6, 7, 8, 9], [10, 11, 12, 13, 14]])
+POSITIONS = torch.tensor([[0, 1, 0, 1, 2], [0, 1, 2, 0, 1]])
+LABELS = torch.where(POSITIONS == 0, -100, IDS)
+
+
+def loss_of(model, ids, positions, labels, *, flatten=False) -> float:
+    trainer = Trainer.__new__(Trainer)
+    trainer._objective = OBJECTIVES["sft"]
+    trainer._flatten_rows = flatten
+    trainer._loaders = SimpleNamespace(takes_positions=True)
+    with torch.no_grad():
+        return float(trainer._loss(model, {"input_ids": ids, "position_ids": positions, "labels": labels}, 1))
+
+
+@pytest.fixture(scope="module")
+def model(base):
+    torch.manual_seed(1)
+    return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base), attn_implementation="sdpa").eval()
+
+
+def test_packed_rows_lose_what_their_documents_lose_alone(model):
+    documents = [IDS[:1, :2], IDS[:1, 2:], IDS[1:, :3], IDS[1:, 3:]]
+    alone = sum(
+        loss_of(model, ids, torch.arange(ids.shape[1])[None], torch.cat([torch.tensor([[-100]]), ids[:, 1:]], 1))
+        for ids in documents
+    )
+    assert loss_of(model, IDS, POSITIONS, LABELS) == pytest.approx(alone, rel=1e-5)
+
+
+def test_rows_laid_end_to_end_lose_the_same(model):
+    """What flash attention gets: it reads document borders from the positions of a single row only."""
+    labels = LABELS.clone()
+    labels[1, 0] = 10  # a row may begin with a label, which no row predicts; the row before must not either
+    whole = loss_of(model, IDS, POSITIONS, labels)
+    assert loss_of(model, IDS, POSITIONS, labels, flatten=True) == pytest.approx(whole, rel=1e-5)
