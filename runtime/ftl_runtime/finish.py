@@ -77,7 +77,7 @@ def _result(trainer: Trainer, ctx: Context) -> RunResult:
         eval_loss_last=progress.last_eval_loss,
         tokens_per_s=tokens / seconds if tokens else None,
         seconds=time.time() - ctx.started,
-        peak_memory_gib=peak_memory_gib(),
+        peak_memory_gib=peak_memory_gib(ctx.device),
         num_parameters=sum(parameter.numel() for parameter in parameters),
         num_trainable=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         versions=preflight.versions(),

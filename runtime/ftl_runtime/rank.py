@@ -3,6 +3,7 @@
 Exit status: as ftl.errors.ExitCode; the reason goes to the supervisor as a verdict.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -39,15 +40,17 @@ def _train(stop: StopFlag, job_file: str) -> NoReturn:
 
         train_job(job, emit, stop)
         verdict = Verdict(ExitCode.DONE, "done")
+        send(verdict)
     except BaseException as error:  # the last frame of the process: every end must reach the supervisor
         verdict = verdict_of(error)
         if verdict.cause == "signal" and stop.reason is not None:
             verdict = Verdict(verdict.exit_code, stop.reason, verdict.message)
-        if isinstance(error, FtlError):
-            sys.stderr.write(f"{error}\n")
-        else:
-            traceback.print_exception(error)
-    send(verdict)
+        send(verdict)  # before the log, which may be on a full disk
+        with contextlib.suppress(OSError):
+            if isinstance(error, FtlError):
+                sys.stderr.write(f"{error}\n")
+            else:
+                traceback.print_exception(error)
     _exit(verdict.exit_code)
 
 
@@ -84,8 +87,9 @@ def _leave(job: "JobSpec", emit: "Emit", reason: Reason) -> NoReturn:
 def _exit(code: int) -> NoReturn:
     # Tearing down the interpreter runs the destructors of CUDA and of thread pools: seconds, and now and then a crash
     # that would replace the verdict. Everything of worth is flushed and synced by now.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(code)
 
 

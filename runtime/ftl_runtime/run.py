@@ -134,7 +134,9 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     if trainer.stopped_at is not None:
         newest = trainer.saved or resume
         ctx.emit("stopped", {"step": trainer.stopped_at, "checkpoint": newest.step if newest else None})
-        raise PreemptedError(f"stopped at step {trainer.stopped_at} of {schedule.max_steps}; it can be resumed from there")
+        raise PreemptedError(
+            f"stopped at step {trainer.stopped_at} of {schedule.max_steps}; it can be resumed from there"
+        )
     return finish(trainer, tokenizer, ctx)
 
 

@@ -7,12 +7,14 @@ SIGTERM whatever grace the job has, and stands between the supervisor and the ra
 import contextlib
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 from ftl.contract import Gpu
+from ftl_runtime.stop import STOP_SIGNALS
 
 SUPERVISOR_PID = "FTL_SUPERVISOR_PID"
 """The variable with the process a rank must not outlive."""
@@ -34,17 +36,25 @@ class Trainers:
         if ranks > 1:
             shared |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1"}
             shared |= {"MASTER_PORT": str(_free_port())}
-        self._processes = [
-            subprocess.Popen(
-                [sys.executable, "-m", "ftl_runtime.rank", str(job_file)],
-                env=shared | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}),
-                stdin=subprocess.DEVNULL,
-                stdout=log_fd,
-                stderr=log_fd,
-                pass_fds=keep_fds,
-            )
-            for rank in range(ranks)
-        ]
+        # A signal that comes before the new process has its handlers would end it without a word: it inherits the
+        # mask, and takes the signals in when it is ready.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            self._processes = [self._start(job_file, rank, ranks, shared, log_fd, keep_fds) for rank in range(ranks)]
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def _start(
+        self, job_file: Path, rank: int, ranks: int, env: dict[str, str], log_fd: int, keep_fds: tuple[int, ...]
+    ) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "ftl_runtime.rank", str(job_file)],
+            env=env | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}),
+            stdin=subprocess.DEVNULL,
+            stdout=log_fd,
+            stderr=log_fd,
+            pass_fds=keep_fds,
+        )
 
     def poll(self) -> list[int | None]:
         """Exit status of each rank, None while it lives; negative is the number of the signal that killed it."""

@@ -12,6 +12,8 @@ Reason = Literal["signal", "deadline"]
 DEADLINE_SIGNAL = signal.SIGUSR1
 """What the supervisor sends when timeout_s is near; TERM and INT come from outside."""
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, DEADLINE_SIGNAL)
+
 
 class StopFlag:
     """Set by the first signal, read at step boundaries.
@@ -25,8 +27,10 @@ class StopFlag:
         self._leave: Callable[[Reason], None] | None = None
 
     def install(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT, DEADLINE_SIGNAL):
+        """Set the handlers, then let in the signals that have waited: spawn.py starts trainers with them blocked."""
+        for number in STOP_SIGNALS:
             signal.signal(number, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def leave_with(self, leave: Callable[[Reason], None]) -> None:
         """From here on a stop calls `leave`; at once if one has come already."""

@@ -98,7 +98,8 @@ def _run(
     told = receive(received)
     verdict = watch.verdict(told, newest_step(run_dir / CHECKPOINTS_DIR))
     if told is None and verdict.message is not None:
-        os.write(log_fd, f"{verdict.message}\n".encode())
+        with contextlib.suppress(OSError):  # as above
+            os.write(log_fd, f"{verdict.message}\n".encode())
     relay.finish()
     return verdict
 

@@ -87,3 +87,17 @@ def test_killed_after_the_last_checkpoint_only_finishes(make_attempt):
     losses = attempt.losses()
     assert result["train_loss_first"] == pytest.approx((losses[1] + losses[2]) / 2)
     assert result["train_loss_last"] == pytest.approx((losses[11] + losses[12]) / 2)
+
+
+def test_other_runs_checkpoint_is_resumed_when_the_config_names_it(make_attempt):
+    first = make_attempt("first")
+    assert first.go({"event": "eval", "step": 6, "signal": signal.SIGTERM}) == 75
+    named = first.run / "checkpoints" / "checkpoint-6"
+    second = make_attempt("second", output__resume_from_checkpoint=str(named))
+    assert second.go(run_id="other") == 0, second.output
+    assert second.events("resumed")[0]["data"]["step"] == 6
+    assert list(second.losses()) == [7, 8, 9, 10, 11, 12]
+    (named / "optimizer.pt").unlink()
+    third = make_attempt("third", output__resume_from_checkpoint=str(named))
+    assert third.go(run_id="other") == 2
+    assert "optimizer.pt is missing; give a checkpoint-N directory" in third.exit_record()["message"]

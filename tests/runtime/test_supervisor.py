@@ -53,6 +53,12 @@ def test_signal_while_importing_leaves_at_once_with_75(make_attempt, module):
     assert attempt.exit_record()["cause"] == "signal"
 
 
+def test_signal_before_the_trainer_has_its_handlers_is_not_lost(make_attempt):
+    attempt = make_attempt()
+    assert attempt.go({"start": True, "signal": signal.SIGTERM, "to": "supervisor", "after": 1}) == 75
+    assert attempt.events("stopped")[-1]["data"] == {"step": 0, "checkpoint": None}
+
+
 def test_deadline_saves_before_it_strikes(make_attempt):
     attempt = make_attempt(output__save_strategy="no", optim__num_epochs=100)
     started = time.monotonic()

@@ -10,12 +10,12 @@ IGNORED = -100
 """The label of a token that is not trained: prompt, padding, first of a document."""
 
 
-def sft_loss(logits_BTV: Tensor, labels_BT: Tensor, num_items: int) -> Tensor:  # noqa: N803
+def sft_loss(logits_BTV: Tensor, labels_BT: Tensor, num_items: int) -> Tensor:
     """Summed cross-entropy of each trained token given the tokens before it, over `num_items`, in nats, in fp32.
 
     Logits at position t predict the label at t + 1. `num_items` is the number of trained tokens of the whole
     accumulated batch over all ranks, so micro-batches add up to the mean of the batch; 0 of them give 0.
     """
-    logits_NV = logits_BTV[:, :-1].flatten(0, 1).float()  # noqa: N806
-    targets_N = labels_BT[:, 1:].flatten()  # noqa: N806
+    logits_NV = logits_BTV[:, :-1].flatten(0, 1).float()
+    targets_N = labels_BT[:, 1:].flatten()
     return cross_entropy(logits_NV, targets_N, ignore_index=IGNORED, reduction="sum") / max(num_items, 1)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from ftl_runtime.context import Device
+
 PROGRESS_FILE = "progress.json"
 
 
@@ -62,9 +64,9 @@ class Stopwatch:
             self._since = time.monotonic()
 
 
-def peak_memory_gib() -> float:
-    """GPU memory that this process has reserved at most; resident memory where there is no GPU."""
-    if torch.cuda.is_available():
+def peak_memory_gib(device: Device) -> float:
+    """GPU memory that this process has reserved at most; resident memory of a training on the CPU."""
+    if device.kind == "cuda":
         return torch.cuda.max_memory_reserved() / 2**30
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) / 2**30

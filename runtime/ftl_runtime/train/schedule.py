@@ -37,7 +37,6 @@ class Schedule:
 
     max_steps: int
     steps_per_epoch: int
-    num_epochs: float
     warmup_steps: int
     log_every: int
     saving: Rhythm
@@ -63,7 +62,6 @@ def plan_schedule(optim: OptimSection, output: OutputSection, *, num_micro_batch
     return Schedule(
         max_steps=max_steps,
         steps_per_epoch=steps_per_epoch,
-        num_epochs=max_steps / steps_per_epoch,
         warmup_steps=_warmup(optim, max_steps),
         log_every=output.logging_steps,
         saving=_rhythm(output.save_strategy, output.save_steps, output.saves_per_epoch, max_steps),

@@ -207,7 +207,7 @@ class Trainer(TransformersTrainer):
                 "grad_norm": float(grad_norm) if grad_norm is not None else None,
                 "tokens": self.progress.tokens,
                 "tokens_per_s": tokens_per_s,
-                "memory_gib": peak_memory_gib(),
+                "memory_gib": peak_memory_gib(self._ctx.device),
             },
         )
 
@@ -336,7 +336,7 @@ class Trainer(TransformersTrainer):
         return checkpoint
 
 
-def _num_trained(labels_BT: Tensor) -> int:  # noqa: N803
+def _num_trained(labels_BT: Tensor) -> int:
     return int((labels_BT[:, 1:] != IGNORED).sum())
 
 

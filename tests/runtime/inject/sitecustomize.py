@@ -2,7 +2,8 @@
 
 FTL_TEST_INJECT is a JSON list. Each entry acts when an event is emitted that matches `event` and, if given, `step` or
 `state`: {"event": "step", "step": 3, "signal": 9} sends a signal to the trainer itself, "to": "supervisor" to its
-parent, "sleep": 0.05 waits. {"import": "torch", "signal": 15} acts when that module is imported.
+parent, "sleep": 0.05 waits. {"import": "torch", "signal": 15} acts when that module is imported, {"start": true} before
+any code of ours.
 """
 
 import builtins
@@ -48,6 +49,9 @@ def _patch_import(entries):
 
 if "FTL_TEST_INJECT" in os.environ and "FTL_SUPERVISOR_PID" in os.environ:
     _entries = json.loads(os.environ["FTL_TEST_INJECT"])
+    for _entry in _entries:
+        if "start" in _entry:
+            _act(_entry)
     _patch_events([entry for entry in _entries if "event" in entry])
     if _imports := [entry for entry in _entries if "import" in entry]:
         _patch_import(_imports)
