@@ -74,8 +74,10 @@ class Trainer(TransformersTrainer):
         self._marked_tokens = progress.tokens
         self.start_tokens = progress.tokens
         self._marked_s = 0.0
-        self._first_loss = self._last_loss = torch.tensor(0.0)  # sums on the device, so that no step waits for it
         super().__init__(model=model, args=args, train_dataset=loaders.train.dataset, data_collator=loaders.collator)
+        # Sums on the device, so that no step waits for them.
+        self._first_loss = torch.tensor(progress.first_loss, device=self.args.device)
+        self._last_loss = torch.tensor(progress.last_loss, device=self.args.device)
         self.model_accepts_loss_kwargs = True  # versions before loss_is_scaled_for_ga read this instead
         for callback in (DefaultFlowCallback, PrinterCallback):
             self.remove_callback(callback)
@@ -151,8 +153,6 @@ class Trainer(TransformersTrainer):
         """Once, before the first step: carry on the sums of the checkpoint, and evaluate where it left that undone."""
         self._tr_loss.fill_(self.progress.window_loss)
         self._globalstep_last_logged = self.progress.logged_step
-        self._first_loss = torch.tensor(self.progress.first_loss, device=self.args.device)
-        self._last_loss = torch.tensor(self.progress.last_loss, device=self.args.device)
         self._ctx.phase("training")
         self.stopwatch = Stopwatch()
         step = self.state.global_step
