@@ -349,7 +349,8 @@ def _stream(command: list[str], docker: BuildClient, on_line: Callable[[str], No
     text = "\n".join(last)
     cause = next((sentence for fragment, sentence in _BUILD_FAULTS if fragment in text.lower()), None)
     error = StorageError if cause and "disk is full" in cause else BackendError
-    raise error(Problem(failed, f"exit code {process.returncode}", cause), text)
+    sentence = Problem(failed, f"exit code {process.returncode}", cause)
+    raise error(f"{sentence}\n{text}")
 
 
 def _push(docker: BuildClient, image_id: str, reference: str, on_line: Callable[[str], None]) -> str:
@@ -359,7 +360,7 @@ def _push(docker: BuildClient, image_id: str, reference: str, on_line: Callable[
     lines = _stream([docker.path, "push", reference], docker, on_line, failed)
     digest = re.search(r"digest: (sha256:[0-9a-f]{64})", "\n".join(lines))
     if digest is None:
-        raise BackendError(Problem(failed, "the registry named no digest"), "\n".join(lines))
+        raise BackendError(Problem(failed, "the registry named no digest"))
     return f"{reference}@{digest[1]}"
 
 

@@ -3,42 +3,26 @@
 `.ci/engine.sh` prepares the machine. Without an engine the tests are skipped with the reason; with CI=true they fail.
 """
 
-import os
-import shutil
 import socket
 import subprocess
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from docker_places import BASE, DEBIAN_CLIENT, HERE, PORT, Workplace, build_options, unavailable
 
 from ftl import image
 from ftl.backends.docker import RUN_LABEL, DockerBackend, DockerCloud
-from ftl.contract import Bundle, JobSpec
 
 if TYPE_CHECKING:
     from docker import DockerClient
-
-BASE = "ftl-test/base:bookworm"
-PORT = int(os.environ.get("FTL_REGISTRY_PORT", "5055"))
-HERE = Path(__file__).parent
-# Debian's client first: the one that can use the BuildKit inside its own daemon.
-DEBIAN_CLIENT = "/usr/bin/docker"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.docker)
-
-
-def unavailable(reason: str) -> None:
-    """Skip, or fail where nothing may be skipped."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{reason}; run .ci/engine.sh")
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
@@ -66,18 +50,6 @@ def registry() -> str:
     return f"127.0.0.1:{PORT}"
 
 
-def build_options() -> dict[str, Path]:
-    """What a build on this machine needs besides the network: more certificates, torch's CPU wheel if it is here."""
-    options = {}
-    certificates = os.environ.get("SSL_CERT_FILE", "")
-    if certificates and Path(certificates).is_file():
-        options["ca"] = Path(certificates)
-    for folder in os.environ.get("PIP_FIND_LINKS", "").split():
-        if any(Path(folder).glob("torch-*+cpu-*.whl")):
-            options["wheels"] = Path(folder)
-    return options
-
-
 @pytest.fixture(scope="session")
 def built(engine: "DockerClient") -> image.BuiltImage:
     """The image `cpu` on the test base, built once a session; seconds when the engine has the layers."""
@@ -88,22 +60,6 @@ def built(engine: "DockerClient") -> image.BuiltImage:
     except Exception:
         print("\n".join(lines[-60:]))
         raise
-
-
-class Workplace:
-    """Bundle and run directory of one test, and specs that fit them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.run_id = f"t{uuid.uuid4().hex[:10]}"
-        self.run_dir = folder / "run"
-        self.run_dir.mkdir()
-        bundle = folder / "bundle"
-        shutil.copytree(HERE / "stub", bundle / "code", ignore=shutil.ignore_patterns("__pycache__"))
-        self.bundle = Bundle(sha256="0" * 64, path=str(bundle), size_bytes=1)
-
-    def spec(self, backend: DockerBackend, *, mode: str = "done", **fields: object) -> JobSpec:
-        values = {**backend.spec_fields(), "env": {"FTL_STUB": mode}, **fields}
-        return JobSpec.model_validate({"run_id": self.run_id, **values})
 
 
 @pytest.fixture

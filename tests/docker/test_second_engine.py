@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import BASE, DEBIAN_CLIENT, Workplace, unavailable
-from test_backend import Make, ended, facts, started
+from docker_places import BASE, DEBIAN_CLIENT, Make, Workplace, ended, facts, started, unavailable
 
 from ftl.errors import BackendError, StorageError
 

@@ -8,48 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import Workplace
+from docker_places import Make, Workplace, ended, facts, secret_folders, started
 
-from ftl.backends.docker import DockerBackend, _memory_folder
-from ftl.contract import JobHandle, JobState
+from ftl.contract import JobState
 from ftl.errors import BackendError, ConfigError
 from ftl.image import BuiltImage
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
-Make = Callable[..., DockerBackend]
 CANARY = "canary-6fe1d2c0-do-not-leak"
-
-
-def ended(backend: DockerBackend, handle: JobHandle, timeout_s: float = 60) -> JobState:
-    return wait_for(backend, handle, "ended", timeout_s)
-
-
-def wait_for(backend: DockerBackend, handle: JobHandle, phase: str, timeout_s: float = 60) -> JobState:
-    deadline = time.monotonic() + timeout_s
-    while (state := backend.status(handle)).phase != phase:
-        assert time.monotonic() < deadline, state
-        time.sleep(0.05)
-    return state
-
-
-def started(backend: DockerBackend, handle: JobHandle, timeout_s: float = 60) -> None:
-    """Wait until the stand-in has written its facts, thus has its signal handler."""
-    deadline = time.monotonic() + timeout_s
-    while not backend.read(handle, "facts.json", 0).endswith(b"}"):
-        assert time.monotonic() < deadline, backend.status(handle)
-        time.sleep(0.05)
-
-
-def facts(place: Workplace) -> dict[str, object]:
-    return json.loads((place.run_dir / "facts.json").read_text())
-
-
-def secret_folders(place: Workplace) -> list[Path]:
-    folder = _memory_folder()
-    assert folder is not None
-    return list(folder.glob(f"ftl-secrets-*{place.run_id}*"))
 
 
 def test_finished_job_reports_its_verdict_and_leaves_files_of_the_caller(place: Workplace, make_backend: Make) -> None:

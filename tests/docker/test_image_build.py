@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import BASE, DEBIAN_CLIENT, Workplace, build_options
-from test_backend import Make, ended
+from docker_places import BASE, DEBIAN_CLIENT, Make, Workplace, build_options, ended
 
 from ftl import image
 from ftl.errors import BackendError, ConfigError

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import Workplace
-from test_backend import Make, ended
+from docker_places import Make, Workplace, ended
 
 import ftl.backends.docker as backend_module
 from ftl.backends.docker_faults import FAULTS, explain
