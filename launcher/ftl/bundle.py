@@ -30,7 +30,7 @@ from ftl.contract import (
 )
 from ftl.errors import ConfigError, Problem, StorageError
 from ftl.jobs import write_atomic
-from ftl.state import state_dir
+from ftl.state import make_private, state_dir
 
 MOUNT_ABOVE_BYTES = 256 * 2**20
 """A directory larger than this is mounted in place rather than copied."""
@@ -263,7 +263,7 @@ def _text(resolved: TrainConfig) -> bytes:
 def _write(target: Path, packed: Packed) -> None:
     stage = target.with_name(f".{target.name[:12]}-{uuid.uuid4().hex}")
     try:
-        stage.mkdir(mode=0o700, parents=True)
+        make_private(stage)
         (stage / BUNDLE_CONFIG).write_bytes(_text(packed.config))
         for name, source in packed.files.items():
             place = stage / name
@@ -281,7 +281,7 @@ def _blob(source: Path, digest: str) -> Path:
     """A private copy of the file, kept under its content hash. The user's own file may change tomorrow."""
     blob = state_dir() / "blobs" / digest[:2] / digest
     if not blob.exists():
-        blob.parent.mkdir(parents=True, exist_ok=True)
+        make_private(blob.parent)
         stage = blob.with_name(f".{digest[:12]}-{uuid.uuid4().hex}")
         try:
             shutil.copyfile(source, stage)

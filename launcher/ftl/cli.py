@@ -215,8 +215,58 @@ def fetch(
     raise typer.Exit(run(name, dest))
 
 
+_Client = Annotated[
+    str | None, typer.Option("--client", metavar="DOCKER", help="The docker program; found by itself when left out.")
+]
+
+
+@images.command("build")
+def images_build(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="cpu, cuda or cuda-flash.", show_default=False)],
+    base: Annotated[
+        str | None,
+        typer.Option(metavar="IMAGE", help="Another base image than the pinned one, for machines that lack it."),
+    ] = None,
+    ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Certificates the build must trust besides the usual ones.")
+    ] = None,
+    pip_conf: Annotated[Path | None, typer.Option(metavar="FILE", help="A pip.conf for the build only.")] = None,
+    wheels: Annotated[Path | None, typer.Option(metavar="DIR", help="Wheels to take before asking an index.")] = None,
+    push: Annotated[str | None, typer.Option(metavar="REPO", help="Push it there and print the digest.")] = None,
+    client: _Client = None,
+) -> None:
+    """Build a pinned image: minutes the first time, seconds while its lock is unchanged.
+
+    Examples: `ftl images build cpu`, `ftl images build cuda --push registry.example/ftl`
+    """
+    from ftl.commands.images import build
+
+    build(name, base=base, ca=ca, pip_conf=pip_conf, wheels=wheels, push=push, client=client)
+
+
+@images.command("ls")
+def images_ls(client: _Client = None, as_json: AsJson = False) -> None:
+    """List the images by name, and the builds that the engine has of each."""
+    from ftl.commands.images import ls
+
+    ls(client=client, as_json=as_json)
+
+
+@images.command("inspect")
+def images_inspect(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="cpu, cuda or cuda-flash.", show_default=False)],
+    client: _Client = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what an image is made of: base, lock, labels, and its builds."""
+    from ftl.commands.images import inspect
+
+    inspect(name, client=client, as_json=as_json)
+
+
 def main() -> None:
     """Run the command line. What went wrong in the user's world ends as one sentence and its exit code."""
+    import errno
     import os
     import sys
 
@@ -232,10 +282,13 @@ def main() -> None:
         show_error(error)
         sys.exit(error.exit_code)
     except OSError as error:
-        if os.environ.get("FTL_TRACEBACK") or error.filename is None:
+        if os.environ.get("FTL_TRACEBACK") or (
+            error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT)
+        ):
             raise
         from ftl.console import show_error
         from ftl.errors import Problem, StorageError
 
-        show_error(StorageError(Problem(str(error.filename), error.strerror or type(error).__name__)))
+        where = str(error.filename) if error.filename is not None else "writing"
+        show_error(StorageError(Problem(where, error.strerror or type(error).__name__)))
         sys.exit(ExitCode.STORAGE)

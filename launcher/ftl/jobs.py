@@ -16,7 +16,7 @@ from pydantic import ConfigDict, ValidationError
 from ftl.contract import Bundle, JobHandle, JobSpec
 from ftl.errors import Problem, RunError
 from ftl.section import Section
-from ftl.state import state_dir
+from ftl.state import make_private, state_dir
 
 RECORD_FILE = "record.json"
 _ID_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # without 0/o, 1/l/i: ids are read aloud and typed
@@ -65,10 +65,8 @@ class RunRecord(Section):
 
 
 def runs_dir() -> Path:
-    """Where the run directories are; made if missing."""
-    path = state_dir() / "runs"
-    path.mkdir(mode=0o700, exist_ok=True)
-    return path
+    """Where the run directories are."""
+    return state_dir() / "runs"
 
 
 def new_id(name: str) -> str:
@@ -80,7 +78,7 @@ def new_id(name: str) -> str:
 
 def save(record: RunRecord) -> None:
     """Write the record atomically: a reader sees the old one or the new one, also after a crash."""
-    record.dir.mkdir(mode=0o700, exist_ok=True)
+    make_private(record.dir)
     write_atomic(record.dir / RECORD_FILE, record.model_dump_json(indent=1).encode())
 
 

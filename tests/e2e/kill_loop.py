@@ -67,9 +67,10 @@ class Loop:
         run_id = follower.wait_for_id()
         while self.tally.kills < times and not self._done(run_id):
             time.sleep(self.random.uniform(0.2, 9.0))
+            moment = self._last_event(run_id)
             if self._kill(run_id, follower):
                 self.tally.kills += 1
-                self.tally.moments[self._last_event(run_id)] += 1
+                self.tally.moments[moment] += 1
             follower = self._follow_again(run_id, follower)
         self._lead_to_end(run_id, follower)
         losses, weights = self._losses(run_id), self._weights(run_id)

@@ -26,7 +26,7 @@ from ftl.contract import (
     Resources,
 )
 from ftl.errors import BackendError, ExitCode, Problem
-from ftl.state import cache_dir
+from ftl.state import cache_dir, make_private
 
 _STACK = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "jinja2", "numpy")
 # The shell notes its own process id, then becomes the supervisor: an attempt that runs can always be found.
@@ -87,6 +87,7 @@ class LocalBackend:
         if pid_file.exists():
             return handle
         job = _job(spec, bundle, run_dir)
+        make_private(cache_dir())
         temporary = run_dir / f".{JOB_FILE}.new"
         temporary.write_text(job.model_dump_json(indent=1))
         temporary.replace(run_dir / JOB_FILE)

@@ -44,7 +44,8 @@ def _here() -> Iterator[Finding]:
     yield Finding("ftl", True, f"{__version__} at {Path(backends.__file__).parents[1]}")
     yield Finding("python", sys.version_info >= (3, 11), f"{platform.python_version()} at {sys.executable}")
     for name, path in (("state", state_dir()), ("cache", cache_dir())):
-        free = shutil.disk_usage(path).free / 2**30
+        there = next(place for place in (path, *path.parents) if place.exists())
+        free = shutil.disk_usage(there).free / 2**30
         enough = free >= _FREE_GIB
         yield Finding(
             name, enough, f"{path}, {free:.0f} GiB free" + ("" if enough else f"; {_FREE_GIB} GiB are advised")
