@@ -41,13 +41,13 @@ class Tally:
 class Loop:
     """Repeated kills of one kind of victim over as many runs as they take."""
 
-    def __init__(self, root: Path, victim: str, cloud: Path | None, seed: int) -> None:
+    def __init__(self, root: Path, victim: str, cloud: Path | None, seed: int, num_epochs: int) -> None:
         self.root, self.victim, self.cloud = root, victim, cloud
         self.random = random.Random(seed)
         self.state = root / "state"
         self.env = {**os.environ, "FTL_STATE_DIR": str(self.state), "FTL_CACHE_DIR": str(root / "cache")}
         self.env |= {"OMP_NUM_THREADS": "1"}
-        self.config = make_project(root / "project", num_epochs=24)
+        self.config = make_project(root / "project", num_epochs=num_epochs)
         self.tally = Tally()
 
     def run(self, times: int) -> Tally:
@@ -201,10 +201,11 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--cloud", type=Path, help="a docker cloud file; this machine without one")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num-epochs", type=int, default=24, help="20 optimizer steps each")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
         cloud = given.cloud.absolute() if given.cloud else None
-        tally = Loop(Path(root), given.victim, cloud, given.seed).run(given.times)
+        tally = Loop(Path(root), given.victim, cloud, given.seed, given.num_epochs).run(given.times)
     print(
         f"{given.victim}: {tally.kills} kills over {tally.runs} runs, {tally.resumes} times `ftl resume`; "
         "all losses and weights equal"

@@ -97,10 +97,10 @@ def _assignments(texts: list[str]) -> list[tuple[str, str]]:
 
 def _references(loaded: Loaded) -> list[Reference]:
     """The local files of the config, all there and readable row by row."""
-    refs, problems = bundle.references(loaded.config, loaded.path)
-    problems += _data_problems(loaded, refs)
+    refs, missing = bundle.references(loaded.config, loaded.path)
+    problems = [*(_located(problem, loaded) for problem in missing), *_data_problems(loaded, refs)]
     if problems:
-        raise ConfigError(*(_located(problem, loaded) for problem in problems))
+        raise ConfigError(*problems)
     return refs
 
 
@@ -119,9 +119,10 @@ def _data_problems(loaded: Loaded, refs: list[Reference]) -> list[Problem]:
 
 
 def _located(problem: Problem, loaded: Loaded) -> Problem:
-    """The problem with the file and line of the key it names."""
+    """The problem with the file and line of the key it names, or with the flag that gave it."""
     loc = tuple(int(part) if part.isdigit() else part for part in problem.where.split("."))
-    return replace(problem, where=loaded.file.where(loc))
+    where = loaded.file.where(loc)
+    return replace(problem, where=where if where.startswith("--") else f"{where}: {problem.where}")
 
 
 def _destination(loaded: Loaded) -> Path:

@@ -4,8 +4,6 @@ One directory a source, for N examples: tokens.bin (int32), mask.bin (uint8, 1 =
 and manifest.json, written last. Any number of processes may build it at once.
 """
 
-# ruff: noqa: N806 - names end in the shape of what they hold
-
 import hashlib
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Rows to a batch of tensors, with what keeps the documents of a row apart."""
 
-# ruff: noqa: N803, N806 - names end in the shape of what they hold
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

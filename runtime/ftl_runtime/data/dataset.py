@@ -1,7 +1,5 @@
 """The training and evaluation rows of a config: an index over cached tokens."""
 
-# ruff: noqa: N803, N806, N815 - names end in the shape of what they hold
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Packing: which documents share a row. An index over lengths; no token is touched."""
 
-# ruff: noqa: N803, N806, N815 - names end in the shape of what they hold
-
 from dataclasses import dataclass
 
 import numpy as np

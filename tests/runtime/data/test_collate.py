@@ -3,8 +3,6 @@
 Shapes: B rows, T tokens, V ids.
 """
 
-# ruff: noqa: N806 - names end in the shape of what they hold
-
 from collections.abc import Sequence
 from typing import Any
 
