@@ -65,6 +65,7 @@ def _copy(record: RunRecord, backend: Backend, name: str, dest: Path) -> Path:
         dest.parent.mkdir(parents=True, exist_ok=True)
         backend.fetch(record.handle, name, stage)
         verify(stage)
+        _name_base(stage, record.base_model)
         _swap(stage, dest)
     except OSError as error:
         where = Problem(
@@ -95,6 +96,18 @@ def verify(directory: Path) -> None:
         with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
                 raise DeliveryError(Problem(str(path), None, "differs from what the run wrote"))
+
+
+def _name_base(directory: Path, base: str | None) -> None:
+    """Let an adapter name its base as this machine knows it; inside the job it stood somewhere else."""
+    path = directory / "adapter_config.json"
+    if base is None or not path.exists():
+        return
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": base}, indent=2))
+    content = path.read_bytes()
+    manifest = json.loads((directory / MANIFEST_FILE).read_bytes())
+    manifest["files"][path.name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (directory / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1))
 
 
 def _is_ours(directory: Path) -> bool:

@@ -45,6 +45,8 @@ class RunRecord(Section):
     config_path: str
     output_dir: str
     """Absolute path where the finished model goes."""
+    base_model: str | None = None
+    """The base as this machine knows it: an absolute path, or a Hub repository."""
     provider: str
     cloud: dict[str, Any]  # Any: the provider's own section, as JSON
     spec: JobSpec

@@ -36,8 +36,7 @@ def run(
     refs = _references(loaded)
     destination = _destination(loaded)
     packed = bundle.pack(loaded.config, refs)
-    name = _name(loaded.path)
-    run_id = jobs.new_id(name)
+    run_id = jobs.new_id(_name(loaded.path))
     spec = plan(backend.cloud, backend.spec_fields(), run_id=run_id, mounts=packed.mounts)
     problems = backend.preflight(spec)
     for note in [
@@ -52,7 +51,7 @@ def run(
         return ExitCode.ENVIRONMENT if problems else ExitCode.DONE
     if problems:
         raise BackendError(*problems)
-    record = _record(loaded, backend, spec, packed, name, destination)
+    record = _record(loaded, backend, spec, packed, refs, destination)
     return _start(record, backend, detach=detach, as_json=as_json)
 
 
@@ -69,14 +68,17 @@ def _start(record: RunRecord, backend: Backend, *, detach: bool, as_json: bool) 
     return show.watch(record, backend, as_json=as_json)
 
 
-def _record(loaded: Loaded, backend: Backend, spec: JobSpec, packed: Packed, name: str, destination: Path) -> RunRecord:
+def _record(
+    loaded: Loaded, backend: Backend, spec: JobSpec, packed: Packed, refs: list[Reference], destination: Path
+) -> RunRecord:
     return RunRecord(
         id=spec.run_id,
-        name=name,
+        name=_name(loaded.path),
         created_at=time.time(),
         ftl_version=__version__,
         config_path=str(loaded.path.absolute()),
         output_dir=str(destination),
+        base_model=next((str(ref.path) for ref in refs if ref.key == "base_model"), loaded.config.model.base),
         provider=backend.cloud.provider,
         cloud=backend.cloud.model_dump(mode="json"),
         spec=spec,
