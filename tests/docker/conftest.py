@@ -13,7 +13,8 @@ import pytest
 from docker_places import BASE, DEBIAN_CLIENT, HERE, PORT, Workplace, build_options, unavailable
 
 from ftl import image
-from ftl.backends.docker import RUN_LABEL, DockerBackend, DockerCloud
+from ftl.backends.docker import DockerBackend, DockerCloud
+from ftl.backends.docker_request import RUN_LABEL
 
 if TYPE_CHECKING:
     from docker import DockerClient

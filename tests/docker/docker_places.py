@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ftl.backends.docker import DockerBackend, _memory_folder
+from ftl.backends.docker import DockerBackend
+from ftl.backends.docker_secrets import memory_folder
 from ftl.contract import Bundle, JobHandle, JobSpec, JobState
 
 BASE = "ftl-test/base:bookworm"
@@ -81,6 +82,6 @@ def facts(place: Workplace) -> dict[str, object]:
 
 
 def secret_folders(place: Workplace) -> list[Path]:
-    folder = _memory_folder()
+    folder = memory_folder()
     assert folder is not None
     return list(folder.glob(f"ftl-secrets-*{place.run_id}*"))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ftl.backends.docker import BUNDLE_LABEL, DockerBackend, DockerCloud
+from ftl.backends.docker import DockerBackend, DockerCloud
+from ftl.backends.docker_request import BUNDLE_LABEL
 from ftl.image import BuiltImage
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "backends"))

@@ -97,7 +97,11 @@ def test_earlier_delivery_is_replaced_as_a_whole(record: RunRecord, backend: Dir
     (old / "from-an-older-run.bin").write_bytes(b"old")
     write_manifest(old)
     deliver.output(record, backend, old)  # type: ignore[arg-type]
-    assert sorted(p.name for p in old.iterdir()) == ["adapter_config.json", "adapter_model.safetensors", "manifest.json"]
+    assert sorted(p.name for p in old.iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "manifest.json",
+    ]
 
 
 def test_directory_with_a_file_of_the_user_is_left_alone(record: RunRecord, backend: Directory, tmp_path: Path) -> None:

@@ -4,11 +4,9 @@ The run directory is bind-mounted, so events, logs and results are read as files
 that must be kept. Labels are the only registry: any shell finds an attempt again by them.
 """
 
-import getpass
 import logging
 import os
 import shutil
-import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,17 +18,12 @@ from urllib.parse import urlparse
 from pydantic import BeforeValidator, Field, ValidationError
 
 from ftl.backends.docker_faults import explain
+from ftl.backends.docker_request import ATTEMPT_LABEL, GIB, RUN_LABEL, container_name, job_inside, request, write_job
+from ftl.backends.docker_secrets import delete_secrets, memory_folder, write_secrets
 from ftl.backends.local import copy, read_file
 from ftl.cloud import CloudSection
 from ftl.contract import (
-    BUNDLE_CODE,
-    CONTAINER_BUNDLE,
-    CONTAINER_CACHE,
-    CONTAINER_MOUNTS,
-    CONTAINER_RUN,
-    CONTAINER_SECRETS,
     EXIT_FILE,
-    JOB_FILE,
     Bundle,
     Cause,
     ExitRecord,
@@ -38,7 +31,6 @@ from ftl.contract import (
     JobHandle,
     JobSpec,
     JobState,
-    Paths,
     Resources,
 )
 from ftl.errors import BackendError, ExitCode, FtlError, Problem, StorageError
@@ -48,11 +40,8 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 _LOG = logging.getLogger("ftl.docker")
-RUN_LABEL, ATTEMPT_LABEL, BUNDLE_LABEL = "io.ftl.run", "io.ftl.attempt", "io.ftl.bundle"
-_GIB = 2**30
 _MIN_FREE_BYTES = 64 * 2**20
 """Below this the engine's disk counts as full: its own message about that is misleading."""
-_TMPFS_OPTIONS = "rw,exec,nosuid,nodev,mode=1777"  # exec: triton and inductor load the libraries they compile
 
 
 def _gpu(value: Any) -> Any:
@@ -106,7 +95,7 @@ class DockerBackend:
             for name in spec.secrets
             if name not in os.environ
         ]
-        if spec.secrets and _memory_folder() is None:
+        if spec.secrets and memory_folder() is None:
             problems.append(Problem("secrets", "this machine has neither /dev/shm nor XDG_RUNTIME_DIR to keep them in"))
         problems += [
             Problem(f"mount {mount.name}", mount.source, "is not there")
@@ -124,10 +113,19 @@ class DockerBackend:
 
     def describe(self, spec: JobSpec, bundle: Bundle, run_dir: Path) -> dict[str, Any]:  # Any: the engine's own JSON
         return {
-            "name": _name(spec),
-            "job": _job(spec).model_dump(),
-            "container": _request(spec, bundle, run_dir, image=spec.image or ""),
+            "name": container_name(spec),
+            "job": job_inside(spec).model_dump(),
+            "container": request(spec, bundle, run_dir, image=self._image_shown(spec)),
         }
+
+    def _image_shown(self, spec: JobSpec) -> str:
+        """The id of the image that would run; what was asked for while no engine can tell."""
+        try:
+            resolved = resolve(spec.image or "", allow_unpinned=self.cloud.allow_unpinned)
+            with _engine() as client:
+                return _local_image(client, resolved) or resolved.reference or resolved.given
+        except FtlError:
+            return spec.image or ""
 
     def submit(self, spec: JobSpec, bundle: Bundle, run_dir: Path) -> JobHandle:
         if find_spec("docker") is None:
@@ -137,11 +135,11 @@ class DockerBackend:
             found = _find(client, spec)
             if found is None:
                 image = _local_image(client, resolved) or _pull(client, resolved)
-                _write_job(spec, run_dir)
-                container = _launch(client, spec, _request(spec, bundle, run_dir, image=image))
+                write_job(spec, run_dir)
+                container = _launch(client, spec, request(spec, bundle, run_dir, image=image))
             elif found["State"]["Status"] == "created":  # whoever created it was killed before starting it
-                request = _request(spec, bundle, run_dir, image=found["Image"])
-                container = _launch(client, spec, request, created=found["Id"])
+                body = request(spec, bundle, run_dir, image=found["Image"])
+                container = _launch(client, spec, body, created=found["Id"])
             else:
                 container = found["Id"]
         ref: dict[str, str | int] = {"container": container, "run_dir": str(run_dir)}
@@ -155,7 +153,7 @@ class DockerBackend:
                 return JobState(phase="queued")
             if state["Status"] in ("running", "paused", "restarting"):
                 return JobState(phase="running")
-            _delete_secrets(handle.run_id, handle.attempt)
+            delete_secrets(handle.run_id, handle.attempt)
             verdict = _verdict(handle)
             last_line = _last_line(client, container["Id"]) if container and verdict is None else ""
         return _ended(state, verdict, last_line)
@@ -167,7 +165,7 @@ class DockerBackend:
         with _engine() as client:
             _signal(client, str(handle.ref["container"]), "SIGKILL" if now else "SIGTERM")
         if now:
-            _delete_secrets(handle.run_id, handle.attempt)
+            delete_secrets(handle.run_id, handle.attempt)
 
     def fetch(self, handle: JobHandle, name: str, dest: Path) -> None:
         copy(Path(str(handle.ref["run_dir"])) / name, dest)
@@ -175,7 +173,7 @@ class DockerBackend:
     def remove(self, handle: JobHandle) -> None:
         with _engine() as client:
             _remove(client, str(handle.ref["container"]))
-        _delete_secrets(handle.run_id, handle.attempt)
+        delete_secrets(handle.run_id, handle.attempt)
 
 
 _NO_SDK = Problem("provider 'docker' needs the 'docker' package", "pip install 'ftl-launcher[docker]'")
@@ -244,8 +242,8 @@ def _engine_problems(client: "DockerClient", spec: JobSpec) -> list[Problem]:
     cpus, memory_gib = spec.resources.cpus, spec.resources.memory_gib
     if cpus is not None and cpus > info["NCPU"]:
         problems.append(Problem("cpus", f"{cpus:g}", f"this engine has {info['NCPU']}"))
-    if memory_gib is not None and memory_gib * _GIB > info["MemTotal"]:
-        problems.append(Problem("memory", f"{memory_gib:g}", f"this engine has {info['MemTotal'] / _GIB:.1f} GiB"))
+    if memory_gib is not None and memory_gib * GIB > info["MemTotal"]:
+        problems.append(Problem("memory", f"{memory_gib:g}", f"this engine has {info['MemTotal'] / GIB:.1f} GiB"))
     return problems
 
 
@@ -326,111 +324,6 @@ def _without_tag(reference: str) -> str:
 # --- the container ------------------------------------------------------------------------------------------------
 
 
-def _name(spec: JobSpec) -> str:
-    return f"ftl-{spec.run_id}-{spec.attempt}"
-
-
-def _job(spec: JobSpec) -> JobSpec:
-    paths = Paths(
-        bundle=CONTAINER_BUNDLE,
-        run=CONTAINER_RUN,
-        cache=CONTAINER_CACHE,
-        mounts={mount.name: f"{CONTAINER_MOUNTS}/{mount.name}" for mount in spec.mounts},
-        secrets=CONTAINER_SECRETS if spec.secrets else None,
-    )
-    return spec.model_copy(update={"paths": paths})
-
-
-def _write_job(spec: JobSpec, run_dir: Path) -> None:
-    temporary = run_dir / f".{JOB_FILE}.new"
-    temporary.write_text(_job(spec).model_dump_json(indent=1))
-    temporary.replace(run_dir / JOB_FILE)
-
-
-def _request(spec: JobSpec, bundle: Bundle, run_dir: Path, *, image: str) -> dict[str, Any]:  # Any: the engine's JSON
-    """The body of the engine's create call: all of it, and nothing that is secret."""
-    resources = spec.resources
-    host: dict[str, Any] = {
-        "Mounts": _mounts(spec, bundle, run_dir),
-        "Init": True,
-        "IpcMode": "private",
-        "ShmSize": int(resources.shm_gib * _GIB),
-        "ReadonlyRootfs": True,
-        "Tmpfs": {"/tmp": _TMPFS_OPTIONS},
-        "CapDrop": ["ALL"],
-        "SecurityOpt": ["no-new-privileges"],
-        "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}},
-    }
-    if resources.gpus:
-        host["DeviceRequests"] = [_device_request(resources.gpus)]
-        host["Ulimits"] = [  # NCCL pins memory; NVIDIA's advice for its containers
-            {"Name": "memlock", "Soft": -1, "Hard": -1},
-            {"Name": "stack", "Soft": 67108864, "Hard": 67108864},
-        ]
-    if resources.cpus is not None:
-        host["NanoCpus"] = int(resources.cpus * 1e9)
-    if resources.memory_gib is not None:
-        host["Memory"] = host["MemorySwap"] = int(resources.memory_gib * _GIB)
-    return {
-        "Image": image,
-        "Entrypoint": ["python", "-m", "ftl_runtime"],
-        "Cmd": [f"{CONTAINER_RUN}/{JOB_FILE}"],
-        "Env": [f"{key}={value}" for key, value in _environment(spec).items()],
-        "User": f"{os.getuid()}:{os.getgid()}",
-        "WorkingDir": CONTAINER_RUN,
-        "Labels": {RUN_LABEL: spec.run_id, ATTEMPT_LABEL: str(spec.attempt), BUNDLE_LABEL: bundle.sha256},
-        "StopTimeout": spec.grace_s,
-        "HostConfig": host,
-    }
-
-
-def _environment(spec: JobSpec) -> dict[str, str]:
-    """The container's variables. There is no passwd entry for the caller, so who and where home is must be said."""
-    user = _user_name()
-    return {
-        "HOME": "/tmp",
-        "USER": user,
-        "LOGNAME": user,
-        "HF_HOME": f"{CONTAINER_CACHE}/hf",
-        "TORCHINDUCTOR_CACHE_DIR": f"{CONTAINER_CACHE}/torch",
-        "TRITON_CACHE_DIR": f"{CONTAINER_CACHE}/triton",
-        "PYTHONUNBUFFERED": "1",
-        **({"NVIDIA_DRIVER_CAPABILITIES": "compute,utility"} if spec.resources.gpus else {}),
-        **spec.env,
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONPATH": f"{CONTAINER_BUNDLE}/{BUNDLE_CODE}",
-    }
-
-
-def _user_name() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "ftl"
-
-
-def _mounts(spec: JobSpec, bundle: Bundle, run_dir: Path) -> list[dict[str, Any]]:  # Any: the engine's JSON
-    """Bind mounts and the cache volume. Never the `volumes` form: it makes a missing source as root's directory."""
-    bound = [(bundle.path, CONTAINER_BUNDLE, True), (str(run_dir), CONTAINER_RUN, False)]
-    bound += [(mount.source, f"{CONTAINER_MOUNTS}/{mount.name}", True) for mount in spec.mounts]
-    folder = _memory_folder()
-    if spec.secrets and folder is not None:
-        bound.append((str(_secrets_dir(folder, spec.run_id, spec.attempt)), CONTAINER_SECRETS, True))
-    mounts: list[dict[str, Any]] = [
-        {"Type": "bind", "Source": source, "Target": target, "ReadOnly": read_only}
-        for source, target, read_only in bound
-    ]
-    # One volume a user: the caches hold compiled code, which nobody should get from someone else's job.
-    return [*mounts, {"Type": "volume", "Source": f"ftl-cache-{os.getuid()}", "Target": CONTAINER_CACHE}]
-
-
-def _device_request(gpus: Gpu) -> dict[str, Any]:  # Any: the engine's JSON
-    request: dict[str, Any] = {"Capabilities": [["gpu"]]}
-    if isinstance(gpus, tuple):
-        return {**request, "DeviceIDs": list(gpus)}
-    return {**request, "Count": -1 if gpus == "all" else gpus}
-
-
 def _find(client: "DockerClient", spec: JobSpec) -> dict[str, Any] | None:  # Any: the engine's JSON
     """This attempt's container in any state, told by its labels."""
     labels = [f"{RUN_LABEL}={spec.run_id}", f"{ATTEMPT_LABEL}={spec.attempt}"]
@@ -451,7 +344,7 @@ def _inspect(client: "DockerClient", container: str) -> dict[str, Any] | None:  
     return found
 
 
-def _launch(client: "DockerClient", spec: JobSpec, request: dict[str, Any], created: str | None = None) -> str:
+def _launch(client: "DockerClient", spec: JobSpec, body: dict[str, Any], created: str | None = None) -> str:
     """Create the container unless `created` is it, and start it; its id.
 
     When that fails nothing is left: no container, no secrets.
@@ -460,8 +353,8 @@ def _launch(client: "DockerClient", spec: JobSpec, request: dict[str, Any], crea
 
     container = created
     try:
-        _write_secrets(spec)  # before the create call, which wants every mount's source to be there
-        container = container or _create(client, spec, request)
+        write_secrets(spec)  # before the create call, which wants every mount's source to be there
+        container = container or _create(client, spec, body)
         try:
             client.api.start(container)
         except APIError as error:
@@ -472,24 +365,24 @@ def _launch(client: "DockerClient", spec: JobSpec, request: dict[str, Any], crea
                 "if NCCL fails to allocate, start the engine with CAP_SYS_RESOURCE"
             )
             _remove(client, container)
-            host = {key: value for key, value in request["HostConfig"].items() if key != "Ulimits"}
-            container = _create(client, spec, {**request, "HostConfig": host})
+            host = {key: value for key, value in body["HostConfig"].items() if key != "Ulimits"}
+            container = _create(client, spec, {**body, "HostConfig": host})
             client.api.start(container)
     except BaseException:
-        _delete_secrets(spec.run_id, spec.attempt)
+        delete_secrets(spec.run_id, spec.attempt)
         if container is not None:
             _remove(client, container)
         raise
     return container
 
 
-def _create(client: "DockerClient", spec: JobSpec, request: dict[str, Any]) -> str:
+def _create(client: "DockerClient", spec: JobSpec, body: dict[str, Any]) -> str:
     """The id of the created container; of this attempt's own when another process has just created it."""
     from docker.errors import APIError
 
     api: Any = client.api  # Any: the stubs leave this call untyped
     try:
-        return str(api.create_container_from_config(request, _name(spec))["Id"])
+        return str(api.create_container_from_config(body, container_name(spec))["Id"])
     except APIError as error:
         found = _find(client, spec) if "already in use" in str(error.explanation) else None
         if found is None:
@@ -575,64 +468,6 @@ def _ended(state: dict[str, Any], verdict: ExitRecord | None, last_line: str = "
     )
     cause, exit_code, message = _WITHOUT_VERDICT.get(code, crash)
     return JobState(phase="ended", exit_code=exit_code, cause=cause, message=message)
-
-
-# --- secrets ------------------------------------------------------------------------------------------------------
-
-
-def _memory_folder() -> Path | None:
-    """A folder whose files never reach a disk; None where this machine has none."""
-    for name in ("/dev/shm", os.environ.get("XDG_RUNTIME_DIR")):
-        if name and Path(name).is_dir() and os.access(name, os.W_OK | os.X_OK):
-            return Path(name)
-    return None
-
-
-def _secrets_dir(folder: Path, run_id: str, attempt: int) -> Path:
-    return folder / f"ftl-secrets-{os.getuid()}-{run_id}-{attempt}"
-
-
-def _write_secrets(spec: JobSpec) -> None:
-    """One 0400 file a secret in a 0700 directory, written anew. Raises BackendError when a value is not at hand."""
-    if not spec.secrets:
-        return
-    missing = [name for name in spec.secrets if name not in os.environ]
-    if missing:
-        raise BackendError(Problem(f"secret {missing[0]}", "not set in this shell", None, f"`export {missing[0]}=...`"))
-    folder = _memory_folder()
-    if folder is None:
-        raise BackendError(Problem("secrets", "this machine has neither /dev/shm nor XDG_RUNTIME_DIR to keep them in"))
-    directory = _secrets_dir(folder, spec.run_id, spec.attempt)
-    try:
-        directory.mkdir(mode=0o700)
-    except FileExistsError:
-        if not _is_own_directory(directory):  # /dev/shm is everyone's
-            raise BackendError(Problem("secrets", str(directory), "belongs to someone else; remove it")) from None
-    for name in spec.secrets:
-        fresh = directory / f".{name}.new"
-        fresh.unlink(missing_ok=True)
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(os.environ[name])
-        fresh.replace(directory / name)
-
-
-def _delete_secrets(run_id: str, attempt: int) -> None:
-    """Idempotent. A directory of that name that is not ours is left alone."""
-    folder = _memory_folder()
-    if folder is None:
-        return
-    directory = _secrets_dir(folder, run_id, attempt)
-    if _is_own_directory(directory):
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def _is_own_directory(path: Path) -> bool:
-    try:
-        facts = path.lstat()
-    except FileNotFoundError:
-        return False
-    return stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid()
 
 
 BACKEND = DockerBackend
