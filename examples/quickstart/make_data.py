@@ -1,7 +1,7 @@
 """Makes what the quickstart trains on, from something every machine has: the docstrings of Python's own library.
 
     data/texts.jsonl         every docstring with its name, one text a row       (pretrain.yml, `completion`)
-    data/instructions.jsonl  "What does json.dumps do?" -> its documentation      (cfg.yml, `alpaca`)
+    data/instructions.jsonl  "What does json.dumps do?" -> "json.dumps is a function: ..."   (cfg.yml, `alpaca`)
     model/                   config.json of a small Llama and a byte-level BPE tokenizer; no weights
 
 Nothing is downloaded. Run it again and the same files come out, for the same Python.
@@ -41,8 +41,8 @@ MODEL = {
 }
 
 
-def docstrings() -> Iterator[tuple[str, str]]:
-    """(dotted name, docstring) of every function, method and class of the standard library, in a fixed order."""
+def docstrings() -> Iterator[tuple[str, str, str]]:
+    """(dotted name, kind, docstring) of every function, method and class of the library, in a fixed order."""
     library = Path(sysconfig.get_paths()["stdlib"])
     for path in sorted([*library.glob("*.py"), *(file for name in PACKAGES for file in (library / name).glob("*.py"))]):
         module = ".".join(path.relative_to(library).with_suffix("").parts).removesuffix(".__init__")
@@ -51,14 +51,20 @@ def docstrings() -> Iterator[tuple[str, str]]:
         yield from _below(ast.parse(path.read_text(encoding="utf-8")), module)
 
 
-def _below(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
+def _below(node: ast.AST, name: str) -> Iterator[tuple[str, str, str]]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not child.name.startswith("_"):
             dotted = f"{name}.{child.name}"
             text = ast.get_docstring(child)
             if text and len(text) >= 40:
-                yield dotted, inspect.cleandoc(text)
+                yield dotted, _kind(child, node), inspect.cleandoc(text)
             yield from _below(child, dotted)
+
+
+def _kind(node: ast.AST, parent: ast.AST) -> str:
+    if isinstance(node, ast.ClassDef):
+        return "class"
+    return "method" if isinstance(parent, ast.ClassDef) else "function"
 
 
 def write_jsonl(path: Path, rows: list[dict[str, str]]) -> None:
@@ -80,20 +86,21 @@ def train_tokenizer(texts: list[str]) -> Tokenizer:
     return tokenizer
 
 
+def _question(name: str, kind: str, text: str) -> dict[str, str]:
+    summary = text.split("\n\n")[0].replace("\n", " ")
+    return {"instruction": f"What does {name} do?", "input": "", "output": f"{name} is a {kind}: {summary}"}
+
+
 def _mixed(row: dict[str, str]) -> str:
     """A sort key in no order a reader would see, the same everywhere."""
     return hashlib.sha256(row["instruction"].encode()).hexdigest()
 
 
 def main() -> None:
-    found = dict(docstrings())
-    texts = [{"text": f"{name}\n\n{text}"} for name, text in found.items()]
-    questions = [
-        {"instruction": f"What does {name} do?", "input": "", "output": text.split("\n\n")[0].replace("\n", " ")}
-        for name, text in found.items()
-    ]
-    short = [row for row in questions if 20 <= len(row["output"]) <= 300]
-    short = sorted(short, key=_mixed)[:NUM_INSTRUCTIONS]
+    found = {name: (kind, text) for name, kind, text in docstrings()}
+    texts = [{"text": f"{name}\n\n{text}"} for name, (_, text) in found.items()]
+    questions = [_question(name, kind, text) for name, (kind, text) in found.items()]
+    short = sorted((row for row in questions if len(row["output"]) <= 300), key=_mixed)[:NUM_INSTRUCTIONS]
     write_jsonl(HERE / "data/texts.jsonl", texts)
     write_jsonl(HERE / "data/instructions.jsonl", short)
 
