@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "plan": CONTRACT | {"config"},
     "jobs": CONTRACT,
     "bundle": CONTRACT | {"config", "jobs"},
+    "precheck": CONTRACT | {"config", "bundle"},
     "launch": CONTRACT | {"backends", "jobs"},
     "deliver": CONTRACT | {"backends", "jobs", "launch"},
     "losschart": set(),

@@ -66,7 +66,7 @@ class Loop:
         follower = self._train()
         run_id = follower.wait_for_id()
         while self.tally.kills < times and not self._done(run_id):
-            time.sleep(self.random.uniform(0.2, 9.0))
+            self._wait_for_a_moment(run_id)
             moment = self._last_event(run_id)
             if self._kill(run_id, follower):
                 self.tally.kills += 1
@@ -76,6 +76,19 @@ class Loop:
         losses, weights = self._losses(run_id), self._weights(run_id)
         assert losses == expected[0], f"run {run_id}: losses differ at steps {_differences(losses, expected[0])}"
         assert weights == expected[1], f"run {run_id}: the final weights differ"
+
+    def _wait_for_a_moment(self, run_id: str) -> None:
+        """A random moment: one in four anywhere from the start of the attempt, the others while it trains and saves."""
+        if self.random.random() < 0.25:
+            time.sleep(self.random.uniform(0.2, 6.0))
+            return
+        before = len(self._events(run_id))
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not self._done(run_id):
+            if any(event["event"] == "step" for event in self._events(run_id)[before:]):
+                break
+            time.sleep(0.02)
+        time.sleep(self.random.uniform(0.0, 1.5))
 
     def _train(self) -> "Follower":
         cloud = ["--cloud", str(self.cloud)] if self.cloud else []

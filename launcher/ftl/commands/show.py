@@ -104,10 +104,11 @@ def _explain_failure(outcome: Outcome, backend: Backend, *, as_json: bool) -> No
     record, state = outcome.record, outcome.state
     step = deliver.newest_checkpoint(record, backend)
     resumable = state.cause not in ("config", "environment")
-    kept = "no checkpoint was saved" if step is None else f"the checkpoint of step {step} is verified"
-    how = (
-        f"{kept}; `ftl resume {record.id.split('-')[0]}` goes on from there" if resumable else "mend it and train again"
-    )
+    again = f"`ftl resume {record.id.split('-')[0]}`"
+    kept = f"no checkpoint was saved; {again} starts from the beginning"
+    if step is not None:
+        kept = f"the checkpoint of step {step} is verified; {again} goes on from there"
+    how = kept if resumable else "mend it and train again"
     if as_json:
         _emit(
             {

@@ -4,14 +4,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from ftl import __version__, bundle, deliver, jobs, launch
+from ftl import __version__, bundle, deliver, jobs, launch, precheck
 from ftl.backends import Backend
 from ftl.bundle import Packed, Reference
 from ftl.cloudfile import load_cloud
 from ftl.commands import show
 from ftl.config.flags import parse_flags
 from ftl.config.load import Loaded, load_train
-from ftl.contract import JobSpec
+from ftl.contract import JobSpec, Resources
 from ftl.errors import BackendError, ConfigError, ExitCode, FtlError, Problem
 from ftl.jobs import RunRecord
 from ftl.plan import plan
@@ -33,11 +33,12 @@ def run(
     """Check, submit and follow one training; the exit code of its outcome."""
     loaded = load_train(config, [*parse_flags(flags, _OPTIONS), *_assignments(assignments)])
     backend = load_cloud(cloud)
-    refs = _references(loaded)
+    fields = backend.spec_fields()
+    refs = _references(loaded, fields["resources"])
     destination = _destination(loaded)
     packed = bundle.pack(loaded.config, refs)
     run_id = jobs.new_id(_name(loaded.path))
-    spec = plan(backend.cloud, backend.spec_fields(), run_id=run_id, mounts=packed.mounts)
+    spec = plan(backend.cloud, fields, run_id=run_id, mounts=packed.mounts)
     problems = backend.preflight(spec)
     for note in [
         *loaded.notes,
@@ -97,10 +98,11 @@ def _assignments(texts: list[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _references(loaded: Loaded) -> list[Reference]:
-    """The local files of the config, all there and readable row by row."""
+def _references(loaded: Loaded, resources: Resources) -> list[Reference]:
+    """The local files of the config: all there, fit for their use, readable row by row."""
     refs, missing = bundle.references(loaded.config, loaded.path)
-    problems = [*(_located(problem, loaded) for problem in missing), *_data_problems(loaded, refs)]
+    unfit = precheck.problems(loaded.config, refs, resources)
+    problems = [*(_located(problem, loaded) for problem in (*missing, *unfit)), *_data_problems(loaded, refs)]
     if problems:
         raise ConfigError(*problems)
     return refs

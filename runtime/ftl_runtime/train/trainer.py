@@ -213,7 +213,7 @@ class Trainer(TransformersTrainer):
 
     def _check_finite(self, tr_loss: Tensor, grad_norm: Tensor | float | None) -> None:
         """Raises TrainingError before a loss or weights that are not numbers are logged or saved."""
-        remedy = "lower learning_rate, set max_grad_norm, or look for broken rows; the last checkpoint is still good"
+        remedy = "lower learning_rate, set max_grad_norm, or look for broken rows"
         step = self.state.global_step
         if not math.isfinite(float(tr_loss)):
             since = self._globalstep_last_logged + 1
