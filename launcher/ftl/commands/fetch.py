@@ -17,7 +17,7 @@ def run(name: str, dest: Path | None) -> int:
         raise ConfigError(Problem("ftl fetch", repr(name), f"must be one of {', '.join(NAMES)}"))
     source, target = packaged(name), dest or Path(name)
     copied, kept = [], []
-    for path in sorted(p for p in source.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
+    for path in _files(source):
         place = target / path.relative_to(source)
         if not place.exists():
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -29,3 +29,10 @@ def run(name: str, dest: Path | None) -> int:
     for place in kept:
         show.note(f"{place} differs from ours and was kept")
     return ExitCode.DONE
+
+
+def _files(source: Path) -> list[Path]:
+    """What ships: every file below, but nothing that a run has made in a checkout and a .gitignore therefore names."""
+    made = [g.parent / line.strip("/") for g in source.rglob(".gitignore") for line in g.read_text().splitlines()]
+    files = (path for path in source.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return sorted(path for path in files if not any(path.is_relative_to(folder) for folder in made))
