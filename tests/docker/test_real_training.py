@@ -38,7 +38,7 @@ def cloud(tmp_path: Path, built: BuiltImage) -> Path:
 def ftl() -> Ftl:
     def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
         command = [str(Path(sys.executable).parent / "ftl"), *map(str, arguments)]
-        env = {**os.environ, "MY_TOKEN": CANARY}
+        env = {**os.environ, "MY_TOKEN": CANARY, "OMP_NUM_THREADS": "1"}
         return subprocess.run(command, capture_output=True, text=True, env=env, timeout=240, check=False)
 
     return run
