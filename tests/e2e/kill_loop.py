@@ -53,6 +53,7 @@ class Loop:
     def run(self, times: int) -> Tally:
         expected = self._uninterrupted()
         while self.tally.kills < times:
+            assert self.tally.runs < 2 * times + 3, f"only {self.tally.kills} kills hit in {self.tally.runs} runs"
             self._one_run(times, expected)
         return self.tally
 
@@ -138,9 +139,9 @@ class Loop:
         wanted = " -m ftl_runtime.rank " if self.victim == "trainer" else " -m ftl_runtime "
         if self.cloud:
             container = self._container(run_id)
-            command = [DOCKER, "top", container, "-eo", "pid,args"] if container else ["true"]
+            command = [DOCKER, "top", container, "-eww", "-o", "pid,args"] if container else ["true"]
         else:
-            command = ["ps", "-eo", "pid,args"]
+            command = ["ps", "-eww", "-o", "pid,args"]
         listing = subprocess.run(command, capture_output=True, text=True, check=False).stdout
         needle = "/job.json" if self.cloud else f"{run_id}/job.json"
         found = [line.split(None, 1) for line in listing.splitlines() if wanted in line and line.endswith(needle)]
