@@ -38,6 +38,7 @@ start_engine() {
   if [ "$(stat -fc %T /sys/fs/cgroup)" != cgroup2fs ] && ! mountpoint -q /sys/fs/cgroup/memory; then
     mount_cgroups
   fi
+  clear_leftovers
   say "starting dockerd"
   setsid dockerd >"$W/dockerd.log" 2>&1 </dev/null &
   local dockerd=$! try
@@ -49,6 +50,20 @@ start_engine() {
   say "dockerd did not come up (after ${try} tries); its last lines:"
   tail -20 "$W/dockerd.log"
   exit 1
+}
+
+clear_leftovers() { # of an engine that was killed: process id files that now name nobody, or an engine's own containerd
+  local file pid name
+  for file in /var/run/docker.pid /run/docker/containerd/containerd.pid; do
+    [ -f "$file" ] || continue
+    pid=$(cat "$file")
+    name=$(cat "/proc/$pid/comm" 2>/dev/null || true)
+    case $name in
+      dockerd) continue ;; # it is only slow to answer
+      containerd) say "ending the containerd that a killed engine left"; kill "$pid"; sleep 2 ;;
+    esac
+    rm -f "$file"
+  done
 }
 
 mount_cgroups() { # cgroup v1, for a machine whose own init did not mount it
