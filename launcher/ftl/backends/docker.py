@@ -69,8 +69,6 @@ class DockerCloud(CloudSection):
     """Main memory at most, in GiB; beyond it the job is killed. No swap is given."""
     shm: Annotated[float, Field(gt=0)] = 8.0
     """Size of /dev/shm in GiB, for data loader workers and NCCL; not reserved."""
-    client: str | None = None
-    """The docker command line that builds images, when it is not the first one on PATH that can."""
 
 
 class DockerBackend:
