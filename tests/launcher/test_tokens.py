@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from ftl.config.data import DataSection, DatasetSection
 from ftl.config.model import SpecialTokens
 from ftl.errors import ConfigError
-from ftl.formats.example import Conversation, Example, RowError, Segment, TrainOnEos, Turn
+from ftl.formats.example import Conversation, Example, RowError, Segment, TrainOn, Turn
 from ftl.formats.templates import TEMPLATES
 from ftl.tokens import MASKED, ChatTemplate, TokenizerView, Tokens, chat_template_source, encode
 
@@ -50,7 +50,7 @@ def encoded(view: TokenizerView, *segments: tuple[str, bool]) -> list[tuple[str,
     return pieces(view, tokens)
 
 
-def chat(view: TokenizerView, template: str, *turns: Turn, train_on_eos: TrainOnEos = "turn") -> list[tuple[str, bool]]:
+def chat(view: TokenizerView, template: str, *turns: Turn, train_on_eos: TrainOn = "turn") -> list[tuple[str, bool]]:
     example = ChatTemplate(template, view).example(Conversation(turns, train_on_eos))
     (tokens,) = encode([example], view)
     return pieces(view, tokens)
@@ -174,7 +174,7 @@ CHAT = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ eos_token }}{% en
         ),
     ],
 )
-def test_train_on_eos(view: TokenizerView, train_on_eos: TrainOnEos, expected: list[tuple[str, bool]]) -> None:
+def test_train_on_eos(view: TokenizerView, train_on_eos: TrainOn, expected: list[tuple[str, bool]]) -> None:
     assert chat(view, CHAT, user("u1"), assistant("a"), user("u2"), train_on_eos=train_on_eos) == expected
 
 

@@ -117,7 +117,7 @@ def _data_problems(loaded: Loaded, refs: list[Reference]) -> list[Problem]:
     for key, datasets in (("datasets", data.datasets), ("test_datasets", data.test_datasets)):
         for i, dataset in enumerate(datasets):
             path = paths.get(f"{key}.{i}.path")
-            if path is not None:
+            if path is not None and isinstance(dataset.type, str):
                 problems += check_dataset(path, dataset.type, dataset.model_dump())
     return problems
 

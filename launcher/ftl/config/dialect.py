@@ -29,6 +29,8 @@ class Aside:
 
     reason: str
     harmless: tuple[Any, ...] = (False,)  # Any: what YAML holds
+    is_unbuilt: bool = False
+    """Refused until ftl can train it; the data of such a config can be checked and looked at all the same."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Translation:
     origin: dict[str, str] = field(default_factory=dict)
     """Modern key -> the key the user wrote."""
     problems: list[Problem] = field(default_factory=list)
+    unbuilt: list[Problem] = field(default_factory=list)
+    """Problems of keys that are refused until ftl can train what they say."""
     notes: list[Problem] = field(default_factory=list)
 
 
@@ -69,7 +73,8 @@ def translate(given: Values, dialect: Dialect) -> Translation:
             _convert(key, value, dialect.convert[key], given, result)
         elif key in dialect.refused:
             if not _is_harmless(value, dialect.refused[key]):
-                result.problems.append(Problem(key, allowed=dialect.refused[key].reason))
+                aside = dialect.refused[key]
+                (result.unbuilt if aside.is_unbuilt else result.problems).append(Problem(key, allowed=aside.reason))
         elif key in dialect.ignored:
             if not _is_harmless(value, dialect.ignored[key]):
                 result.notes.append(Problem(key, allowed=f"is not used: {dialect.ignored[key].reason}"))

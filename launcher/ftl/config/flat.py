@@ -154,8 +154,21 @@ def _message_field(name: str) -> Convert:
     return convert
 
 
+def _rl(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    return {} if value is False else {"objective": value}
+
+
+def _reward(kind: str) -> Convert:
+    def convert(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+        if not isinstance(value, bool):
+            raise ValueError("must be true or false")
+        return {"objective": kind} if value else {}
+
+    return convert
+
+
 def _all(names: Iterable[str], reason: str, *harmless: Any) -> dict[str, Aside]:  # Any: what YAML holds
-    return {name: Aside(reason, (False, *harmless)) for name in names}
+    return {name: Aside(reason, (False, *harmless), reason.startswith("not built yet")) for name in names}
 
 
 _NAMES = "another spelling"
@@ -173,6 +186,9 @@ CONVERT: dict[str, Conversion] = {
     "lora_out_dir": Conversion(_same("output_dir"), "adapter and model have one place"),
     "base_model_config": Conversion(_base_model_config, "the base model brings its config"),
     "max_packed_sequence_len": Conversion(_packed_len, "what packing was called in 2023", is_noted=True),
+    "rl": Conversion(_rl, "one key, `objective`, says what is minimised"),
+    "reward_model": Conversion(_reward("reward"), "one key, `objective`, says what is minimised", is_bool=True),
+    "process_reward_model": Conversion(_reward("prm"), "one key, `objective`, says what is minimised", is_bool=True),
     **{key: Conversion(_attention(key), _SWITCH, is_bool=True) for key in _ATTENTIONS},
     **{key: Conversion(_precision(key), _FORMAT, is_bool=True) for key in _PRECISIONS},
 }
@@ -189,14 +205,14 @@ _SCHEDULE = "not built yet: the optimizer and the schedule have no further optio
 
 REFUSED: dict[str, Aside] = {
     **_all(("hub_model_id", "hub_strategy", "hub_private_repo", "hub_revision", "push_to_hub"), _HUB),
-    **_all(("hf_use_auth_token", "push_dataset_to_hub"), _HUB),
+    **_all(("hf_use_auth_token",), _HUB),
     "hub_token": Aside("a secret does not belong in a file; put it in the environment as HF_TOKEN"),
     **_all(("use_wandb", "wandb_project", "wandb_entity", "wandb_watch", "wandb_name", "wandb_run_id"), _TRACKER),
     **_all(("wandb_log_model", "wandb_mode"), _TRACKER, "disabled", "false"),
     **_all(("use_mlflow", "mlflow_tracking_uri", "mlflow_experiment_name", "mlflow_run_name"), _TRACKER),
     **_all(("hf_mlflow_log_artifacts", "use_tensorboard", "use_comet", "comet_project_name"), _TRACKER),
     **_all(("comet_workspace", "comet_experiment_key", "comet_mode", "comet_online", "report_to"), _TRACKER, "none"),
-    **_all(("rl", "rl_beta", "dpo_beta", "reward_model", "process_reward_model", "kto_desirable_weight"), _PREFERENCE),
+    **_all(("rl_beta", "dpo_beta", "kto_desirable_weight"), _PREFERENCE),
     **_all(("deepspeed", "fsdp", "fsdp_config", "use_ray", "tensor_parallel_size"), _SHARDING),
     **_all(("context_parallel_size", "sequence_parallel_degree", "device_map", "max_memory"), _SHARDING, 1, "auto"),
     **_all(
@@ -207,10 +223,10 @@ REFUSED: dict[str, Aside] = {
     **_all(("loraplus_lr_embedding", "lora_on_cpu", "lr_groups", "unfrozen_parameters"), _ADAPTER),
     **_all(("lr_scheduler_kwargs", "cosine_min_lr_ratio", "cosine_constant_lr_ratio", "optim_args"), _SCHEDULE),
     **_all(("optim_target_modules", "lr_quadratic_warmup", "embedding_lr", "embedding_lr_scale"), _SCHEDULE),
-    **_all(("neftune_noise_alpha", "noisy_embedding_alpha", "torch_compile", "group_by_length"), _LATER),
+    **_all(("neftune_noise_alpha", "noisy_embedding_alpha", "torch_compile"), _LATER),
     **_all(("early_stopping_patience", "load_best_model_at_end", "metric_for_best_model", "save_only_model"), _LATER),
     **_all(("eval_table_size", "eval_causal_lm_metrics", "do_causal_lm_eval", "do_bench_eval"), _LATER, 0),
-    **_all(("batch_flattening", "streaming", "dataset_exact_deduplication", "default_system_message"), _LATER),
+    **_all(("batch_flattening", "streaming"), _LATER),
     **_all(("model_config", "overrides_of_model_config", "model_kwargs", "overrides_of_model_kwargs"), _LATER),
     **_all(("resize_token_embeddings_to_32x", "gpu_memory_limit", "plugins", "added_tokens_overrides"), _LATER),
     **_all(("tokenizer_use_fast",), "only fast tokenizers are read", True),
@@ -221,10 +237,9 @@ REFUSED: dict[str, Aside] = {
     **_all(("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "flash_attn_rms_norm"), _KERNEL),
     **_all(("flash_attn_cross_entropy", "flash_attn_fuse_qkv", "flash_attn_fuse_mlp", "flash_optimum"), _KERNEL),
     **_all(("liger_rope", "liger_rms_norm", "liger_glu_activation", "liger_fused_linear_cross_entropy"), _KERNEL),
-    "gptq_disable_exllama": Aside(_QUANTISED),
-    "orpo_alpha": Aside(_PREFERENCE),
-    "ray_num_workers": Aside(_SHARDING),
-    "pretraining_dataset": Aside("not built yet: give `datasets` with `type: completion` instead"),
+    **_all(("gptq_disable_exllama",), _QUANTISED),
+    **_all(("orpo_alpha",), _PREFERENCE),
+    **_all(("ray_num_workers",), _SHARDING),
 }
 
 IGNORED: dict[str, Aside] = {
@@ -291,7 +306,6 @@ _VALUES: dict[str, Conversion] = {
     "resume_from_checkpoint": Conversion(_resume, ""),
 }
 
-_ROWS = "not built yet: datasets are local .json and .jsonl files so far, read whole"
 _SHAREGPT = ValueError(
     "is written today as `type: chat_template`, `field_messages: conversations` and"
     " `message_property_mappings: {role: from, content: value}`"
@@ -309,11 +323,8 @@ DATASET = Dialect(
         "message_field_content": Conversion(_message_field("content"), "one mapping holds both"),
     },
     refused={
-        **_all(("name", "data_files", "shards", "shards_idx", "preprocess_shards", "revision"), _ROWS),
-        **_all(("split", "train_on_split"), _ROWS, "train"),
-        **_all(("conversation", "input_transform", "input_format", "field_system", "drop_system_message"), _LATER),
-        **_all(("field_human", "field_model", "message_field_training", "message_field_training_detail"), _LATER),
-        **_all(("field_chosen", "field_rejected", "step_separator", "train_on_last_step_only"), _PREFERENCE),
+        **_all(("conversation", "input_transform", "input_format", "field_human", "field_model"), _LATER),
+        **_all(("preprocess_shards",), _LATER),
         **_all(("trust_remote_code",), "datasets are data: no code of theirs is run"),
     },
     ignored={},

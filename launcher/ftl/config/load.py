@@ -26,7 +26,7 @@ from ftl.yamlfile import (
 )
 from ftl.yamlparse import Loc
 
-_DATASET_KEYS = ("datasets", "test_datasets")
+_DATASET_KEYS = ("datasets", "test_datasets", "pretraining_dataset")
 _NULLS = {"", "~", "null", "Null", "NULL"}
 _STAND_INS: dict[str, Any] = {  # Any: what YAML holds
     "base_model": "stand-in",
@@ -46,6 +46,8 @@ class Loaded:
     """Sentences for the user: keys that were ignored, have no effect, or became others."""
     file: YamlFile
     """The file with the overrides in it."""
+    unbuilt: tuple[Problem, ...] = ()
+    """Keys that ftl cannot train yet; empty unless `load_train` was told to bear them."""
 
 
 @dataclass
@@ -57,17 +59,21 @@ class _Reading:
     places: dict[Loc, Loc]
     """Place in the sections -> place in the file, where the field has not the key's name."""
     problems: list[Problem]
+    unbuilt: list[Problem]
     notes: list[Problem]
 
 
-def load_train(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Loaded:
+def load_train(path: Path, overrides: Sequence[tuple[str, str]] = (), *, bear_unbuilt: bool = False) -> Loaded:
     """The config in the file at `path`, or in the only .yml of that directory, with `overrides` written over it.
 
     An override is a key, dotted for nested values (`datasets.0.path`), and its value as text, typed as in the file.
-    Raises ConfigError with every problem, in the user's own keys.
+    Raises ConfigError with every problem, in the user's own keys. Keys that ftl cannot train yet are problems too,
+    unless `bear_unbuilt`.
     """
     file = _override(read(_find(path)), overrides)
     reading = _read(file)
+    if not bear_unbuilt:
+        reading.problems += reading.unbuilt
     try:
         config = TrainConfig.model_validate(reading.nested)
     except ValidationError as e:
@@ -77,7 +83,7 @@ def load_train(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Loaded:
     if problems:
         raise ConfigError(*_by_line(problems))
     notes = [*reading.notes, *(_placed(note, (note.where,), reading) for note in without_effect(config))]
-    return Loaded(config, file.path, tuple(str(note) for note in notes), file)
+    return Loaded(config, file.path, tuple(str(note) for note in notes), file, tuple(reading.unbuilt))
 
 
 def _find(path: Path) -> Path:
@@ -145,7 +151,7 @@ def _types(loc: Loc) -> list[Any]:  # Any: type annotations
 
 def _read(file: YamlFile) -> _Reading:
     """The file's keys as sections. Whatever has no place there is a problem or a note."""
-    reading = _Reading(file, {name: {} for name in TrainConfig.model_fields if name != "adapter"}, {}, [], [])
+    reading = _Reading(file, {name: {} for name in TrainConfig.model_fields if name != "adapter"}, {}, [], [], [])
     flat = _translate(_without_nulls(file.data), TRAIN, (), reading)
     for key, value in flat.values.items():
         loc = keys()[key].loc
@@ -164,6 +170,7 @@ def _read(file: YamlFile) -> _Reading:
 def _translate(given: Mapping[str, Any], dialect: Dialect, base: Loc, reading: _Reading) -> Translation:
     result = translate(given, dialect)  # Any above: what YAML holds
     reading.problems += [_placed(problem, (*base, problem.where), reading) for problem in result.problems]
+    reading.unbuilt += [_placed(problem, (*base, problem.where), reading) for problem in result.unbuilt]
     reading.notes += [_placed(note, (*base, note.where), reading) for note in result.notes]
     return result
 
@@ -278,7 +285,8 @@ def _rules_broken(config: TrainConfig) -> Iterator[tuple[Problem, Loc]]:
     for rule in RULES:
         if problem := rule(config):
             yield problem, (problem.where,)
-    for key, datasets in zip(_DATASET_KEYS, (config.data.datasets, config.data.test_datasets), strict=True):
+    data = config.data
+    for key, datasets in zip(_DATASET_KEYS, (data.datasets, data.test_datasets, data.pretraining_dataset), strict=True):
         for number, dataset in enumerate(datasets):
             for dataset_rule in DATASET_RULES:
                 if problem := dataset_rule(dataset, config):

@@ -1,10 +1,16 @@
 """What is minimised."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from ftl.config.marker import Flat
 from ftl.section import Section
+
+ObjectiveKind = Literal["sft", "dpo", "ipo", "orpo", "kto", "simpo", "cpo", "reward", "prm"]
+
+BUILT: tuple[ObjectiveKind, ...] = ("sft",)
+"""What the runtime trains. The data of the others can be checked and looked at."""
 
 
 class ObjectiveSection(Section):
-    kind: Literal["sft"] = "sft"
-    """Next-token cross-entropy over the tokens that the format marks as trained."""
+    kind: Annotated[ObjectiveKind, Flat("objective")] = "sft"
+    """sft is next-token cross-entropy over the tokens that the format marks as trained."""

@@ -16,20 +16,6 @@ from ftl.yamlfile import value_at
 Rule = Callable[[TrainConfig], Problem | None]
 DatasetRule = Callable[[DatasetSection, TrainConfig], Problem | None]
 
-_OWN_KEYS = {
-    "alpaca": (),
-    "completion": ("field",),
-    "chat_template": (
-        "field_messages",
-        "message_property_mappings",
-        "roles",
-        "roles_to_train",
-        "train_on_eos",
-        "chat_template",
-    ),
-}
-"""Type of a dataset -> the keys that only this type reads."""
-
 
 def warmup_is_given_once(config: TrainConfig) -> Problem | None:
     if config.optim.warmup_steps is None or config.optim.warmup_ratio is None:
@@ -129,23 +115,13 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def dataset_keys_fit_type(dataset: DatasetSection, config: TrainConfig) -> Problem | None:
-    others = {key: kind for kind, names in _OWN_KEYS.items() if kind != dataset.type for key in names}
-    wrong = [name for name in DatasetSection.model_fields if name in dataset.model_fields_set and name in others]
-    if not wrong:
-        return None
-    more = f" (so do {_join(wrong[1:])})" if len(wrong) > 1 else ""
-    remedy = f"remove it, or correct `type`, which is {dataset.type}"
-    return Problem(wrong[0], allowed=f"belongs to type {others[wrong[0]]}{more}", remedy=remedy)
-
-
 def dataset_template_is_given(dataset: DatasetSection, config: TrainConfig) -> Problem | None:
-    if dataset.chat_template != "jinja" or config.data.chat_template_jinja is not None:
+    if dataset.chat_template != "jinja" or dataset.chat_template_jinja or config.data.chat_template_jinja:
         return None
     return Problem("chat_template", allowed="needs the template itself", remedy="give it as `chat_template_jinja`")
 
 
-DATASET_RULES: tuple[DatasetRule, ...] = (dataset_keys_fit_type, dataset_template_is_given)
+DATASET_RULES: tuple[DatasetRule, ...] = (dataset_template_is_given,)
 """For each dataset; `where` is its own key."""
 
 

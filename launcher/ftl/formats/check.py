@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ftl.errors import ConfigError, Problem
-from ftl.formats.example import Conversation, Example, FormatOptions, RowError
+from ftl.formats.example import Conversation, Example, FormatOptions, Rendered, RowError
 from ftl.formats.readers import Row, scan_rows
-from ftl.formats.render import render
+from ftl.formats.render import find_format
 
 MAX_REPORTED = 5  # rows named one by one in a report
 
@@ -48,7 +48,7 @@ def check_file(path: Path, type: str, options: FormatOptions, max_rows: int | No
 def check_row(type: str, row: Mapping[str, Any], options: FormatOptions) -> str | None:
     """What is wrong with a row, in one sentence; None when nothing is."""
     try:
-        render(type, row, options)
+        find_format(type, options.family).read(row, options)
     except RowError as e:
         return str(e)
     return None
@@ -59,12 +59,12 @@ def _check(row: Row | Problem, type: str, options: FormatOptions) -> Problem | b
     if isinstance(row, Problem):
         return row
     try:
-        return _is_trained(render(type, row.data, options))
+        return _is_trained(find_format(type, options.family).read(row.data, options))
     except RowError as e:
         return Problem(row.where, str(e))
 
 
-def _is_trained(rendered: Example | Conversation) -> bool:
+def _is_trained(rendered: Rendered) -> bool:
     if isinstance(rendered, Conversation):
         return any(turn.train and turn.content for turn in rendered.turns)
-    return any(segment.train and segment.text for segment in rendered.segments)
+    return not isinstance(rendered, Example) or any(segment.train and segment.text for segment in rendered.segments)

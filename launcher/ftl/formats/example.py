@@ -8,7 +8,25 @@ from typing import Any, Literal, Self
 
 from ftl.errors import ConfigError
 
-TrainOnEos = Literal["all", "turn", "last", "none"]
+TrainOn = Literal["all", "turn", "last", "none"]
+
+Family = Literal["sft", "dpo", "orpo", "kto", "reward", "prm"]
+"""What a sample consists of; a `type` may mean different things in different families."""
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "sft": "sft",
+        "dpo": "dpo",
+        "ipo": "dpo",
+        "simpo": "dpo",
+        "cpo": "dpo",
+        "orpo": "orpo",
+        "kto": "kto",
+        "reward": "reward",
+        "prm": "prm",
+    }
+)
+"""Objective of a config -> the family of its data."""
 
 # Role of the template -> names the data may use for it. A role named nowhere goes to the template as it is.
 DEFAULT_ROLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -48,6 +66,52 @@ class Example:
 
 
 @dataclass(frozen=True)
+class TokenRow:
+    """A row that is tokens already. Lists of one length; a label is its id or -100."""
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Preference:
+    """A prompt with a better and a worse answer, as texts. `bos` and `eos` of the answers are in the texts."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A prompt and one answer that is good or bad, as texts."""
+
+    prompt: str
+    completion: str
+    label: bool
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two whole texts of which the first is the better one, for reward models."""
+
+    chosen: Example
+    rejected: Example
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A prompt and steps towards an answer; a step's label, 0 or 1, is on the last token of its separator."""
+
+    prompt: str
+    steps: tuple[str, ...]
+    labels: tuple[int | None, ...]
+    """None for a step without a label."""
+    separator: str
+    max_completion_length: int | None
+
+
+@dataclass(frozen=True)
 class Turn:
     """One message of a conversation. `extra` holds the other keys of the message, which a template may use."""
 
@@ -62,33 +126,79 @@ class Conversation:
     """Turns that a chat template has yet to put into text."""
 
     turns: tuple[Turn, ...]
-    train_on_eos: TrainOnEos
+    train_on_eos: TrainOn
+
+
+@dataclass(frozen=True)
+class ConversationPair:
+    """Turns with a better and a worse continuation, that a chat template has yet to put into text."""
+
+    prompt: tuple[Turn, ...]
+    chosen: tuple[Turn, ...]
+    rejected: tuple[Turn, ...]
+
+
+Sample = Example | TokenRow | Preference | Judged | Pair | Steps
+"""What a row is in the end."""
+
+Rendered = Sample | Conversation | ConversationPair
+"""What a format makes of a row; the last two still need a chat template."""
 
 
 @dataclass(frozen=True)
 class FormatOptions:
-    """The keys of a dataset that change what its rows become."""
+    """The keys of a dataset that change what its rows become, by their names in the config."""
 
+    family: Family = "sft"
     train_on_inputs: bool = False
-    field: str = "text"
+    field: str | None = None
+    text_column: str | None = None
+    inline: Mapping[str, Any] | None = None  # Any: text, or null
+    """The mapping written as `type`, with all its keys."""
     field_messages: str = "messages"
-    role_key: str = "role"
-    content_key: str = "content"
-    roles: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=lambda: DEFAULT_ROLES)
+    field_tools: str = "tools"
+    field_system: str | None = None
+    message_property_mappings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    message_field_training: str | None = None
+    message_field_training_detail: str | None = None
+    field_thinking: str | None = None
+    template_thinking_key: str | None = None
+    split_thinking: bool = False
+    roles: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     roles_to_train: tuple[str, ...] = ("assistant",)
-    train_on_eos: TrainOnEos = "turn"
+    last_message_only: bool = False
+    train_on_eos: TrainOn = "turn"
+    train_on_eot: TrainOn | None = None
+    drop_system_message: bool = False
+    default_system_message: str | None = None
+    field_prompt: str | None = None
+    field_chosen: str | None = None
+    field_rejected: str | None = None
+    field_completion: str | None = None
+    field_label: str | None = None
+    prompt_format: str | None = None
+    chosen_format: str | None = None
+    rejected_format: str | None = None
+    completion_format: str | None = None
+    step_separator: str = "\n"
+    max_completion_length: int | None = None
+    train_on_last_step_only: bool = False
 
     @classmethod
-    def read(cls, keys: Mapping[str, Any], *, train_on_inputs: bool = False) -> Self:
-        """The options among the keys of a dataset section, the config's defaults filled in."""
-        mapping = keys["message_property_mappings"]
-        return cls(
-            train_on_inputs=train_on_inputs,
-            field=keys["field"] or "text",
-            field_messages=keys["field_messages"],
-            role_key=mapping.get("role", "role"),
-            content_key=mapping.get("content", "content"),
-            roles=keys["roles"] or DEFAULT_ROLES,
-            roles_to_train=tuple(keys["roles_to_train"]),
-            train_on_eos=keys["train_on_eos"],
-        )
+    def read(cls, keys: Mapping[str, Any], **more: Any) -> Self:  # Any: they are of many types
+        """The options among the keys of a dataset section; `more` are those that the rest of the config decides."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        given = {name: keys[name] for name in names & set(keys)}
+        return cls(**{**given, "inline": keys["type"] if isinstance(keys.get("type"), Mapping) else None, **more})
+
+    @property
+    def role_key(self) -> str:
+        return self.message_property_mappings.get("role", "role")
+
+    @property
+    def content_key(self) -> str:
+        return self.message_property_mappings.get("content", "content")
+
+    @property
+    def role_names(self) -> Mapping[str, tuple[str, ...]]:
+        return self.roles or DEFAULT_ROLES

@@ -20,7 +20,7 @@ def read_conversation(row: Mapping[str, Any], options: FormatOptions) -> Convers
     messages = _parse_list(row[key], key)
     if not messages:
         raise RowError(f"`{key}` is empty: must hold at least one message; remove the row")
-    role_of = {name: role for role, names in options.roles.items() for name in names}
+    role_of = {name: role for role, names in options.role_names.items() for name in names}
     trained = {role_of.get(name, name) for name in options.roles_to_train}
     turns = []
     for position, message in enumerate(messages):

@@ -1,7 +1,8 @@
-"""Examples to token ids and labels with `tokenizers` and jinja2 alone: the same on a laptop and in the container."""
+"""Samples to token ids and labels with `tokenizers` and jinja2 alone: the same on a laptop and in the container."""
 
 from ftl.tokens.chat import ChatTemplate, chat_template_source
 from ftl.tokens.encode import MASKED, Tokens, encode
+from ftl.tokens.recipe import Recipe
 from ftl.tokens.view import TokenizerView
 
-__all__ = ["MASKED", "ChatTemplate", "TokenizerView", "Tokens", "chat_template_source", "encode"]
+__all__ = ["MASKED", "ChatTemplate", "Recipe", "TokenizerView", "Tokens", "chat_template_source", "encode"]

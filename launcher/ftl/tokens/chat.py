@@ -12,7 +12,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ftl.config.data import DataSection, DatasetSection
 from ftl.errors import ConfigError, Problem
-from ftl.formats.example import Conversation, Example, RowError, Segment, TrainOnEos, Turn
+from ftl.formats.example import Conversation, Example, RowError, Segment, TrainOn, Turn
 from ftl.formats.templates import TEMPLATES
 from ftl.tokens.view import TokenizerView
 
@@ -102,7 +102,7 @@ class ChatTemplate:
         return Example(_segments(text, sorted(trained)), bos=False, eos=False, is_one_text=True)
 
     def _trained_eos(
-        self, text: str, turns: Sequence[Turn], spans: Sequence[_Span | None], which: TrainOnEos
+        self, text: str, turns: Sequence[Turn], spans: Sequence[_Span | None], which: TrainOn
     ) -> list[_Span]:
         found = []
         for position, span in enumerate(spans):

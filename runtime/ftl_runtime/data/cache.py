@@ -65,9 +65,8 @@ class TokenFile:
 
 def source_key(source: Source, view: TokenizerView) -> str:
     """sha256 over the contents of the files and all else that decides their tokens."""
-    options = {**vars(source.options), "roles": {role: list(names) for role, names in source.options.roles.items()}}
     files = [_sha256(file) for file in data_files(source.path)]
-    parts = [files, source.type, options, source.template, view.fingerprint, tokenizers.__version__, _code_version()]
+    parts = [files, source.recipe.identity, view.fingerprint, tokenizers.__version__, _code_version()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

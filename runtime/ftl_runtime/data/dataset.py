@@ -8,8 +8,7 @@ import numpy as np
 
 from ftl.config.data import DataSection, DatasetSection
 from ftl.errors import ConfigError, Problem
-from ftl.formats.example import FormatOptions
-from ftl.tokens import MASKED, ChatTemplate, TokenizerView, chat_template_source
+from ftl.tokens import MASKED, Recipe, TokenizerView
 from ftl_runtime.data.cache import TokenFile, cached_tokens, source_key
 from ftl_runtime.data.pack import Packing, one_per_row, pack
 from ftl_runtime.data.sources import Source, read_examples
@@ -116,17 +115,12 @@ class _Opener:
         return tuple(self._open(dataset) for dataset in datasets)
 
     def _open(self, dataset: DatasetSection) -> TokenFile:
-        is_chat = dataset.type == "chat_template"
-        source = Source(
-            path=self.resolve(dataset.path),
-            type=dataset.type,
-            options=FormatOptions.read(dataset.model_dump(), train_on_inputs=self.data.train_on_inputs),
-            template=chat_template_source(self.data, dataset, self.tokenizer) if is_chat else None,
-        )
-        template = ChatTemplate(source.template, self.tokenizer) if source.template is not None else None
+        assert dataset.path is not None, "config.rules refuses a dataset without one"
+        recipe = Recipe.of(dataset, self.data, "sft", self.tokenizer)
+        source = Source(self.resolve(dataset.path), recipe)
         key = source_key(source, self.tokenizer)
-        file = cached_tokens(self.cache_dir, key, lambda: read_examples(source, template), self.tokenizer)
-        if is_chat and dataset.train_on_eos != "none" and not file.trains_eos:
+        file = cached_tokens(self.cache_dir, key, lambda: read_examples(source), self.tokenizer)
+        if recipe.template is not None and dataset.train_on_eos != "none" and not file.trains_eos:
             message = (
                 f"{dataset.path}: no end of a turn is trained, so the model will not learn to stop: the chat template "
                 f"does not end turns with the tokenizer's EOS {self.tokenizer.eos_token}; "

@@ -4,10 +4,15 @@ import pytest
 
 from ftl.formats.check import check_row
 from ftl.formats.example import Conversation, Example, FormatOptions, RowError, Segment, Turn
-from ftl.formats.render import render
+from ftl.formats.render import find_format
+
+
+def render(type, row, options):
+    return find_format(type, options.family).read(row, options)
+
 
 OPTIONS = FormatOptions()
-SHAREGPT = FormatOptions(field_messages="conversations", role_key="from", content_key="value")
+SHAREGPT = FormatOptions(field_messages="conversations", message_property_mappings={"role": "from", "content": "value"})
 
 
 def test_alpaca_with_input_fills_the_published_prompt() -> None:

@@ -1,0 +1,55 @@
+"""The recipe of a dataset: how its rows become samples."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ftl.config.data import DataSection, DatasetSection, InlineType
+from ftl.config.objective import ObjectiveKind
+from ftl.formats.example import FAMILIES, Conversation, ConversationPair, FormatOptions, Sample
+from ftl.formats.render import Format, find_format
+from ftl.tokens.chat import ChatTemplate, chat_template_source
+from ftl.tokens.view import TokenizerView
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A format with its options, and the chat template where the format needs one."""
+
+    type: str | Mapping[str, Any] | None  # Any: texts, or null
+    format: Format
+    options: FormatOptions
+    template_source: str | None
+    template: ChatTemplate | None
+
+    @classmethod
+    def of(cls, dataset: DatasetSection, data: DataSection, kind: ObjectiveKind, view: TokenizerView) -> "Recipe":
+        """The recipe of one dataset of a config. Raises ConfigError for an unknown type or chat template."""
+        family = FAMILIES[kind]
+        keys = dataset.model_dump()
+        type = keys["type"] if isinstance(dataset.type, InlineType) else dataset.type
+        options = FormatOptions.read(
+            keys,
+            family=family,
+            train_on_inputs=data.train_on_inputs,
+            default_system_message=data.default_system_message,
+        )
+        format = find_format(type, family)
+        source = chat_template_source(data, dataset, view) if format.needs_template else None
+        template = None if source is None else ChatTemplate(source, view)
+        return cls(type, format, options, source, template)
+
+    def sample(self, row: Mapping[str, Any]) -> Sample:
+        """What a row becomes. Raises RowError when it cannot be used."""
+        rendered = self.format.read(row, self.options)
+        if isinstance(rendered, Conversation):
+            assert self.template is not None, "a format with conversations says that it needs a template"
+            return self.template.example(rendered)
+        if isinstance(rendered, ConversationPair):
+            raise NotImplementedError
+        return rendered
+
+    @property
+    def identity(self) -> dict[str, Any]:  # Any: JSON
+        """All that decides what a row becomes, the tokenizer and our own code apart."""
+        return {"type": self.type, "options": asdict(self.options), "template": self.template_source}
