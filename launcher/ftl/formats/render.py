@@ -1,38 +1,21 @@
 """The formats by family and name: what a row becomes."""
 
 import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from ftl.errors import ConfigError, Problem
-from ftl.formats.example import Family, FormatOptions, Rendered
-from ftl.formats.messages import read_conversation
-from ftl.formats.singleturn import single_turn
-from ftl.formats.table import SINGLE_TURN
-from ftl.formats.text import read_completion
-
-Read = Callable[[Mapping[str, Any], FormatOptions], Rendered]
-"""(row, options) -> what it becomes. Raises RowError when a column is missing or has another type."""
-
-
-@dataclass(frozen=True)
-class Format:
-    read: Read
-    needs_template: bool = False
-    """It gives conversations, which a chat template has yet to put into text."""
-
+from ftl.formats.example import Family
+from ftl.formats.format import ABSENT, INLINE, Format
+from ftl.formats.preference import DPO, KTO, ORPO, REWARD
+from ftl.formats.sft import SFT
 
 FORMATS: Mapping[Family, Mapping[str, Format]] = {
-    "sft": {
-        **{name: Format(single_turn(layout)) for name, layout in SINGLE_TURN.items()},
-        "completion": Format(read_completion),
-        "chat_template": Format(read_conversation, needs_template=True),
-    },
-    "dpo": {},
-    "orpo": {},
-    "kto": {},
-    "reward": {},
+    "sft": SFT,
+    "dpo": DPO,
+    "orpo": ORPO,
+    "kto": KTO,
+    "reward": REWARD,
     "prm": {},
 }
 
@@ -40,9 +23,11 @@ FORMATS: Mapping[Family, Mapping[str, Format]] = {
 def find_format(type: str | Mapping[str, Any] | None, family: Family) -> Format:
     """The format that `type` of a dataset names. Raises ConfigError with the closest names when there is none."""
     formats = FORMATS[family]
-    name = type if isinstance(type, str) else ""
+    name = type if isinstance(type, str) else ABSENT if type is None else INLINE
     if name in formats:
         return formats[name]
-    close = difflib.get_close_matches(name, formats, n=3, cutoff=0.5)
-    remedy = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(sorted(formats))}"
-    raise ConfigError(Problem("type", repr(name) if name else "absent", f"is no format of {family} data", remedy))
+    known = sorted(set(formats) - {ABSENT, INLINE})
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    remedy = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+    given = {ABSENT: "absent", INLINE: "a mapping"}.get(name, repr(name))
+    raise ConfigError(Problem("type", given, f"is no format of {family} data", remedy))

@@ -7,7 +7,8 @@ from typing import Any
 from ftl.config.data import DataSection, DatasetSection, InlineType
 from ftl.config.objective import ObjectiveKind
 from ftl.formats.example import FAMILIES, Conversation, ConversationPair, FormatOptions, Sample
-from ftl.formats.render import Format, find_format
+from ftl.formats.format import Format
+from ftl.formats.render import find_format
 from ftl.tokens.chat import ChatTemplate, chat_template_source
 from ftl.tokens.view import TokenizerView
 
