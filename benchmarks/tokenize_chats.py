@@ -21,7 +21,7 @@ from typing import Any
 
 import corpus
 
-from ftl.config.data import DatasetSection, DataSection
+from ftl.config.data import DataSection, DatasetSection
 from ftl.tokens import MASKED, Recipe, TokenizerView, Tokens, encode
 
 warnings.filterwarnings("ignore")
