@@ -24,8 +24,11 @@ class Recipe:
     template: ChatTemplate | None
 
     @classmethod
-    def of(cls, dataset: DatasetSection, data: DataSection, kind: ObjectiveKind, view: TokenizerView) -> "Recipe":
-        """The recipe of one dataset of a config. Raises ConfigError for an unknown type or chat template."""
+    def of(cls, dataset: DatasetSection, data: DataSection, kind: ObjectiveKind, view: TokenizerView | None) -> "Recipe":
+        """The recipe of one dataset of a config. Raises ConfigError for an unknown type or chat template.
+
+        Without a tokenizer, `sample` works for the formats that need no template.
+        """
         family = FAMILIES[kind]
         keys = dataset.model_dump()
         type = keys["type"] if isinstance(dataset.type, InlineType) else dataset.type
@@ -36,8 +39,10 @@ class Recipe:
             default_system_message=data.default_system_message,
         )
         format = find_format(type, family)
-        source = chat_template_source(data, dataset, view) if format.needs_template else None
-        template = None if source is None else ChatTemplate(source, view)
+        source = template = None
+        if format.needs_template and view is not None:
+            source = chat_template_source(data, dataset, view)
+            template = ChatTemplate(source, view)
         return cls(type, format, options, source, template)
 
     def sample(self, row: Mapping[str, Any]) -> Sample:
