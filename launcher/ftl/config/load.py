@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from ftl.config.dialect import Dialect, Translation, translate
 from ftl.config.flat import DATASET, TRAIN, keys
-from ftl.config.rules import DATASET_RULES, RULES, without_effect
+from ftl.config.rules import DATASET_RULES, KEY_NOTES, KEY_RULES, RULES, KeyRule, without_effect
 from ftl.config.train import TrainConfig
 from ftl.errors import ConfigError, Problem
 from ftl.yamlfile import (
@@ -61,6 +61,10 @@ class _Reading:
     problems: list[Problem]
     unbuilt: list[Problem]
     notes: list[Problem]
+    given: dict[str, Any]  # Any: what YAML holds
+    """The top level as written, and over it what it stands for in modern keys."""
+    origin: dict[str, str]
+    """Modern key -> the key the user wrote."""
 
 
 def load_train(path: Path, overrides: Sequence[tuple[str, str]] = (), *, bear_unbuilt: bool = False) -> Loaded:
@@ -72,14 +76,16 @@ def load_train(path: Path, overrides: Sequence[tuple[str, str]] = (), *, bear_un
     """
     file = _override(read(_find(path)), overrides)
     reading = _read(file)
+    contradictions = _key_problems(KEY_RULES, reading)
+    reading.notes += _key_problems(KEY_NOTES, reading)
     if not bear_unbuilt:
         reading.problems += reading.unbuilt
     try:
         config = TrainConfig.model_validate(reading.nested)
     except ValidationError as e:
         found = to_problems(e, file, TrainConfig, lambda loc: _user_loc(loc, reading.places))
-        raise ConfigError(*_by_line([*reading.problems, *found, *_other_problems(e, reading)])) from e
-    problems = [*reading.problems, *_rule_problems(config, reading, _broken(reading, ()))]
+        raise ConfigError(*_by_line([*reading.problems, *contradictions, *found, *_other_problems(e, reading)])) from e
+    problems = [*reading.problems, *contradictions, *_rule_problems(config, reading, _broken(reading, ()))]
     if problems:
         raise ConfigError(*_by_line(problems))
     notes = [*reading.notes, *(_placed(note, (note.where,), reading) for note in without_effect(config))]
@@ -151,8 +157,11 @@ def _types(loc: Loc) -> list[Any]:  # Any: type annotations
 
 def _read(file: YamlFile) -> _Reading:
     """The file's keys as sections. Whatever has no place there is a problem or a note."""
-    reading = _Reading(file, {name: {} for name in TrainConfig.model_fields if name != "adapter"}, {}, [], [], [])
-    flat = _translate(_without_nulls(file.data), TRAIN, (), reading)
+    nested: dict[str, Any] = {name: {} for name in TrainConfig.model_fields if name != "adapter"}
+    reading = _Reading(file, nested, {}, [], [], [], {}, {})
+    given = _without_nulls(file.data)
+    flat = _translate(given, TRAIN, (), reading)
+    reading.given, reading.origin = {**given, **flat.values}, flat.origin
     for key, value in flat.values.items():
         loc = keys()[key].loc
         user_loc: Loc = (flat.origin[key],)
@@ -270,6 +279,17 @@ def _broken(reading: _Reading, fields: Sequence[str]) -> set[str]:
     """The keys whose values are not what the user meant."""
     refused = {problem.given.partition(" = ")[0] for problem in reading.problems if problem.given}
     return refused | set(fields)
+
+
+def _key_problems(rules: Sequence[KeyRule], reading: _Reading) -> list[Problem]:
+    """What the keys of the file say against one another; those of a wrong value say nothing."""
+    broken = _broken(reading, ())
+    found = [problem for rule in rules if (problem := rule(reading.given))]
+    return [
+        _placed(problem, (reading.origin.get(problem.where, problem.where),), reading)
+        for problem in found
+        if problem.where not in broken and not any(f"`{name}`" in str(problem) for name in broken)
+    ]
 
 
 def _rule_problems(config: TrainConfig, reading: _Reading, broken: set[str]) -> list[Problem]:

@@ -1,0 +1,194 @@
+"""What the keys of the data must keep to, among themselves and with the objective."""
+
+import re
+from collections.abc import Sequence
+
+from ftl.config.data import DatasetSection
+from ftl.config.rules.rule import DatasetRule, Rule
+from ftl.config.train import TrainConfig
+from ftl.errors import Problem
+from ftl.formats.example import FAMILIES
+from ftl.formats.render import FORMATS
+
+_SLICE = r"\w+(\[(-?\d+%?)?:(-?\d+%?)?\])?"
+_SPLIT = re.compile(rf"{_SLICE}(\+{_SLICE})*", re.ASCII)
+
+
+def training_rows_have_one_source(config: TrainConfig) -> Problem | None:
+    data = config.data
+    if not data.datasets and not data.pretraining_dataset:
+        remedy = "list what to train on, or give texts to stream as `pretraining_dataset`"
+        return Problem("datasets", given="datasets", allowed="is missing", remedy=remedy)
+    if data.datasets and data.pretraining_dataset:
+        remedy = "keep one of them: tokenised before training starts, or streamed"
+        allowed = "cannot be given together with `datasets`"
+        return Problem("pretraining_dataset", allowed=allowed, remedy=remedy)
+    return None
+
+
+def stream_has_an_end(config: TrainConfig) -> Problem | None:
+    if not config.data.pretraining_dataset or config.optim.max_steps is not None:
+        return None
+    remedy = "say how many steps to train: nobody knows how long a stream is"
+    return Problem("max_steps", given="max_steps", allowed="must be given with `pretraining_dataset`", remedy=remedy)
+
+
+def stream_is_not_split(config: TrainConfig) -> Problem | None:
+    if not config.data.pretraining_dataset or not config.data.val_set_size:
+        return None
+    allowed = "cannot be taken out of a `pretraining_dataset`, which is streamed"
+    return Problem("val_set_size", allowed=allowed, remedy="give `test_datasets`")
+
+
+def stream_is_plain_text(config: TrainConfig) -> Problem | None:
+    if not config.data.pretraining_dataset or config.objective.kind == "sft":
+        return None
+    allowed = "holds texts, and `objective` wants pairs or labels"
+    return Problem("pretraining_dataset", allowed=allowed, remedy="give them as `datasets`, or remove `rl`")
+
+
+def eval_rows_have_one_source(config: TrainConfig) -> Problem | None:
+    if not config.data.test_datasets or not config.data.val_set_size:
+        return None
+    remedy = "keep one of them: a share of the training rows, or datasets of their own"
+    return Problem("val_set_size", allowed="cannot be given together with `test_datasets`", remedy=remedy)
+
+
+def val_set_size_counts_rows(config: TrainConfig) -> Problem | None:
+    size = config.data.val_set_size
+    if size < 1 or size == int(size):
+        return None
+    return Problem("val_set_size", allowed="must be a share below 1, or a whole number of rows")
+
+
+def merged_part_exists(config: TrainConfig) -> Problem | None:
+    data = config.data
+    return _part_problem("dataset_shard_idx", data.shard_idx, "dataset_shard_num", data.shard_num)
+
+
+def packing_is_for_single_texts(config: TrainConfig) -> Problem | None:
+    if not config.data.sample_packing or config.objective.kind == "sft":
+        return None
+    allowed = f"cannot be used with `objective` {config.objective.kind}, whose rows are compared one with another"
+    return Problem("sample_packing", allowed=allowed, remedy="set sample_packing: false")
+
+
+def chat_template_is_given(config: TrainConfig) -> Problem | None:
+    if config.data.chat_template != "jinja" or config.data.chat_template_jinja is not None:
+        return None
+    return Problem("chat_template", allowed="needs the template itself", remedy="give it as `chat_template_jinja`")
+
+
+def chat_template_is_one(config: TrainConfig) -> Problem | None:
+    if config.data.chat_template_jinja is None or config.data.chat_template in (None, "jinja"):
+        return None
+    allowed = "cannot be given together with another `chat_template`"
+    return Problem("chat_template_jinja", allowed=allowed, remedy="write `chat_template: jinja`, or remove one")
+
+
+DATA_RULES: tuple[Rule, ...] = (
+    training_rows_have_one_source,
+    stream_has_an_end,
+    stream_is_not_split,
+    stream_is_plain_text,
+    eval_rows_have_one_source,
+    val_set_size_counts_rows,
+    merged_part_exists,
+    packing_is_for_single_texts,
+    chat_template_is_given,
+    chat_template_is_one,
+)
+
+
+def dataset_has_a_source(dataset: DatasetSection, config: TrainConfig) -> Problem | None:
+    if dataset.path is not None or dataset.data_files:
+        return None
+    remedy = "name a file, a directory or a Hub repository, or local files as `data_files`"
+    return Problem("path", given="path", allowed="is missing", remedy=remedy)
+
+
+def dataset_split_is_readable(dataset: DatasetSection, config: TrainConfig) -> Problem | None:
+    if _SPLIT.fullmatch(dataset.split):
+        return None
+    return Problem("split", allowed="must be a split or a part of it: train, train[:1%], train[100:200], train+test")
+
+
+def dataset_part_exists(dataset: DatasetSection, config: TrainConfig) -> Problem | None:
+    return _part_problem("shards_idx", dataset.shards_idx, "shards", dataset.shards)
+
+
+def dataset_template_is_given(dataset: DatasetSection, config: TrainConfig) -> Problem | None:
+    if dataset.chat_template != "jinja" or dataset.chat_template_jinja or config.data.chat_template_jinja:
+        return None
+    return Problem("chat_template", allowed="needs the template itself", remedy="give it as `chat_template_jinja`")
+
+
+def dataset_type_fits_objective(dataset: DatasetSection, config: TrainConfig) -> Problem | None:
+    family = FAMILIES[config.objective.kind]
+    if not isinstance(dataset.type, str) or dataset.type in FORMATS[family]:
+        return None
+    others = [kind for kind, other in FAMILIES.items() if dataset.type in FORMATS[other]]
+    if not others:
+        return None
+    allowed = f"is a format for `objective` {', '.join(others)}, and this trains {config.objective.kind}"
+    return Problem("type", allowed=allowed, remedy="correct one of them")
+
+
+def keys_of_a_stream_have_one(dataset: DatasetSection, config: TrainConfig) -> Problem | None:
+    given = [key for key in ("weight", "skip", "text_column") if key in dataset.model_fields_set]
+    if not given or any(dataset is stream for stream in config.data.pretraining_dataset):
+        return None
+    return Problem(given[0], allowed=f"belongs to `pretraining_dataset`{_so_do(given[1:])}", remedy="remove it")
+
+
+_PREFERENCE_KEYS = ("field_prompt", "field_chosen", "field_rejected", "field_completion", "field_label")
+_PREFERENCE_FORMATS = ("prompt_format", "chosen_format", "rejected_format", "completion_format")
+_MESSAGE_KEYS = (
+    *("chat_template", "chat_template_jinja", "field_messages", "field_tools", "message_property_mappings"),
+    *("message_field_training", "message_field_training_detail", "field_thinking", "template_thinking_key"),
+    *("split_thinking", "roles", "roles_to_train", "last_message_only", "train_on_eos", "train_on_eot"),
+    "drop_system_message",
+)
+_READ_BY: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (("field",), ("completion",)),
+    (_MESSAGE_KEYS, ("chat_template",)),
+    (_PREFERENCE_KEYS, ("user_defined", "chat_template")),
+    (_PREFERENCE_FORMATS, ("user_defined",)),
+    (("step_separator", "max_completion_length", "train_on_last_step_only"), ("stepwise_supervised",)),
+)
+"""Keys of a dataset, and the types that read them; a type such as chat_template.default counts as its parts."""
+
+
+def _keys_are_read(keys: tuple[str, ...], types: tuple[str, ...]) -> DatasetRule:
+    def rule(dataset: DatasetSection, config: TrainConfig) -> Problem | None:
+        given = [key for key in keys if key in dataset.model_fields_set]
+        if not given or not isinstance(dataset.type, str) or set(types) & set(dataset.type.split(".")):
+            return None
+        if not any(dataset.type in formats for formats in FORMATS.values()):
+            return None  # a strategy of the user's own may read what it likes
+        allowed = f"belongs to type {' or '.join(types)}{_so_do(given[1:])}"
+        return Problem(given[0], allowed=allowed, remedy=f"remove it, or correct `type`, which is {dataset.type}")
+
+    return rule
+
+
+DATASET_RULES: tuple[DatasetRule, ...] = (
+    dataset_has_a_source,
+    dataset_split_is_readable,
+    dataset_part_exists,
+    dataset_template_is_given,
+    dataset_type_fits_objective,
+    keys_of_a_stream_have_one,
+    *(_keys_are_read(keys, types) for keys, types in _READ_BY),
+)
+
+
+def _part_problem(key: str, index: int, count_key: str, count: int | None) -> Problem | None:
+    if index < (count or 1):
+        return None
+    allowed = f"must be below `{count_key}`, which is {count}" if count else f"needs `{count_key}` beside it"
+    return Problem(key, allowed=allowed, remedy="parts are counted from 0" if count else None)
+
+
+def _so_do(others: Sequence[str]) -> str:
+    return f" (so {'do' if len(others) > 1 else 'does'} {', '.join(f'`{key}`' for key in others)})" if others else ""

@@ -1,0 +1,83 @@
+"""Keys that were given and change nothing beside the others."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ftl.config.flat import keys
+from ftl.config.rules.schedule import has_eval_rows
+from ftl.config.train import TrainConfig
+from ftl.errors import Problem
+from ftl.yamlfile import value_at
+
+
+@dataclass(frozen=True)
+class WithoutEffect:
+    """Keys that change nothing where `holds`; `why` completes "has no effect"."""
+
+    keys: tuple[str, ...]
+    holds: Callable[[TrainConfig], bool]
+    why: str
+
+
+def _types(config: TrainConfig) -> list[str]:
+    data = config.data
+    return [item.type if isinstance(item.type, str) else "" for item in (*data.datasets, *data.test_datasets)]
+
+
+WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
+    WithoutEffect(("num_epochs",), lambda config: config.optim.max_steps is not None, "beside max_steps, which wins"),
+    WithoutEffect(
+        ("evals_per_epoch", "eval_batch_size", "eval_sample_packing"),
+        lambda config: not has_eval_rows(config),
+        "without val_set_size or test_datasets",
+    ),
+    WithoutEffect(
+        ("adam_beta1", "adam_beta2", "adam_epsilon"),
+        lambda config: not config.optim.optimizer.startswith("adamw"),
+        "on an optimizer that is not AdamW",
+    ),
+    WithoutEffect(
+        ("warmup_steps", "warmup_ratio"),
+        lambda config: config.optim.scheduler == "constant",
+        "with lr_scheduler constant; constant_with_warmup has a warmup",
+    ),
+    WithoutEffect(
+        ("train_on_inputs", "excess_length_strategy"),
+        lambda config: all(kind == "completion" for kind in _types(config)),
+        "on completion datasets, which are trained whole and split at sequence_len",
+    ),
+    WithoutEffect(
+        ("group_by_length",),
+        lambda config: config.data.sample_packing,
+        "with sample_packing, which makes all rows equally long",
+    ),
+    WithoutEffect(
+        ("group_by_length", "dataset_exact_deduplication"),
+        lambda config: bool(config.data.pretraining_dataset),
+        "on a pretraining_dataset, whose rows are seen one at a time",
+    ),
+    WithoutEffect(
+        ("pretraining_sample_concatenation", "pretrain_multipack_attn", "pretrain_multipack_buffer_size"),
+        lambda config: not config.data.pretraining_dataset,
+        "without pretraining_dataset",
+    ),
+    WithoutEffect(
+        ("chat_template_kwargs", "eot_tokens"),
+        lambda config: not any("chat_template" in kind for kind in _types(config)),
+        "without a dataset of type chat_template",
+    ),
+)
+
+
+def without_effect(config: TrainConfig) -> list[Problem]:
+    """The keys that were given and change nothing. The training goes ahead."""
+    given = config.model_dump(exclude_unset=True)
+    found: dict[str, str] = {}
+    for row in WITHOUT_EFFECT:
+        if row.holds(config):
+            found |= {key: row.why for key in row.keys if key not in found}
+    return [
+        Problem(key, allowed=f"has no effect {why}")
+        for key, why in found.items()
+        if value_at(given, keys()[key].loc) is not None
+    ]

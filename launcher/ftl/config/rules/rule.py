@@ -1,0 +1,38 @@
+"""The three kinds of rules. Each gives a Problem whose `where` is a flat key, or None.
+
+Its sentence names, in backticks, every other key it looks at: load.py then knows which rules a broken value makes
+pointless.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ftl.config.data import DatasetSection
+from ftl.config.dialect import Values
+from ftl.config.train import TrainConfig
+from ftl.errors import Problem
+
+Rule = Callable[[TrainConfig], Problem | None]
+DatasetRule = Callable[[DatasetSection, TrainConfig], Problem | None]
+"""For each dataset; `where` is its own key."""
+
+
+@dataclass(frozen=True)
+class KeyRule:
+    """A rule over the keys as given, in today's spelling where they have one: also those that ftl cannot train yet.
+
+    Values may be of any type: the sections have not seen them.
+    """
+
+    where: str
+    is_broken: Callable[[Values], bool]
+    allowed: str
+    remedy: str | None = None
+
+    def __call__(self, given: Values) -> Problem | None:
+        return Problem(self.where, allowed=self.allowed, remedy=self.remedy) if self.is_broken(given) else None
+
+
+def is_on(given: Values, *keys: str) -> bool:
+    """Whether every one of the keys is given and not switched off."""
+    return all(given.get(key) not in (None, False, 0, "", "no", "none", [], {}) for key in keys)
