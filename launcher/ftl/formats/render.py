@@ -7,8 +7,10 @@ from typing import Any
 from ftl.errors import ConfigError, Problem
 from ftl.formats.example import Family
 from ftl.formats.format import ABSENT, INLINE, Format
-from ftl.formats.preference import DPO, KTO, ORPO, REWARD
+from ftl.formats.preference import DPO, ORPO
+from ftl.formats.reward import REWARD
 from ftl.formats.sft import SFT
+from ftl.formats.unpaired import KTO
 
 FORMATS: Mapping[Family, Mapping[str, Format]] = {
     "sft": SFT,

@@ -1,0 +1,36 @@
+"""Data of reward models: two whole texts, of which the first is the better one."""
+
+from collections.abc import Mapping
+
+from ftl.formats.example import ConversationPair, Example, FormatOptions, Pair, Preference, Segment, Turn
+from ftl.formats.format import Format, Read
+from ftl.formats.preference import STYLED
+from ftl.formats.rows import Row, text_of
+from ftl.formats.turns import opening
+
+
+def read_texts(row: Row, options: FormatOptions) -> ConversationPair:
+    """`input` with `system` before it, and two answers to it, each a text."""
+    answers = [(Turn("assistant", text_of(row, column), False),) for column in ("chosen", "rejected")]
+    return ConversationPair(opening(row, text_of(row, "input")), *answers)
+
+
+def _whole(read_preference: Read) -> Read:
+    """The reader of the same rows that gives prompt and answer as one text. No token of it is a label."""
+
+    def read(row: Row, options: FormatOptions) -> Pair:
+        preference = read_preference(row, options)
+        assert isinstance(preference, Preference), "a type named after a style gives texts"
+        chosen, rejected = (
+            Example((Segment(preference.prompt + answer, False),), eos=False)
+            for answer in (preference.chosen, preference.rejected)
+        )
+        return Pair(chosen, rejected)
+
+    return read
+
+
+REWARD: Mapping[str, Format] = {
+    "bradley_terry.chat_template": Format(read_texts, needs_template=True),
+    **{f"bradley_terry.{name}": Format(_whole(read)) for name, read in STYLED.items()},
+}
