@@ -45,6 +45,8 @@ class Resources(Section):
 
     gpus: Gpu = 0
     """All GPUs, how many, or the ids of those to use; 0 is a CPU run."""
+    gpu_kind: str | None = None
+    """Their name where the cloud file asks for one, such as A100-80GB."""
     cpus: float | None = None
     """CPU cores at most; no limit when absent."""
     memory_gib: float | None = None

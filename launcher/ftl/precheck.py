@@ -1,6 +1,11 @@
 """What can be known before a job starts from the config, its files and what it asks of the machine, taken together."""
 
+import json
+from pathlib import Path
+
+from ftl import gpus
 from ftl.bundle import Reference
+from ftl.config.objective import BUILT
 from ftl.config.train import TrainConfig
 from ftl.contract import Resources
 from ftl.errors import Problem
@@ -9,13 +14,22 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.tx
 
 
 def problems(config: TrainConfig, refs: list[Reference], resources: Resources) -> list[Problem]:
-    """Each thing that would stop the job after it has started; `where` is the config key. Reads names, not contents."""
-    return [*_model_files(config, refs), *_wrong_device(config, resources)]
-
-
-def _model_files(config: TrainConfig, refs: list[Reference]) -> list[Problem]:
-    """What a local base model or tokenizer lacks."""
+    """Each thing that would stop the job after it has started; `where` is the config key. Looks into no weights."""
     paths = {ref.key: ref.path for ref in refs}
+    found = [*_unbuilt(config), *_model_files(config, paths), *_untrained_tokens(config, paths)]
+    return [*found, *(_wrong_kind(config, resources.gpu_kind) if resources.gpus else _without_gpu(config))]
+
+
+def _unbuilt(config: TrainConfig) -> list[Problem]:
+    kind = config.objective.kind
+    if kind in BUILT:
+        return []
+    allowed = f"training with objective {kind} is not built yet"
+    return [Problem("objective", allowed=allowed, remedy="`ftl check` and `ftl preview` read its data")]
+
+
+def _model_files(config: TrainConfig, paths: dict[str, Path]) -> list[Problem]:
+    """What a local base model or tokenizer lacks."""
     found: list[Problem] = []
     base = paths.get("base_model")
     if base is not None:
@@ -24,7 +38,7 @@ def _model_files(config: TrainConfig, refs: list[Reference]) -> list[Problem]:
         elif not config.model.reinit_weights and not any(base.glob("*.safetensors")):
             remedy = "to start from random weights set reinit_weights: true"
             found.append(Problem("base_model", config.model.base, "has no *.safetensors weights", remedy))
-    key = "tokenizer_config" if config.model.tokenizer else "base_model"
+    key = _tokenizer_key(config)
     tokenizer = paths.get(key)
     if tokenizer is not None and not any((tokenizer / name).is_file() for name in _TOKENIZER_FILES):
         remedy = "name a directory or repository that has one with tokenizer_config"
@@ -32,13 +46,62 @@ def _model_files(config: TrainConfig, refs: list[Reference]) -> list[Problem]:
     return found
 
 
-def _wrong_device(config: TrainConfig, resources: Resources) -> list[Problem]:
-    """Settings that the machine asked for cannot honour."""
-    if resources.gpus:
+def _untrained_tokens(config: TrainConfig, paths: dict[str, Path]) -> list[Problem]:
+    """Tokens that a local tokenizer does not have, whose embeddings an adapter would leave as they were drawn."""
+    special = config.model.special_tokens
+    roles = (special.bos_token, special.eos_token, special.unk_token)  # padding is never looked at, so it may be random
+    wanted = [token for token in (*roles, *special.additional_special_tokens, *config.model.tokens) if token]
+    file = paths.get(_tokenizer_key(config), Path()) / "tokenizer.json"
+    if config.adapter is None or config.adapter.modules_to_save or not wanted or not file.is_file():
         return []
+    known = _vocabulary(file)
+    new = [token for token in dict.fromkeys(wanted) if token not in known]
+    if not new or not known:
+        return []
+    allowed = f"must name the embeddings: {', '.join(new)} would be new, and an adapter leaves them random"
+    remedy = "write lora_modules_to_save: [embed_tokens, lm_head]"
+    return [Problem("lora_modules_to_save", allowed=allowed, remedy=remedy)]
+
+
+def _tokenizer_key(config: TrainConfig) -> str:
+    return "tokenizer_config" if config.model.tokenizer else "base_model"
+
+
+def _vocabulary(file: Path) -> set[str]:
+    """The tokens of a tokenizer.json; empty where it cannot be read as one."""
+    try:
+        tokenizer = json.loads(file.read_bytes())
+        pieces = tokenizer["model"]["vocab"]
+        names = pieces if isinstance(pieces, dict) else [piece for piece, _ in pieces]
+        return {*names, *(token["content"] for token in tokenizer["added_tokens"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()  # whoever loads it says what is wrong with it
+
+
+def _without_gpu(config: TrainConfig) -> list[Problem]:
+    """Settings that a machine without a GPU cannot honour."""
     found: list[Problem] = []
     if config.model.attention == "flash_attention_2":
         found.append(Problem("attn_implementation", "flash_attention_2", "needs a GPU", "ask for one, or use sdpa"))
     if config.precision.compute == "fp16":
         found.append(Problem("precision", "fp16", "needs a GPU", "ask for one, or use bf16 or fp32"))
+    if config.precision.tf32:
+        found.append(Problem("tf32", "true", "needs a GPU", "ask for one, or remove it"))
+    return found
+
+
+def _wrong_kind(config: TrainConfig, name: str | None) -> list[Problem]:
+    """Settings that the GPU asked for cannot honour. Nothing is said of one that is not named or not known."""
+    kind = gpus.find_gpu(name) if name else None
+    if kind is None:
+        problem = gpus.misspelt(name) if name else None
+        return [problem] if problem else []
+    has = f"needs compute capability 8.0, and {kind.name} has {kind.capability[0]}.{kind.capability[1]}"
+    found: list[Problem] = []
+    if config.precision.compute == "bf16" and not kind.has_bf16:
+        found.append(Problem("precision", "bf16", has, "use fp16 or auto, or ask for an A10G or newer"))
+    if config.precision.tf32 and not kind.has_tf32:
+        found.append(Problem("tf32", "true", has, "remove it"))
+    if config.model.attention == "flash_attention_2" and not kind.has_flash_attention_2:
+        found.append(Problem("attn_implementation", "flash_attention_2", has, "use sdpa, or ask for an A10G or newer"))
     return found

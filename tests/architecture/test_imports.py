@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "yamlfile": YAML,
     "formats": {"errors"},
     "config": YAML | {"formats"},
+    "sources": BASE | {"config"},
     "tokens": BASE | {"formats", "config"},
     "contract": BASE,
     "cloud": BASE,
@@ -32,7 +33,9 @@ ALLOWED: dict[str, set[str]] = {
     "plan": CONTRACT | {"config"},
     "jobs": CONTRACT,
     "bundle": CONTRACT | {"config", "jobs"},
-    "precheck": CONTRACT | {"config", "bundle"},
+    "gpus": YAML,
+    "importers": YAML | {"gpus"},
+    "precheck": CONTRACT | {"config", "bundle", "gpus"},
     "launch": CONTRACT | {"backends", "jobs"},
     "deliver": CONTRACT | {"backends", "jobs", "launch"},
     "losschart": set(),
@@ -42,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {"__init__", "errors", "commands", "console", "completion"},
     "__init__": set(),
 }
-RUNTIME_MAY_USE = {"__init__", "errors", "section", "formats", "tokens", "config", "contract"}
+RUNTIME_MAY_USE = {"__init__", "errors", "section", "formats", "tokens", "config", "contract", "sources"}
 # A heavy package -> the only places that may import it.
 WEIGHT = {
     "docker": ("launcher/ftl/backends/docker.py",),

@@ -9,7 +9,7 @@ from ftl.config.train import TrainConfig
 from ftl.contract import Resources
 
 
-def problems(root: Path, gpus: int = 0, **sections: dict[str, object]) -> list[str]:
+def problems(root: Path, gpus: int = 0, gpu_kind: str | None = None, **sections: dict[str, object]) -> list[str]:
     nested: dict[str, object] = {
         "model": {"base": "./model", **sections.pop("model", {})},
         "data": {"datasets": [{"path": "./rows.jsonl", "type": "alpaca"}]},
@@ -19,7 +19,7 @@ def problems(root: Path, gpus: int = 0, **sections: dict[str, object]) -> list[s
     config = TrainConfig.model_validate(nested)
     refs, missing = bundle.references(config, root / "cfg.yml")
     assert missing == []
-    return [str(problem) for problem in precheck.problems(config, refs, Resources(gpus=gpus))]
+    return [str(problem) for problem in precheck.problems(config, refs, Resources(gpus=gpus, gpu_kind=gpu_kind))]
 
 
 @pytest.fixture
@@ -62,8 +62,9 @@ def test_model_without_tokenizer_is_found_unless_another_is_named(root: Path) ->
     [
         ({"model": {"attention": "flash_attention_2"}}, "attn_implementation"),
         ({"precision": {"compute": "fp16"}}, "precision"),
+        ({"precision": {"tf32": True}}, "tf32"),
     ],
-    ids=["flash attention", "fp16"],
+    ids=["flash attention", "fp16", "tf32"],
 )
 def test_setting_for_gpus_is_found_on_a_machine_without(
     root: Path, sections: dict[str, dict[str, object]], key: str
@@ -71,3 +72,65 @@ def test_setting_for_gpus_is_found_on_a_machine_without(
     (found,) = problems(root, **{name: dict(section) for name, section in sections.items()})
     assert found.startswith(f"{key}: ")
     assert problems(root, gpus=1, **sections) == []
+
+
+BF16 = {"precision": {"compute": "bf16"}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "sections", "told"),
+    [
+        (
+            "T4",
+            BF16,
+            "precision: bf16: needs compute capability 8.0, and T4 has 7.5; "
+            "use fp16 or auto, or ask for an A10G or newer",
+        ),
+        (
+            "V100",
+            {"model": {"attention": "flash_attention_2"}},
+            "attn_implementation: flash_attention_2: needs compute capability 8.0, and V100 has 7.0; "
+            "use sdpa, or ask for an A10G or newer",
+        ),
+        (
+            "Tesla T4",
+            {"precision": {"tf32": True}},
+            "tf32: true: needs compute capability 8.0, and T4 has 7.5; remove it",
+        ),
+        ("A100-80GG", BF16, "gpu: 'A100-80GG': is no GPU; did you mean `A100-80GB`?"),
+    ],
+    ids=["bf16", "flash attention", "tf32", "misspelt"],
+)
+def test_setting_that_the_gpu_asked_for_lacks_is_found(
+    root: Path, kind: str, sections: dict[str, dict[str, object]], told: str
+) -> None:
+    sections = {name: dict(section) for name, section in sections.items()}
+    assert problems(root, gpus=1, gpu_kind=kind, **sections) == [told]
+
+
+@pytest.mark.parametrize("kind", ["A10G", "H100", "MI300X", None])
+def test_gpu_that_can_or_is_not_known_has_no_problem(root: Path, kind: str | None) -> None:
+    sections = {"model": {"attention": "flash_attention_2"}, "precision": {"compute": "bf16", "tf32": True}}
+    assert problems(root, gpus=1, gpu_kind=kind, **sections) == []
+
+
+def test_objective_that_cannot_be_trained_yet_is_told(root: Path) -> None:
+    assert problems(root, objective={"kind": "dpo"}) == [
+        "objective: training with objective dpo is not built yet; `ftl check` and `ftl preview` read its data"
+    ]
+
+
+LORA = {"kind": "lora"}
+
+
+def test_new_tokens_under_an_adapter_need_their_embeddings_trained(root: Path) -> None:
+    (root / "model/tokenizer.json").write_text(
+        '{"model": {"vocab": {"a": 0, "<|im_end|>": 1}}, "added_tokens": [{"content": "<|im_start|>"}]}'
+    )
+    tokens = {"special_tokens": {"eos_token": "<|im_end|>", "pad_token": "<pad>"}, "tokens": ["<|im_start|>", "<tool>"]}
+    assert problems(root, model=dict(tokens), adapter=LORA) == [
+        "lora_modules_to_save: must name the embeddings: <tool> would be new, and an adapter "
+        "leaves them random; write lora_modules_to_save: [embed_tokens, lm_head]"
+    ]
+    assert problems(root, model=dict(tokens)) == []
+    assert problems(root, model=dict(tokens), adapter={**LORA, "modules_to_save": ["embed_tokens", "lm_head"]}) == []
