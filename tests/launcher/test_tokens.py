@@ -80,6 +80,18 @@ def test_empty_answer_gets_no_eos(view: TokenizerView) -> None:
     assert encoded(view, ("q", False), ("", True)) == [("<s>q", False)]
 
 
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [("a", [("<s>q", False), ("a</s></s></s>", True)]), ("", [("<s>q", False), ("</s></s></s>", True)])],
+)
+def test_example_may_ask_for_several_eos_even_after_nothing(
+    view: TokenizerView, answer: str, expected: list[tuple[str, bool]]
+) -> None:
+    example = Example((Segment("q", False), Segment(answer, True)), num_eos=3, ends_empty=True)
+    (tokens,) = encode([example], view)
+    assert pieces(view, tokens) == expected
+
+
 def test_text_that_begins_with_bos_gets_no_second_one(view: TokenizerView) -> None:
     assert encoded(view, ("<s>text", True)) == [("<s>text</s>", True)]
 
@@ -100,7 +112,7 @@ def test_add_bos_token_of_the_config_decides_over_the_post_processor(tmp_path: P
 
 
 def test_examples_of_both_kinds_keep_their_order_in_a_batch(view: TokenizerView) -> None:
-    joined = Example((Segment("x", False), Segment("y", True)), bos=False, eos=False, is_one_text=True)
+    joined = Example((Segment("x", False), Segment("y", True)), bos=False, num_eos=0, is_one_text=True)
     apart = Example((Segment("q", False), Segment("a", True)))
     given = [pieces(view, tokens) for tokens in encode([apart, joined, apart], view)]
     alone = [("<s>q", False), ("a</s>", True)]

@@ -56,8 +56,10 @@ class Example:
     segments: tuple[Segment, ...]
     bos: bool = True
     """Begin as the tokenizer begins a text (most put BOS there, some put nothing); masked as the first segment is."""
-    eos: bool = True
-    """End with EOS unless the last segment is empty or ends with EOS already; masked as the last segment is."""
+    num_eos: int = 1
+    """End with so many EOS, one that the text ends with counted; masked as the last segment is."""
+    ends_empty: bool = False
+    """Put EOS after an empty last segment, too. Otherwise a prompt without an answer has nothing to train."""
     may_split: bool = False
     """Longer than a row of tokens, it is cut into several rows instead of being dropped."""
     is_one_text: bool = False
@@ -119,6 +121,9 @@ class Turn:
     content: str
     train: bool
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # Any: JSON of the user's
+    parts: Mapping[str, tuple[tuple[int, int], ...]] = dataclasses.field(default_factory=dict)
+    """`content`, or a key of `extra` -> which of its characters are trained: the first one, and the one after the
+    last. A text that is not named here is trained whole where the turn is trained."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,10 @@ class Conversation:
 
     turns: tuple[Turn, ...]
     train_on_eos: TrainOn
+    train_on_eot: TrainOn | None = None
+    """As train_on_eos where absent."""
+    tools: tuple[Mapping[str, Any], ...] = ()  # Any: JSON of the user's
+    """What the model may call, each as JSON."""
 
 
 @dataclass(frozen=True)

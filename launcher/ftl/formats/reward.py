@@ -22,7 +22,7 @@ def _whole(read_preference: Read) -> Read:
         preference = read_preference(row, options)
         assert isinstance(preference, Preference), "a type named after a style gives texts"
         chosen, rejected = (
-            Example((Segment(preference.prompt + answer, False),), eos=False)
+            Example((Segment(preference.prompt + answer, False),), num_eos=0)
             for answer in (preference.chosen, preference.rejected)
         )
         return Pair(chosen, rejected)

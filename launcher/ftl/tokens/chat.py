@@ -99,7 +99,7 @@ class ChatTemplate:
             if turn.train and span is not None:
                 trained.append(span)
         trained += self._trained_eos(text, turns, spans, conversation.train_on_eos)
-        return Example(_segments(text, sorted(trained)), bos=False, eos=False, is_one_text=True)
+        return Example(_segments(text, sorted(trained)), bos=False, num_eos=0, is_one_text=True)
 
     def _trained_eos(
         self, text: str, turns: Sequence[Turn], spans: Sequence[_Span | None], which: TrainOn

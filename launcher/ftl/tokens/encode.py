@@ -79,9 +79,11 @@ def _first_token(encoding: Encoding, chars: Iterable[int]) -> int | None:
 def _add_ends(example: Example, tokens: Tokens, view: TokenizerView) -> Tokens:
     ids, labels = tokens.ids, tokens.labels
     prefix = list(view.prefix_ids)
-    if example.eos and example.segments[-1].text and ids and ids[-1] != view.eos_id:
-        ids = [*ids, view.eos_id]
-        labels = [*labels, view.eos_id if example.segments[-1].train else MASKED]
+    answered = bool(example.segments) and bool(example.segments[-1].text)
+    if example.num_eos and ids and (answered or example.ends_empty):
+        missing = [view.eos_id] * (example.num_eos - (answered and ids[-1] == view.eos_id))
+        ids = [*ids, *missing]
+        labels = [*labels, *(missing if example.segments[-1].train else [MASKED] * len(missing))]
     if example.bos and ids and ids[: len(prefix)] != prefix:
         ids = [*prefix, *ids]
         labels = [*(prefix if example.segments[0].train else [MASKED] * len(prefix)), *labels]
