@@ -1,0 +1,11 @@
+"""Rows from everywhere: local files and directories, Hub repositories, https:, s3:, gs: and hf: addresses.
+
+source = open_source(dataset, resolve, seed=42, download_dir=None)
+for row in source.scan():          # Row, or a Problem in the place of a broken one
+    ...
+"""
+
+from ftl.sources.row import Row
+from ftl.sources.source import Source, open_source
+
+__all__ = ["Row", "Source", "open_source"]

@@ -1,0 +1,131 @@
+"""Datasets on this machine: a file, a directory with its splits, or a list of files."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ftl.config.data import DatasetSection
+from ftl.errors import ConfigError, Problem
+from ftl.sources.folder import ANY_SPLIT, split_files
+from ftl.sources.opened import TYPES, DataFile, is_of_type, type_of
+from ftl.sources.row import Reading, Unread
+
+LOADERS = ("json", "csv", "parquet", "arrow", "text")
+Resolve = Callable[[str], Path | None]
+
+
+@dataclass(frozen=True)
+class LocalShelf:
+    """Files by split. The only split of `ANY_SPLIT` may be called by any name."""
+
+    label: str
+    files: dict[str, tuple[DataFile, ...]]
+    revision: str | None = None
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(name for name in self.files if name != ANY_SPLIT)
+
+    def unread(self, split: str, reading: Reading) -> Iterator[Unread]:
+        files = self._files(split)
+        sizes = [file.path.stat().st_size for file in files]
+        total = max(1, sum(sizes))
+        for index, file in enumerate(files):
+            within = Reading(reading.faults)
+            reading.share_of_part = partial(_share, within, sum(sizes[:index]), sizes[index], total)
+            yield from file.unread(within)
+
+    def count(self, split: str) -> int | None:
+        counts = [file.count() for file in self._files(split)]
+        return None if None in counts else sum(count for count in counts if count is not None)
+
+    def identity(self, split: str) -> Any:  # Any: JSON
+        return [[file.type, _sha256(file.path)] for file in self._files(split)]
+
+    def _files(self, split: str) -> tuple[DataFile, ...]:
+        return self.files.get(split) or self.files[ANY_SPLIT]
+
+
+def find_local(dataset: DatasetSection, resolve: Resolve) -> LocalShelf | None:
+    """The dataset if it lies on this machine, else None. Raises ConfigError when it does and is not what it must be."""
+    if dataset.data_files and (dataset.path is None or dataset.path in LOADERS):
+        return _listed(dataset, resolve)
+    path = resolve(dataset.path) if dataset.path else None
+    if path is None:
+        return None
+    if dataset.data_files:
+        return _below(path, dataset)
+    if path.is_dir():
+        return LocalShelf(shown(path), split_files(path, dataset.ds_type, shown(path)))
+    return LocalShelf(shown(path), {ANY_SPLIT: (data_file(path, dataset.ds_type, "path"),)})
+
+
+def _share(file: Reading, bytes_before: int, size: int, total: int) -> float:
+    return (bytes_before + size * file.share_of_part()) / total
+
+
+def _listed(dataset: DatasetSection, resolve: Resolve) -> LocalShelf:
+    """Files that are named one by one; a pattern stands for all that match it."""
+    ds_type = dataset.ds_type or dataset.path
+    files: list[DataFile] = []
+    for given in dataset.data_files:
+        paths = _matching(given, resolve)
+        if not paths:
+            raise ConfigError(Problem("data_files", given, "no such file"))
+        files += [data_file(path, ds_type, "data_files") for path in paths]
+    return LocalShelf(_names(files), {ANY_SPLIT: tuple(files)})
+
+
+def _below(directory: Path, dataset: DatasetSection) -> LocalShelf:
+    """Files that are named one by one, below a directory."""
+    return _listed(dataset.model_copy(update={"path": None}), lambda given: _existing(directory / given))
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.exists() else None
+
+
+def _matching(given: str, resolve: Resolve) -> list[Path]:
+    path = resolve(given)
+    if path is not None:
+        return [path]
+    fixed, pattern = _pattern(given)
+    below = resolve(fixed)
+    return sorted(match for match in below.glob(pattern) if match.is_file()) if below and pattern else []
+
+
+def _pattern(given: str) -> tuple[str, str]:
+    """The directory before the first part with a wildcard, and the rest; no rest where there is no wildcard."""
+    parts = Path(given).parts
+    first = next((i for i, part in enumerate(parts) if any(sign in part for sign in "*?[")), len(parts))
+    return str(Path(*parts[:first])), "/".join(parts[first:])
+
+
+def data_file(path: Path, ds_type: str | None, key: str) -> DataFile:
+    """The file with its type: what its ending says, unless `ds_type` says otherwise."""
+    told = type_of(path)
+    if ds_type is None and told is None:
+        remedy = "or say what it is with ds_type"
+        raise ConfigError(
+            Problem(key, shown(path), f"must end in {', '.join(TYPES)} (and .gz, .bz2, .xz, .zst)", remedy)
+        )
+    type = told if told and (ds_type is None or is_of_type(told, ds_type)) else ds_type
+    assert type is not None
+    return DataFile(path, shown(path), type)
+
+
+def shown(path: Path) -> str:
+    """The path as a user reads it: below the working directory where it is there."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _names(files: list[DataFile]) -> str:
+    return files[0].name if len(files) == 1 else f"{files[0].name} and {len(files) - 1} more"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
