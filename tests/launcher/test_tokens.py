@@ -3,6 +3,7 @@
 import json
 from itertools import groupby
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -80,20 +81,28 @@ def test_empty_answer_gets_no_eos(view: TokenizerView) -> None:
     assert encoded(view, ("q", False), ("", True)) == [("<s>q", False)]
 
 
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [("a", [("<s>q", False), ("a</s></s></s>", True)]), ("", [("<s>q", False), ("</s></s></s>", True)])],
-)
-def test_example_may_ask_for_several_eos_even_after_nothing(
-    view: TokenizerView, answer: str, expected: list[tuple[str, bool]]
-) -> None:
-    example = Example((Segment("q", False), Segment(answer, True)), num_eos=3, ends_empty=True)
+def test_example_may_ask_for_several_eos(view: TokenizerView) -> None:
+    example = Example((Segment("q", False), Segment("a</s>", True)), num_eos=3)
     (tokens,) = encode([example], view)
-    assert pieces(view, tokens) == expected
+    assert pieces(view, tokens) == [("<s>q", False), ("a</s></s></s>", True)]
 
 
-def test_text_that_begins_with_bos_gets_no_second_one(view: TokenizerView) -> None:
-    assert encoded(view, ("<s>text", True)) == [("<s>text</s>", True)]
+@pytest.mark.parametrize(
+    ("empty_ends", "adds_bos", "is_trained"),
+    [("no", True, False), ("yes", False, True), ("if_bos", True, True), ("if_bos", False, False)],
+)
+def test_empty_answer_may_train_eos_alone(
+    tmp_path: Path, empty_ends: Literal["no", "yes", "if_bos"], adds_bos: bool, is_trained: bool
+) -> None:
+    view = TokenizerView.load(save_byte_tokenizer(tmp_path, adds_bos=adds_bos))
+    example = Example((Segment("q", False), Segment("", True)), empty_ends=empty_ends)
+    (tokens,) = encode([example], view)
+    prompt = ("<s>q" if adds_bos else "q", False)
+    assert pieces(view, tokens) == ([prompt, ("</s>", True)] if is_trained else [prompt])
+
+
+def test_bos_in_the_text_is_text(view: TokenizerView) -> None:
+    assert encoded(view, ("<s>text", True)) == [("<s><s>text</s>", True)]
 
 
 def test_example_without_text_has_no_tokens(view: TokenizerView) -> None:

@@ -55,11 +55,13 @@ class Example:
 
     segments: tuple[Segment, ...]
     bos: bool = True
-    """Begin as the tokenizer begins a text (most put BOS there, some put nothing); masked as the first segment is."""
+    """Begin as the tokenizer begins a text (most put BOS there, some put nothing); masked as the first segment is.
+    A BOS that the text itself begins with is text, and gets this one in front."""
     num_eos: int = 1
     """End with so many EOS, one that the text ends with counted; masked as the last segment is."""
-    ends_empty: bool = False
-    """Put EOS after an empty last segment, too. Otherwise a prompt without an answer has nothing to train."""
+    empty_ends: Literal["no", "yes", "if_bos"] = "no"
+    """Whether EOS comes after an empty last segment, too, so that the row trains it; if_bos: only from a tokenizer
+    that begins a text with BOS."""
     may_split: bool = False
     """Longer than a row of tokens, it is cut into several rows instead of being dropped."""
     is_one_text: bool = False

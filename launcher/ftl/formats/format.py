@@ -18,5 +18,11 @@ ABSENT = ""
 @dataclass(frozen=True)
 class Format:
     read: Read
-    needs_template: bool = False
-    """It gives conversations, which a chat template has yet to put into text."""
+    needs_template: bool | None = False
+    """It gives conversations, which a chat template has yet to put into text; None: it may give some."""
+    template: str | None = None
+    """The text of that template; absent: the config chooses."""
+    check: Callable[[FormatOptions], None] | None = None
+    """Raises ConfigError when the keys of the dataset do not fit the format."""
+    program_sha256: str | None = None
+    """Of the user's own code, where that reads the rows."""

@@ -8,8 +8,10 @@ from ftl.errors import ConfigError, Problem
 from ftl.formats.example import Family
 from ftl.formats.format import ABSENT, INLINE, Format
 from ftl.formats.preference import DPO, ORPO
+from ftl.formats.python import python_format, strategy_file
 from ftl.formats.reward import REWARD
 from ftl.formats.sft import SFT
+from ftl.formats.stepwise import PRM
 from ftl.formats.unpaired import KTO
 
 FORMATS: Mapping[Family, Mapping[str, Format]] = {
@@ -18,12 +20,14 @@ FORMATS: Mapping[Family, Mapping[str, Format]] = {
     "orpo": ORPO,
     "kto": KTO,
     "reward": REWARD,
-    "prm": {},
+    "prm": PRM,
 }
 
 
 def find_format(type: str | Mapping[str, Any] | None, family: Family) -> Format:
     """The format that `type` of a dataset names. Raises ConfigError with the closest names when there is none."""
+    if family == "sft" and isinstance(type, str) and strategy_file(type) is not None:
+        return python_format(type)
     formats = FORMATS[family]
     name = type if isinstance(type, str) else ABSENT if type is None else INLINE
     if name in formats:
