@@ -31,6 +31,8 @@ class YamlFile:
     """Loc -> line, from 1. What an alias stands for has the alias's line."""
     origins: dict[Loc, str] = field(default_factory=dict, repr=False)
     """Loc -> the option that gave the value, where it does not come from the file."""
+    title: str = ""
+    """What messages call the file; its path when empty."""
 
     def line_of(self, loc: Loc) -> int | None:
         """The line of that value, or of the closest thing around it that is in the file."""
@@ -42,8 +44,8 @@ class YamlFile:
             if loc[:n] in self.origins:
                 return self.origins[loc[:n]]
             if loc[:n] in self.lines:
-                return f"{self.path}:{self.lines[loc[:n]]}"
-        return str(self.path)
+                return f"{self.title or self.path}:{self.lines[loc[:n]]}"
+        return self.title or str(self.path)
 
     def with_value(self, loc: Loc, value: Any, origin: str) -> "YamlFile":  # Any: what YAML holds
         """A copy in which `value` stands at `loc`; mappings on the way are made, a list grows by one at most.
@@ -57,17 +59,22 @@ class YamlFile:
 
 
 def read(path: Path) -> YamlFile:
-    """The mapping in the file at `path`.
+    """The mapping in the file at `path`. Raises ConfigError as `parse_file` does, and when it cannot be read."""
+    return parse_file(_bytes(path), path)
+
+
+def parse_file(raw: bytes, path: Path, title: str = "") -> YamlFile:
+    """The mapping in `raw`, the content of the file at `path`, which messages call `title`.
 
     Raises ConfigError naming the line for anything but plain UTF-8 YAML of unique text keys, and for secrets in it.
     """
-    text = _text(path)
-    data, lines = parse(text, lambda line: f"{path}:{line}")
+    name = title or str(path)
+    data, lines = parse(_text(raw, name), lambda line: f"{name}:{line}")
     if data is None:
-        raise ConfigError(Problem(str(path), "the file is empty", "must hold `key: value` lines"))
+        raise ConfigError(Problem(name, "the file is empty", "must hold `key: value` lines"))
     if not isinstance(data, dict):
-        raise ConfigError(Problem(f"{path}:1", "the file must hold `key: value` lines", f"it holds {_kind(data)}"))
-    file = YamlFile(path, data, lines)
+        raise ConfigError(Problem(f"{name}:1", "the file must hold `key: value` lines", f"it holds {_kind(data)}"))
+    file = YamlFile(path, data, lines, title=title)
     if secrets := secret_problems(data, file.where):
         raise ConfigError(*secrets)
     return file
@@ -157,7 +164,7 @@ def annotations_at(schema: Any, loc: Loc) -> list[Any]:  # Any: type annotations
     return types
 
 
-def _text(path: Path) -> str:
+def _bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
@@ -167,11 +174,15 @@ def _text(path: Path) -> str:
         raise ConfigError(Problem(str(path), f"cannot be read: {(e.strerror or str(e)).lower()}")) from e
     if len(raw) > MAX_BYTES:
         raise ConfigError(Problem(str(path), "larger than 1 MiB", "a config is a few kilobytes; is this a data file?"))
+    return raw
+
+
+def _text(raw: bytes, name: str) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         line = raw.count(b"\n", 0, e.start) + 1
-        raise ConfigError(Problem(f"{path}:{line}", f"byte 0x{raw[e.start]:02x} is not UTF-8", "save as UTF-8")) from e
+        raise ConfigError(Problem(f"{name}:{line}", f"byte 0x{raw[e.start]:02x} is not UTF-8", "save as UTF-8")) from e
 
 
 def _near_files(path: Path) -> str | None:

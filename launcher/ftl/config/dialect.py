@@ -1,15 +1,25 @@
 """How a mapping in a human's file becomes modern keys: each derived, converted, refused or ignored, never dropped."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ftl.errors import Problem
 from ftl.yamlfile import show_value, suggestion
 
 Values = Mapping[str, Any]  # Any: what YAML holds
 Convert = Callable[[Any, Values], dict[str, Any]]
-"""(value, all keys given) -> the keys it stands for. Raises ValueError with what is allowed."""
+"""(value, all keys given) -> the keys it stands for. Raises ValueError with what is allowed, or NotBuiltError."""
+Table = Literal["derived", "convert", "refused", "ignored"]
+
+
+class NotBuiltError(ValueError):
+    """A value that ftl will take one day and cannot train yet. Such a config's data can be checked all the same."""
+
+    def __init__(self, told: str, **kept: Any) -> None:  # Any: what YAML holds
+        super().__init__(told)
+        self.kept = kept
+        """Modern keys that the data's checks need."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +27,8 @@ class Conversion:
     """A key, or a value of a derived key, that says in other words what some modern keys say."""
 
     convert: Convert
+    becomes: str
+    """What to write today: keys, or a key and its value, as they stand in a file."""
     reason: str
     is_noted: bool = False
     """Tell the user what it became, because it is not quite the same or easy to misread."""
@@ -43,15 +55,25 @@ class Dialect:
     ignored: Mapping[str, Aside]
     values: Mapping[str, Conversion]
     """For derived keys: values of theirs that need a word. `convert` gives {key: value} for all the others."""
+    nested: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Dotted name of a mapping that is refused or ignored -> the keys it may hold; whatever is not here is open."""
 
     def names(self) -> list[str]:
         """Every key that may be written, honoured ones first."""
         return [*sorted(self.derived), *self.convert, *self.refused, *self.ignored]
 
+    def table_of(self, name: str) -> Table | None:
+        """The table `name` is in, None when no table has it."""
+        if name in self.derived:
+            return "derived"
+        if name in self.convert:
+            return "convert"
+        return "refused" if name in self.refused else "ignored" if name in self.ignored else None
+
 
 @dataclass
 class Translation:
-    """A mapping of the file in modern keys. In problems and notes, `where` is the user's key."""
+    """A mapping of the file in modern keys. In problems and notes, `where` is the user's key, dotted if nested."""
 
     values: dict[str, Any] = field(default_factory=dict)  # Any: what YAML holds
     origin: dict[str, str] = field(default_factory=dict)
@@ -62,45 +84,110 @@ class Translation:
     notes: list[Problem] = field(default_factory=list)
 
 
-def translate(given: Values, dialect: Dialect) -> Translation:
-    """`given`, which holds no null, in modern keys; what cannot be is in `problems`, each key with its reason."""
-    result = Translation()
-    for key, value in given.items():
-        if key in dialect.derived:
-            _convert(key, value, dialect.values.get(key), given, result)
-    for key, value in given.items():
-        if key in dialect.convert:
-            _convert(key, value, dialect.convert[key], given, result)
-        elif key in dialect.refused:
-            if not _is_harmless(value, dialect.refused[key]):
-                aside = dialect.refused[key]
-                (result.unbuilt if aside.is_unbuilt else result.problems).append(Problem(key, allowed=aside.reason))
-        elif key in dialect.ignored:
-            if not _is_harmless(value, dialect.ignored[key]):
-                result.notes.append(Problem(key, allowed=f"is not used: {dialect.ignored[key].reason}"))
-        elif key not in dialect.derived:
-            remedy = suggestion(key, dialect.names())
-            result.problems.append(Problem(key, given=key, allowed="unknown key", remedy=remedy))
-    return result
+def translate(given: Values, dialect: Dialect, winners: frozenset[str] = frozenset()) -> Translation:
+    """`given`, which holds no null, in modern keys; what cannot be is in `problems`, each key with its reason.
+
+    What the keys in `winners` say displaces what others say of the same modern key; they come from the command line.
+    """
+    reading = _Reading(given, dialect, winners)
+    order = [key for key in given if key in dialect.derived] + [key for key in given if key not in dialect.derived]
+    for key in sorted(order, key=lambda key: key not in winners):
+        reading.place(key, given[key], key)
+    return reading.result
 
 
-def _convert(key: str, value: Any, conversion: Conversion | None, given: Values, result: Translation) -> None:
-    try:  # Any above: what YAML holds
-        modern = conversion.convert(value, given) if conversion else {key: value}
-    except ValueError as e:
-        result.problems.append(Problem(key, allowed=str(e)))
-        return
-    for name, new in modern.items():
-        if name in result.values and result.values[name] != new:
-            told = f"contradicts `{result.origin[name]}`, which gives `{name}` too"
+class _Reading:
+    """One mapping on its way through the tables."""
+
+    def __init__(self, given: Values, dialect: Dialect, winners: frozenset[str]) -> None:
+        self.result = Translation()
+        self._given = given
+        self._dialect = dialect
+        self._winners = winners
+
+    def place(self, name: str, value: Any, key: str) -> None:  # Any: what YAML holds
+        """Put `name`, which is the user's `key` or what it was converted to, where its table says."""
+        dialect = self._dialect
+        match dialect.table_of(name):
+            case "derived" if name not in dialect.values:
+                self._set(name, value, key)
+            case "derived" | "convert":
+                self._convert(name, value, key)
+            case "refused":
+                self._refuse(name, value, key)
+            case "ignored":
+                if not _is_harmless(value, dialect.ignored[name]):
+                    self._note(key, f"is not used: {dialect.ignored[name].reason}")
+                self._check_nested(name, value, key)
+            case None:
+                remedy = suggestion(name, dialect.names())
+                self.result.problems.append(Problem(key, given=name, allowed="unknown key", remedy=remedy))
+
+    def _convert(self, name: str, value: Any, key: str) -> None:  # Any: what YAML holds
+        conversion = self._dialect.values.get(name) or self._dialect.convert[name]
+        try:
+            modern = conversion.convert(value, self._given)
+        except NotBuiltError as e:
+            self.result.unbuilt.append(Problem(key, allowed=str(e)))
+            for other, new in e.kept.items():
+                self._set(other, new, key)
+            return
+        except ValueError as e:
+            self.result.problems.append(Problem(key, allowed=str(e)))
+            return
+        if conversion.is_noted and modern != {name: value}:
+            became = ", ".join(f"{name} = {show_value(new)}" for name, new in modern.items()) or "nothing"
+            self._note(key, f"read as {became}: {conversion.reason}")
+        for other, new in modern.items():
+            if other == name:
+                self._set(name, new, key)
+            else:
+                self.place(other, new, key)
+
+    def _refuse(self, name: str, value: Any, key: str) -> None:  # Any: what YAML holds
+        aside = self._dialect.refused[name]
+        if not _is_harmless(value, aside):
+            told = aside.reason if name == key else f"stands for `{name}`: {aside.reason}"
+            (self.result.unbuilt if aside.is_unbuilt else self.result.problems).append(Problem(key, allowed=told))
+        self._check_nested(name, value, key)
+
+    def _check_nested(self, name: str, value: Any, key: str) -> None:  # Any: what YAML holds
+        for dotted in _unknown_below(name, value, self._dialect.nested):
+            parent, _, last = dotted.rpartition(".")
+            remedy = suggestion(last, self._dialect.nested[parent])
+            self.result.problems.append(Problem(dotted, given=dotted, allowed="unknown key", remedy=remedy))
+
+    def _set(self, name: str, value: Any, key: str) -> None:  # Any: what YAML holds
+        result = self.result
+        if name not in result.values:
+            result.values[name] = value
+            result.origin[name] = key
+            return
+        present = result.values[name]
+        if isinstance(present, dict) and isinstance(value, dict):
+            is_contradiction = any(present[inner] != value[inner] for inner in present.keys() & value.keys())
+            result.values[name] = value | present
+        else:
+            is_contradiction = present != value
+        first = result.origin[name]
+        if is_contradiction and (first in self._winners) == (key in self._winners):
+            told = f"contradicts `{first}`, which gives `{name}` too"
             result.problems.append(Problem(key, allowed=told, remedy="keep one of them"))
-            continue
-        result.values[name] = new
-        result.origin.setdefault(name, key)
-    if conversion and conversion.is_noted and modern != {key: value}:
-        became = ", ".join(f"{name} = {show_value(new)}" for name, new in modern.items())
-        result.notes.append(Problem(key, allowed=f"read as {became}: {conversion.reason}"))
+
+    def _note(self, key: str, told: str) -> None:
+        self.result.notes.append(Problem(key, allowed=told))
 
 
 def _is_harmless(value: Any, entry: Aside) -> bool:  # Any: what YAML holds
     return value in ("", [], {}) or any(value == dropped and type(value) is type(dropped) for dropped in entry.harmless)
+
+
+def _unknown_below(name: str, value: Any, nested: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
+    if name not in nested or not isinstance(value, dict):  # Any above: what YAML holds
+        return
+    for inner, item in value.items():
+        dotted = f"{name}.{inner}"
+        if inner not in nested[name]:
+            yield dotted
+        else:
+            yield from _unknown_below(dotted, item, nested)

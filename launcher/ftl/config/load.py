@@ -1,6 +1,5 @@
 """A YAML file, and what the command line overrides of it, as a TrainConfig; every problem at once."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,17 +7,19 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from ftl.config import remote
 from ftl.config.dialect import Dialect, Translation, translate
 from ftl.config.flat import DATASET, TRAIN, keys
+from ftl.config.override import DATASET_KEYS, overridden, override
 from ftl.config.rules import DATASET_RULES, KEY_NOTES, KEY_RULES, RULES, KeyRule, without_effect
+from ftl.config.tables.dataset import is_sharegpt
 from ftl.config.train import TrainConfig
 from ftl.errors import ConfigError, Problem
 from ftl.yamlfile import (
     YamlFile,
     annotations_at,
-    parse_value,
+    parse_file,
     read,
-    secret_problems,
     show_loc,
     show_value,
     to_problems,
@@ -26,14 +27,13 @@ from ftl.yamlfile import (
 )
 from ftl.yamlparse import Loc
 
-_DATASET_KEYS = ("datasets", "test_datasets", "pretraining_dataset")
-_NULLS = {"", "~", "null", "Null", "NULL"}
 _STAND_INS: dict[str, Any] = {  # Any: what YAML holds
     "base_model": "stand-in",
     "learning_rate": 1.0,
     "datasets": [{"path": "stand-in", "type": "completion"}],
 }
 """Values for required keys that are missing or wrong, so that the rules can look at the rest."""
+_FINER_THAN_ROLES = ("message_field_training", "message_field_training_detail", "last_message_only")
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,14 @@ class _Reading:
 def load_train(path: Path, overrides: Sequence[tuple[str, str]] = (), *, bear_unbuilt: bool = False) -> Loaded:
     """The config in the file at `path`, or in the only .yml of that directory, with `overrides` written over it.
 
+    `path` may also be an https address, where the environment allows that; local paths in such a config are then
+    those of the working directory.
+
     An override is a key, dotted for nested values (`datasets.0.path`), and its value as text, typed as in the file.
     Raises ConfigError with every problem, in the user's own keys. Keys that ftl cannot train yet are problems too,
     unless `bear_unbuilt`.
     """
-    file = _override(read(_find(path)), overrides)
+    file = override(_open(path), overrides)
     reading = _read(file)
     contradictions = _key_problems(KEY_RULES, reading)
     reading.notes += _key_problems(KEY_NOTES, reading)
@@ -92,67 +95,17 @@ def load_train(path: Path, overrides: Sequence[tuple[str, str]] = (), *, bear_un
     return Loaded(config, file.path, tuple(str(note) for note in notes), file, tuple(reading.unbuilt))
 
 
-def _find(path: Path) -> Path:
-    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
-        raise ConfigError(Problem(str(path), "configs are not read from the network", remedy="download it first"))
+def _open(path: Path) -> YamlFile:
+    if url := remote.as_url(path):
+        return parse_file(remote.fetch(url), Path(remote.file_name(url)), url)
     if not path.is_dir():
-        return path
+        return read(path)
     names = sorted(entry.name for entry in path.iterdir() if entry.suffix in {".yml", ".yaml"})
     if not names:
         raise ConfigError(Problem(str(path), "a directory without a .yml file"))
     if len(names) > 1:
         raise ConfigError(Problem(str(path), f"a directory with {', '.join(names)}", "name one of them"))
-    return path / names[0]
-
-
-def _override(file: YamlFile, overrides: Sequence[tuple[str, str]]) -> YamlFile:
-    """`file` with the overrides in it. Raises ConfigError with every override that cannot be placed or looks secret."""
-    problems: list[Problem | str] = []
-    for dotted, text in overrides:
-        origin = "--set" if "." in dotted else f"--{dotted.replace('_', '-')}"
-        try:
-            loc = _loc(dotted, file.data)
-            file = file.with_value(loc, _typed(text, loc, origin), origin)
-        except ConfigError as e:
-            problems += e.problems
-    problems += secret_problems(file.data, file.where)
-    if problems:
-        raise ConfigError(*problems)
-    return file
-
-
-def _loc(dotted: str, data: Any) -> Loc:  # Any: what YAML holds
-    """`datasets.0.path` as a place. An only dataset written as a mapping is also item 0."""
-    loc: list[str | int] = []
-    for part in dotted.split("."):
-        here = value_at(data, tuple(loc))
-        is_index = part.isdecimal() and bool(loc)
-        if is_index and isinstance(here, dict) and part not in here and int(part) == 0:
-            continue
-        loc.append(int(part) if is_index and not isinstance(here, dict) else part if loc else part.replace("-", "_"))
-    return tuple(loc)
-
-
-def _typed(text: str, loc: Loc, origin: str) -> Any:  # Any: what YAML holds
-    """The value of an override. Where only text is possible it stays text: a commit may be called 12e5."""
-    types = _types(loc)
-    if types and all(kind is str for kind in types):
-        return None if text in _NULLS else text
-    try:
-        return parse_value(text, origin)
-    except ConfigError:
-        if str in types:
-            return text
-        raise
-
-
-def _types(loc: Loc) -> list[Any]:  # Any: type annotations
-    """The types at a place of the file; empty when it is not a derived key's."""
-    key = keys().get(str(loc[0]))
-    if key is None:
-        return []
-    is_only_dataset = loc[0] in _DATASET_KEYS and len(loc) > 1 and not isinstance(loc[1], int)
-    return annotations_at(TrainConfig, (*key.loc, *((0,) if is_only_dataset else ()), *loc[1:]))
+    return read(path / names[0])
 
 
 def _read(file: YamlFile) -> _Reading:
@@ -160,7 +113,7 @@ def _read(file: YamlFile) -> _Reading:
     nested: dict[str, Any] = {name: {} for name in TrainConfig.model_fields if name != "adapter"}
     reading = _Reading(file, nested, {}, [], [], [], {}, {})
     given = _without_nulls(file.data)
-    flat = _translate(given, TRAIN, (), reading)
+    flat = _translate(file.data, TRAIN, (), reading)
     reading.given, reading.origin = {**given, **flat.values}, flat.origin
     for key, value in flat.values.items():
         loc = keys()[key].loc
@@ -169,7 +122,7 @@ def _read(file: YamlFile) -> _Reading:
         types = annotations_at(TrainConfig, loc)
         if isinstance(value, bool) and bool not in types and {int, float} & set(types):
             value = show_value(value)  # text, for pydantic to refuse: it takes true for 1
-        if key in _DATASET_KEYS:
+        if key in DATASET_KEYS:
             value = _datasets(value, loc, user_loc, reading)
         reading.nested.setdefault(loc[0], {})[loc[1]] = _shaped(value, loc)
     _settle_adapter(reading)
@@ -177,28 +130,57 @@ def _read(file: YamlFile) -> _Reading:
 
 
 def _translate(given: Mapping[str, Any], dialect: Dialect, base: Loc, reading: _Reading) -> Translation:
-    result = translate(given, dialect)  # Any above: what YAML holds
-    reading.problems += [_placed(problem, (*base, problem.where), reading) for problem in result.problems]
-    reading.unbuilt += [_placed(problem, (*base, problem.where), reading) for problem in result.unbuilt]
-    reading.notes += [_placed(note, (*base, note.where), reading) for note in result.notes]
+    meant = {
+        key: value if key in DATASET_KEYS else _without_nulls(value)  # entries are read one by one, nulls and all
+        for key, value in given.items()
+        if value is not None
+    }
+    result = translate(meant, dialect, overridden(reading.file, base))  # Any above: what YAML holds
+
+    def place(found: list[Problem]) -> list[Problem]:
+        return [_placed(item, (*base, *_parts(item.where, meant)), reading) for item in found]
+
+    reading.problems += place(result.problems)
+    reading.unbuilt += place(result.unbuilt)
+    reading.notes += place(result.notes)
     return result
 
 
+def _parts(where: str, given: Mapping[str, Any]) -> Loc:  # Any: what YAML holds
+    """The place of a key below `given`, whose own dots are no dots of a path."""
+    return (where,) if where in given else tuple(where.split("."))
+
+
 def _datasets(value: Any, loc: Loc, user_loc: Loc, reading: _Reading) -> Any:  # Any: what YAML holds
-    """The entries in modern keys; a mapping alone counts as one entry."""
-    entries = [value] if isinstance(value, dict) else value
+    """The entries in modern keys; a mapping alone counts as one entry, and the path of streamed texts as well."""
+    is_streamed = loc[-1] == "pretraining_dataset"
+    entries = [value] if isinstance(value, dict) or (is_streamed and isinstance(value, str)) else value
     if not isinstance(entries, list):
         return value
     modern = []
     for number, entry in enumerate(entries):
+        base = (*user_loc, number) if isinstance(value, list) else user_loc
+        if is_streamed and isinstance(entry, str):
+            entry = {"path": entry}
         if not isinstance(entry, dict):
             modern.append(entry)
             continue
-        base = user_loc if isinstance(value, dict) else (*user_loc, number)
-        result = _translate(entry, DATASET, base, reading)
+        result = _translate(_with_last_message(entry, base, reading), DATASET, base, reading)
         reading.places |= {(*loc, number, key): (*base, own) for key, own in result.origin.items()}
         modern.append(result.values)
     return modern
+
+
+def _with_last_message(entry: dict[str, Any], base: Loc, reading: _Reading) -> dict[str, Any]:
+    """An empty `roles_to_train:` of a conversation trains its last message alone, as axolotl documents it."""
+    kind = entry.get("type")  # Any above: what YAML holds
+    is_chat = isinstance(kind, str) and (kind.startswith("chat_template") or is_sharegpt(kind))
+    is_emptied = "roles_to_train" in entry and entry["roles_to_train"] is None
+    if not is_chat or not is_emptied or any(entry.get(key) is not None for key in _FINER_THAN_ROLES):
+        return entry
+    told = "read as last_message_only = true; to train every reply, remove the key"
+    reading.notes.append(_placed(Problem("", allowed=told), (*base, "roles_to_train"), reading))
+    return {**entry, "last_message_only": True}
 
 
 def _settle_adapter(reading: _Reading) -> None:
@@ -206,7 +188,7 @@ def _settle_adapter(reading: _Reading) -> None:
     adapter = reading.nested.get("adapter")
     if adapter is None or "kind" in adapter:
         return
-    if reading.file.data.get("adapter") is not None:
+    if reading.file.data.get("adapter"):
         adapter["kind"] = "lora"
         return
     for name in adapter:
@@ -306,7 +288,7 @@ def _rules_broken(config: TrainConfig) -> Iterator[tuple[Problem, Loc]]:
         if problem := rule(config):
             yield problem, (problem.where,)
     data = config.data
-    for key, datasets in zip(_DATASET_KEYS, (data.datasets, data.test_datasets, data.pretraining_dataset), strict=True):
+    for key, datasets in zip(DATASET_KEYS, (data.datasets, data.test_datasets, data.pretraining_dataset), strict=True):
         for number, dataset in enumerate(datasets):
             for dataset_rule in DATASET_RULES:
                 if problem := dataset_rule(dataset, config):

@@ -18,7 +18,8 @@ def modern(**given):
 
 
 def refusals(**given):
-    return [(problem.where, problem.allowed) for problem in translate(given, TRAIN).problems]
+    result = translate(given, TRAIN)
+    return [(problem.where, problem.allowed) for problem in [*result.problems, *result.unbuilt]]
 
 
 @pytest.mark.parametrize("dialect", [TRAIN, DATASET], ids=["train", "dataset"])
@@ -29,8 +30,10 @@ def test_every_key_is_in_exactly_one_table(dialect):
 
 
 def test_every_aside_key_has_a_reason():
-    assert all(entry.reason for entry in (REFUSED | IGNORED).values())
-    assert all(conversion.reason for conversion in CONVERT.values())
+    asides = [*REFUSED.values(), *IGNORED.values(), *DATASET.refused.values(), *DATASET.ignored.values()]
+    assert all(entry.reason for entry in asides)
+    conversions = [*CONVERT.values(), *TRAIN.values.values(), *DATASET.convert.values(), *DATASET.values.values()]
+    assert all(conversion.reason and conversion.becomes for conversion in conversions)
 
 
 def test_every_field_of_a_section_is_reached_by_a_key():
@@ -101,6 +104,20 @@ def test_flag_kinds():
         ({"tokens": ["<x>"]}, {"tokens": ["<x>"]}),
         ({"max_packed_sequence_len": 64, "sequence_len": 64}, {"sample_packing": True, "sequence_len": 64}),
         ({"resume_from_checkpoint": False}, {}),
+        ({"evals_per_epoch": 0, "saves_per_epoch": 2}, {"eval_strategy": "no", "saves_per_epoch": 2}),
+        ({"warmup_steps": 0.1}, {"warmup_ratio": 0.1}),
+        ({"warmup_steps": 10}, {"warmup_steps": 10}),
+        ({"xformers_attention": True}, {"attn_implementation": "sdpa"}),
+        ({"attn_implementation": "xformers"}, {"attn_implementation": "sdpa"}),
+        ({"flash_optimum": True}, {"attn_implementation": "sdpa"}),
+        ({"gradient_checkpointing": "unsloth"}, {"gradient_checkpointing": True}),
+        ({"torch_dtype": "bfloat16"}, {"precision": "bf16"}),
+        ({"adapter": False}, {}),
+        ({"full_finetune": True}, {}),
+        ({"plugins": ["axolotl.integrations.liger.LigerPlugin"]}, {}),
+        ({"streaming_multipack_buffer_size": 10}, {"pretrain_multipack_buffer_size": 10}),
+        ({"hf_use_auth_token": True, "device_map": "auto", "torch_compile": "auto", "dp_shard_size": 1}, {}),
+        ({"overrides_of_model_kwargs": {"use_cache": False}}, {}),
         ({"load_in_8bit": False, "fsdp": [], "wandb_mode": "disabled", "wandb_project": ""}, {}),
         ({"save_safetensors": True, "tokenizer_type": "AutoTokenizer"}, {}),
     ],
@@ -127,6 +144,14 @@ def test_translate_gives_modern_keys(given, values):
         ({"wandb_project": "x"}, "wandb_project", "not built yet: trackers"),
         ({"max_packed_sequence_len": 64, "sequence_len": 32}, "max_packed_sequence_len", "contradicts `sequence_len`"),
         ({"resume_from_checkpoint": True}, "resume_from_checkpoint", "`ftl resume ID`"),
+        ({"s2_attention": True}, "s2_attention", "rope_scaling"),
+        ({"landmark_attention": True}, "landmark_attention", "rope_type: yarn"),
+        ({"gptq": True}, "gptq", "gptqmodel"),
+        ({"gpu": "h100"}, "gpu", "`ftl train CFG --cloud FILE`"),
+        ({"full_finetune": True, "adapter": "lora"}, "full_finetune", "contradicts `adapter`"),
+        ({"gradient_checkpointing": "offload"}, "gradient_checkpointing", "not built yet"),
+        ({"streaming": True}, "streaming", "not built yet for `datasets`"),
+        ({"rl": "ppo"}, "rl", "neither does ftl"),
         ({"sampel_packing": True}, "sampel_packing", "unknown key"),
     ],
     ids=str,
@@ -156,6 +181,151 @@ def test_dataset_fields_of_messages_become_one_mapping():
     assert set(DatasetSection.model_fields) >= set(result.values)
 
 
-def test_sharegpt_says_what_to_write():
-    (problem,) = translate({"type": "sharegpt"}, DATASET).problems
-    assert "field_messages: conversations" in str(problem)
+SHAREGPT = {"type": "chat_template", "field_messages": "conversations"}
+
+
+@pytest.mark.parametrize(
+    ("given", "values"),
+    [
+        (
+            {"type": "sharegpt"},
+            {**SHAREGPT, "message_property_mappings": {"role": "from", "content": "value"}},
+        ),
+        (
+            {"type": "sharegpt:chat", "conversation": "chatml"},
+            {
+                **SHAREGPT,
+                "message_property_mappings": {"role": "from", "content": "value"},
+                "chat_template": "chatml",
+            },
+        ),
+        (
+            {"type": "sharegpt_simple.load_role"},
+            {**SHAREGPT, "message_property_mappings": {"role": "role", "content": "value"}},
+        ),
+        (
+            {"type": "sharegpt", "field_messages": "items", "message_field_role": "who"},
+            {
+                "type": "chat_template",
+                "field_messages": "items",
+                "message_property_mappings": {"role": "who", "content": "value"},
+            },
+        ),
+        (
+            {"type": "sharegpt", "field_human": "human", "field_model": "gpt"},
+            {
+                **SHAREGPT,
+                "message_property_mappings": {"role": "from", "content": "value"},
+                "roles": {"user": ["human"], "assistant": ["gpt"]},
+            },
+        ),
+        ({"type": "alpaca"}, {"type": "alpaca"}),
+        ({"type": {"field_output": "o"}}, {"type": {"field_output": "o"}}),
+        ({"train_on_split": "train[:1%]"}, {"split": "train[:1%]"}),
+    ],
+    ids=str,
+)
+def test_dataset_keys_of_other_years_become_todays(given, values):
+    result = translate(given, DATASET)
+    assert result.problems == []
+    assert result.values == values
+
+
+def test_sharegpt_is_noted():
+    (note,) = translate({"type": "sharegpt"}, DATASET).notes
+    assert str(note).startswith("type: read as type = 'chat_template', field_messages = 'conversations'")
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (
+            {"message_field_role": "from", "message_property_mappings": {"role": "who", "content": "value"}},
+            "message_field_role: contradicts `message_property_mappings`, which gives `message_property_mappings` too;"
+            " keep one of them",
+        ),
+        (
+            {"split": "train", "train_on_split": "test"},
+            "train_on_split: contradicts `split`, which gives `split` too; keep one of them",
+        ),
+        (
+            {"conversation": "vicuna_v1.1"},
+            "conversation: no chat template writes this; give one as `chat_template_jinja`, or remove the key",
+        ),
+        ({"trust_remote_code": True}, "trust_remote_code: datasets are data: no code of theirs is run"),
+    ],
+    ids=str,
+)
+def test_dataset_keys_are_refused_with_the_reason(given, sentence):
+    assert [str(problem) for problem in translate(given, DATASET).problems] == [sentence]
+
+
+@pytest.mark.parametrize(
+    ("given", "where", "told"),
+    [
+        ({"dpo_beta": 0.1}, "dpo_beta", "stands for `rl_beta`: not built yet"),
+        ({"rope_scaling": {"type": "linear"}}, "rope_scaling", "stands for `overrides_of_model_config`: not built yet"),
+        ({"unsloth_rope": True}, "unsloth_rope", "stands for `liger_rope`: not built yet"),
+        ({"flex_attention": True}, "flex_attention", "not built yet: so far eager"),
+        ({"rl": "grpo"}, "rl", "not built yet: training on completions"),
+        ({"project_name": "x"}, "project_name", "stands for `wandb_project`: not built yet: trackers"),
+        ({"lr_div_factor": 25}, "lr_div_factor", "stands for `lr_scheduler_kwargs`: not built yet"),
+        ({"plugins": ["axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"]}, "plugins", "stands for"),
+        ({"plugins": ["my.Plugin"]}, "plugins", "not built yet: my.Plugin"),
+    ],
+    ids=str,
+)
+def test_what_an_old_key_stands_for_is_refused_in_its_name(given, where, told):
+    assert [(key, allowed.startswith(told)) for key, allowed in refusals(**given)] == [(where, True)]
+
+
+def test_unbuilt_objective_is_kept_for_the_checks_of_data():
+    result = translate({"rl": "dpo"}, TRAIN)
+    assert result.values == {"objective": "dpo"}
+    assert [str(problem) for problem in result.unbuilt] == ["rl: not built yet: only sft is trained so far"]
+    assert result.problems == []
+    assert result.notes == []
+
+
+def test_slip_below_a_refused_key_is_told_with_its_place():
+    result = translate({"fsdp_config": {"fsdp_offload_parms": True}}, TRAIN)
+    assert [str(problem) for problem in result.problems] == [
+        "fsdp_config.fsdp_offload_parms: fsdp_config.fsdp_offload_parms: unknown key;"
+        " did you mean `fsdp_offload_params`?"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "winner", "values"),
+    [
+        ({"evaluation_strategy": "epoch", "eval_strategy": False}, "eval_strategy", {"eval_strategy": "no"}),
+        ({"eval_strategy": "epoch", "evaluation_strategy": "no"}, "evaluation_strategy", {"eval_strategy": "no"}),
+        ({"bf16": True, "fp16": True}, "fp16", {"precision": "fp16"}),
+        ({"precision": "bf16", "bf16": False}, "bf16", {"precision": "fp32"}),
+        (
+            {"attn_implementation": "flash_attention_2", "flash_attention": False},
+            "flash_attention",
+            {"attn_implementation": "sdpa"},
+        ),
+        (
+            {"max_packed_sequence_len": 64, "sequence_len": 32},
+            "sequence_len",
+            {"sequence_len": 32, "sample_packing": True},
+        ),
+        (
+            {"batch_size": 8, "micro_batch_size": 2, "gradient_accumulation_steps": 1},
+            "gradient_accumulation_steps",
+            {"micro_batch_size": 2, "gradient_accumulation_steps": 1},
+        ),
+        (
+            {"tokens": {"pad_token": "a", "bos_token": "b"}, "special_tokens": {"pad_token": "c"}},
+            "special_tokens",
+            {"special_tokens": {"pad_token": "c", "bos_token": "b"}},
+        ),
+    ],
+    ids=str,
+)
+def test_what_the_command_line_says_displaces_the_file(given, winner, values):
+    result = translate(given, TRAIN, frozenset([winner]))
+    assert result.problems == []
+    assert result.values == values

@@ -1,0 +1,245 @@
+"""Keys of a training config that say in older or other words what today's keys say."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ftl.config.dialect import Conversion, Convert, NotBuiltError, Values
+
+
+def _same(name: str) -> Convert:
+    """The same value under `name`."""
+    return lambda value, given: {name: value}
+
+
+def _switch(modern: Mapping[str, Any]) -> Convert:  # Any: what YAML holds
+    """`modern` where the key is true, nothing where it is false."""
+
+    def convert(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+        _need_bool(value)
+        return dict(modern) if value else {}
+
+    return convert
+
+
+def _need_bool(value: Any) -> None:  # Any: what YAML holds
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+
+
+def _batch_size(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    micro = given.get("micro_batch_size", 1)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError("must be a whole number")
+    if "micro_batch_size" not in given:
+        raise ValueError("needs `micro_batch_size` beside it; batch_size / micro_batch_size steps are accumulated")
+    if not isinstance(micro, int) or micro < 1:
+        return {}  # reported at micro_batch_size
+    if value < micro or value % micro:
+        raise ValueError(f"must be a multiple of micro_batch_size, which is {micro}")
+    return {"gradient_accumulation_steps": value // micro}
+
+
+_PRECISIONS = {"bf16": "bf16", "bfloat16": "bf16", "fp16": "fp16", "float16": "fp16", "float32": "fp32"}
+
+
+def _precision(key: str) -> Convert:
+    def convert(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+        if value is True:
+            return {"precision": _PRECISIONS[key]}
+        if value == "full" and key == "bf16":
+            raise NotBuiltError("full is not built yet: weights stay fp32 beside it; `bf16: true` computes in bf16 too")
+        if value is not False and not (value == "auto" and key == "bf16"):
+            raise ValueError("must be true, false or auto" if key == "bf16" else "must be true or false")
+        if value is False and key in ("bf16", "fp16") and given.get("precision") == key:
+            return {"precision": "fp32"}
+        others = [given.get(other) for other in (*_PRECISIONS, "precision", "torch_dtype") if other != key]
+        if key != "bf16" or any(other not in (None, False) for other in others):
+            return {}  # off is what the others say already
+        return {"precision": "auto" if value == "auto" else "fp32"}
+
+    return convert
+
+
+def _torch_dtype(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    name = value.removeprefix("torch.") if isinstance(value, str) else value
+    if name == "auto":
+        return {}
+    if name not in ("bfloat16", "float16", "float32"):
+        raise ValueError("must be bfloat16, float16, float32 or auto")
+    return {"precision": _PRECISIONS[name]}
+
+
+_ATTENTIONS = {
+    "flash_attention": "flash_attention_2",
+    "sdp_attention": "sdpa",
+    "eager_attention": "eager",
+    "flex_attention": "flex_attention",
+    "xformers_attention": "xformers",
+}
+
+
+def _attention(key: str) -> Convert:
+    def convert(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+        _need_bool(value)
+        if value:
+            return {"attn_implementation": _ATTENTIONS[key]}
+        others = [given.get(other) for other in (*_ATTENTIONS, "attn_implementation") if other != key]
+        is_decided = any(other not in (None, False, _ATTENTIONS[key]) for other in others)
+        return {"attn_implementation": "sdpa"} if key == "flash_attention" and not is_decided else {}
+
+    return convert
+
+
+def _packed_len(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    return {} if value is False else {"sample_packing": True, "sequence_len": value}
+
+
+def _base_model_config(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    if value != given.get("base_model"):
+        raise NotBuiltError("not built yet: the config of another model than the base; remove it")
+    return {}
+
+
+def _objective(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    return {} if value is False else {"objective": value}
+
+
+def _rope_scaling(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    return {"overrides_of_model_config": {"rope_scaling": value}} if value else {}
+
+
+def _full_finetune(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    _need_bool(value)
+    if value and given.get("adapter"):
+        raise ValueError("contradicts `adapter`; keep one of them")
+    return {}
+
+
+def _streaming(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    _need_bool(value)
+    if value and not given.get("pretraining_dataset"):
+        raise NotBuiltError("not built yet for `datasets`; a `pretraining_dataset` is always streamed")
+    return {}
+
+
+_BUILT_IN = "axolotl.integrations."
+# Plugin -> the keys it switches on by being there. The others are switched on by keys of their own.
+_PLUGINS: dict[str, dict[str, Any]] = {  # Any: what YAML holds
+    "liger.LigerPlugin": {},
+    "cut_cross_entropy.CutCrossEntropyPlugin": {"cut_cross_entropy": True},
+    "spectrum.SpectrumPlugin": {},
+    "lm_eval.LMEvalPlugin": {},
+    "kd.KDPlugin": {},
+    "grokfast.GrokfastPlugin": {},
+}
+
+
+def _plugins(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("must be a list of names")
+    modern: dict[str, Any] = {}  # Any: what YAML holds
+    for name in names:
+        known = _PLUGINS.get(name.removeprefix(_BUILT_IN)) if name.startswith(_BUILT_IN) else None
+        if known is None:
+            raise NotBuiltError(f"not built yet: {name}; a known plugin only switches on keys, so name those")
+        modern |= {key: item for key, item in known.items() if key not in given}
+    return modern
+
+
+_NAMES = "another spelling"
+_SWITCH = "one key holds the choice of attention"
+_FORMAT = "one key holds the number format"
+_OBJECTIVE = "one key says what is minimised"
+_UNSLOTH = "unsloth's patches are gone from transformers; the fused kernels do the same"
+_FUSED = "FlashAttention no longer brings these layers; Liger's kernels do the same"
+
+CONVERT: dict[str, Conversion] = {
+    "batch_size": Conversion(
+        _batch_size, "gradient_accumulation_steps", "batch_size / micro_batch_size", is_noted=True
+    ),
+    "revision_of_model": Conversion(_same("model_revision"), "model_revision", _NAMES),
+    "type_of_model": Conversion(_same("model_type"), "model_type", _NAMES),
+    "evaluation_strategy": Conversion(_same("eval_strategy"), "eval_strategy", "transformers' older name"),
+    "adam_eps": Conversion(_same("adam_epsilon"), "adam_epsilon", _NAMES),
+    "lora_out_dir": Conversion(_same("output_dir"), "output_dir", "adapter and model have one place"),
+    "project_name": Conversion(_same("wandb_project"), "wandb_project", "the trackers' keys name their tracker"),
+    "dpo_beta": Conversion(_same("rl_beta"), "rl_beta", "one key for every preference loss"),
+    "noisy_embedding_alpha": Conversion(_same("neftune_noise_alpha"), "neftune_noise_alpha", "the name of the paper"),
+    "liger_swiglu": Conversion(_same("liger_glu_activation"), "liger_glu_activation", "Liger's newer name"),
+    "context_parapllel_size": Conversion(
+        _same("context_parallel_size"), "context_parallel_size", "a slip that axolotl's own examples hold"
+    ),
+    "sequence_parallel_degree": Conversion(
+        _same("context_parallel_size"), "context_parallel_size", "axolotl's newer name"
+    ),
+    "relora_steps": Conversion(_same("jagged_restart_steps"), "jagged_restart_steps", "axolotl's newer name"),
+    "relora_warmup_steps": Conversion(
+        _same("jagged_restart_warmup_steps"), "jagged_restart_warmup_steps", "axolotl's newer name"
+    ),
+    "relora_anneal_steps": Conversion(
+        _same("jagged_restart_anneal_steps"), "jagged_restart_anneal_steps", "axolotl's newer name"
+    ),
+    "lr_div_factor": Conversion(
+        lambda value, given: {"lr_scheduler_kwargs": {"div_factor": value}},
+        "lr_scheduler_kwargs: {div_factor: ...}",
+        "the schedule's own keys have one place",
+    ),
+    "streaming_multipack_buffer_size": Conversion(
+        _same("pretrain_multipack_buffer_size"), "pretrain_multipack_buffer_size", _NAMES
+    ),
+    "streaming": Conversion(
+        _streaming, "pretraining_dataset", "a pretraining_dataset is always streamed", is_bool=True
+    ),
+    "base_model_config": Conversion(_base_model_config, "base_model", "the base model brings its config"),
+    "model_config": Conversion(_same("overrides_of_model_config"), "overrides_of_model_config", _NAMES),
+    "model_kwargs": Conversion(_same("overrides_of_model_kwargs"), "overrides_of_model_kwargs", _NAMES),
+    "rope_scaling": Conversion(
+        _rope_scaling, "overrides_of_model_config: {rope_scaling: ...}", "it is a key of the model's config"
+    ),
+    "max_packed_sequence_len": Conversion(
+        _packed_len, "sample_packing: true, sequence_len", "what packing was called in 2023", is_noted=True
+    ),
+    "full_finetune": Conversion(
+        _full_finetune, "no adapter", "without `adapter` all weights are trained", is_bool=True
+    ),
+    "plugins": Conversion(_plugins, "the keys of the plugin", "its keys are read without it"),
+    "rl": Conversion(_objective, "objective", _OBJECTIVE),
+    "reward_model": Conversion(_switch({"objective": "reward"}), "objective: reward", _OBJECTIVE, is_bool=True),
+    "process_reward_model": Conversion(_switch({"objective": "prm"}), "objective: prm", _OBJECTIVE, is_bool=True),
+    **{
+        key: Conversion(_attention(key), f"attn_implementation: {name}", _SWITCH, is_bool=True)
+        for key, name in _ATTENTIONS.items()
+    },
+    "flash_optimum": Conversion(
+        _switch({"attn_implementation": "sdpa"}),
+        "attn_implementation: sdpa",
+        "BetterTransformer is part of torch today",
+        is_noted=True,
+        is_bool=True,
+    ),
+    **{
+        key: Conversion(_precision(key), f"precision: {name}", _FORMAT, is_bool=True)
+        for key, name in _PRECISIONS.items()
+    },
+    "torch_dtype": Conversion(_torch_dtype, "precision", _FORMAT),
+    **{
+        old: Conversion(_same(new), new, _UNSLOTH, is_bool=True)
+        for old, new in (
+            ("unsloth_lora_mlp", "lora_mlp_kernel"),
+            ("unsloth_lora_qkv", "lora_qkv_kernel"),
+            ("unsloth_lora_o", "lora_o_kernel"),
+            ("unsloth_cross_entropy_loss", "liger_fused_linear_cross_entropy"),
+            ("unsloth_rms_norm", "liger_rms_norm"),
+            ("unsloth_rope", "liger_rope"),
+        )
+    },
+    **{
+        old: Conversion(_same(new), new, _FUSED, is_bool=True)
+        for old, new in (
+            ("flash_attn_cross_entropy", "liger_cross_entropy"),
+            ("flash_attn_rms_norm", "liger_rms_norm"),
+            ("flash_attn_fuse_mlp", "liger_glu_activation"),
+        )
+    },
+}

@@ -1,0 +1,65 @@
+"""Keys without which the training is the same: they are set aside with a note, so that old files go on working."""
+
+from ftl.config.dialect import Aside
+from ftl.config.tables.aside import aside
+
+_FAMILY = "the model's config.json says what it is"
+_PACKING = "packing is exact here and needs no estimate"
+_GPTQ = "the quantization_config of a GPTQ base says it"
+_PAGE = "belongs to a page for trying the model, which no training opens"
+
+IGNORED: dict[str, Aside] = {
+    **aside(("dataset_prepared_path",), "tokens are cached by their content, in a place of ftl's own"),
+    **aside(("dataset_processes", "dataset_num_proc"), "ftl decides how many processes read the data"),
+    **aside(("dataset_keep_in_memory",), "tokens are mapped from disk, so they take no memory of their own"),
+    **aside(
+        ("dataloader_num_workers", "dataloader_pin_memory", "dataloader_prefetch_factor"),
+        "tokens are mapped from disk, so no process is needed to fetch them",
+        0,
+        True,
+    ),
+    **aside(("remove_unused_columns",), "only the columns of the format are read"),
+    **aside(("collator_pad_to_longest",), "rows are padded to the longest of their batch unless pad_to_sequence_len"),
+    **aside(
+        (
+            *("sample_packing_eff_est", "sample_packing_group_size", "sample_packing_bin_size", "total_num_tokens"),
+            "sample_packing_seq_len_multiplier",
+        ),
+        _PACKING,
+    ),
+    **aside(("eval_max_new_tokens", "eval_table_max_new_tokens"), "only the table of eval_table_size would use it"),
+    **aside(("strict",), "ftl always refuses keys it does not know", True),
+    **aside(("debug",), "it is a flag of `preprocess`, never of a config"),
+    **aside(("test_value",), "only axolotl's own tests read it", True),
+    **aside(("local_rank",), "ranks are given by the process that starts them"),
+    **aside(("ddp",), "several GPUs always train data parallel", True),
+    **aside(("ddp_find_unused_parameters",), "no supported model has parameters without a gradient"),
+    **aside(("save_safetensors",), "weights are always written as safetensors", True),
+    **aside(("auto_resume_from_checkpoints",), "a run always goes on from its newest verified checkpoint", True),
+    **aside(("gc_steps",), "Python frees what a step leaves behind by itself"),
+    **aside(("gradient_checkpointing_kwargs",), "both ways of recomputing give the same gradients, and ftl picks one"),
+    **aside(("hf_use_auth_token",), "HF_TOKEN of the environment is used wherever it is needed", True),
+    **aside(("tokenizer_type",), "the tokenizer's own files name its class", "AutoTokenizer"),
+    **aside(("tokenizer_legacy",), "the tokenizer's own files say how it splits"),
+    **aside(("base_model_ignore_patterns",), "only safetensors and the files around them are read anyway"),
+    **aside(("low_cpu_mem_usage",), "weights are always read without a second copy of them", True),
+    **aside(("torchdistx_path",), "torchdistx is no longer developed"),
+    **aside(("lora_fan_in_fan_out",), "the layer's class says how its weights lie"),
+    **aside(("flash_attn_fuse_qkv",), "the projections are layers of their own; the numbers are the same"),
+    **aside(("gptq_groupsize", "gptq_model_v1", "gptq_disable_exllama"), _GPTQ, True),
+    **aside(
+        (
+            *("is_llama_derived_model", "is_falcon_derived_model", "is_mistral_derived_model"),
+            "is_qwen_derived_model",
+        ),
+        _FAMILY,
+        True,
+    ),
+    **aside(
+        (
+            *("gradio_title", "gradio_share", "gradio_server_name", "gradio_server_port", "gradio_max_new_tokens"),
+            "gradio_temperature",
+        ),
+        _PAGE,
+    ),
+}

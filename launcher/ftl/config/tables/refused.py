@@ -1,0 +1,28 @@
+"""Keys that ftl will not honour: what to write in their place, or why there is nothing to write."""
+
+from ftl.config.dialect import Aside
+from ftl.config.tables.aside import aside
+from ftl.config.tables.unbuilt import UNBUILT
+
+_SECRET = "a secret does not belong in a file; put it in the environment as"
+_CLOUD = "belongs in the cloud file, which says where to train: `ftl train CFG --cloud FILE`"
+_LONG_CONTEXT = (
+    "the patch it asked for is gone; today longer contexts come from"
+    " overrides_of_model_config: {rope_scaling: {rope_type: yarn, factor: ...}}"
+)
+
+REFUSED: dict[str, Aside] = {
+    **UNBUILT,
+    **aside(("hub_token",), f"{_SECRET} HF_TOKEN"),
+    **aside(("comet_api_key",), f"{_SECRET} COMET_API_KEY"),
+    **aside(("landmark_attention", "xpos_rope"), _LONG_CONTEXT),
+    **aside(("s2_attention",), f"shifted sparse attention: {_LONG_CONTEXT}"),
+    **aside(("tokenizer_use_fast",), "only fast tokenizers are read; a base with a tokenizer.json has one", True),
+    **aside(
+        (
+            *("gpu", "gpu_count", "node_count", "provider", "memory", "memory_preprocess", "timeout"),
+            *("timeout_preprocess", "volumes", "secrets", "env", "branch", "docker_tag", "dockerfile_commands"),
+        ),
+        _CLOUD,
+    ),
+}

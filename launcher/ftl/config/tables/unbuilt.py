@@ -1,0 +1,176 @@
+"""Keys that ftl is to honour and does not yet. To honour one, give a field its mark and take the key out of here."""
+
+from ftl.config.dialect import Aside
+from ftl.config.tables.aside import unbuilt
+
+_WHOLE = "base models are loaded unquantised; LoRA on bf16 needs about 2 bytes a parameter"
+QUANTISED = f"not built yet: {_WHOLE}"
+
+_HUB = "delivery to the Hub comes in a later release; `ftl pull` copies the model to this machine"
+_TRACKER = "trackers come in a later release; events.jsonl of the run has every number"
+_DRAWN = "training on completions that the model draws itself"
+_PREFERENCE = "only supervised fine-tuning so far"
+_SHARDING = "only plain data parallel training so far"
+_KERNEL = "models run with the kernels of transformers so far"
+_MODEL = "the model is loaded as its config.json says"
+_ADAPTER = "adapters are plain LoRA so far"
+_FREEZING = "so far an adapter is trained, or all weights are"
+_SCHEDULE = "the optimizer and the schedule have no further options so far"
+_STOPPING = "a run ends after its last step, and keeps the newest checkpoints"
+_EVALUATION = "evaluation gives the loss so far"
+_ORDER = "batches are drawn at random from the whole"
+_DISTILLED = "there is no teacher to learn from so far"
+_PICTURES = "only text is trained so far"
+_MEMORY = "the model takes the memory it needs, on one GPU a copy"
+
+UNBUILT: dict[str, Aside] = {
+    # Delivery and trackers.
+    **unbuilt(("hub_model_id", "hub_strategy", "hub_private_repo", "hub_revision", "push_to_hub"), _HUB),
+    **unbuilt(
+        (
+            *("use_wandb", "wandb_project", "wandb_entity", "wandb_watch", "wandb_name", "wandb_run_id"),
+            *("use_mlflow", "mlflow_tracking_uri", "mlflow_experiment_name", "mlflow_run_name"),
+            *("hf_mlflow_log_artifacts", "use_tensorboard", "use_comet", "comet_project_name", "comet_workspace"),
+            *("comet_experiment_key", "comet_mode", "comet_online", "comet_experiment_config"),
+            *("trackio_project_name", "trackio_run_name", "trackio_space_id", "use_trackio"),
+            *("use_swanlab", "swanlab_project", "swanlab_workspace", "swanlab_experiment_name"),
+            *("swanlab_description", "swanlab_mode", "swanlab_log_model", "swanlab_log_completions"),
+            *("swanlab_completion_log_interval", "swanlab_completion_max_buffer"),
+            *("use_otel_metrics", "otel_metrics_host", "otel_metrics_port"),
+        ),
+        _TRACKER,
+    ),
+    **unbuilt(("wandb_log_model", "wandb_mode", "report_to"), _TRACKER, "disabled", "false", "none"),
+    # What is minimised.
+    **unbuilt(
+        (
+            *("rl_beta", "orpo_alpha", "cpo_alpha", "simpo_gamma", "rpo_alpha", "kto_desirable_weight"),
+            *("kto_undesirable_weight", "dpo_use_weighting", "dpo_label_smoothing", "dpo_loss_type", "dpo_norm_loss"),
+            *("dpo_use_logits_to_keep", "dpo_padding_free", "precompute_ref_log_probs", "rl_adapter_ref_model"),
+            *("max_prompt_len", "center_rewards_coefficient", "num_labels"),
+        ),
+        _PREFERENCE,
+    ),
+    **unbuilt(("trl", "vllm", "ebft"), _DRAWN),
+    **unbuilt(("diffusion",), "only next-token prediction so far"),
+    **unbuilt(("use_eaft", "eaft_alpha", "eaft_k"), "every trained token weighs the same so far"),
+    **unbuilt(
+        (
+            *("kd_trainer", "kd_ce_alpha", "kd_alpha", "kd_temperature", "kd_zscore_base_temp"),
+            "kd_top_k_before_softmax",
+        ),
+        _DISTILLED,
+    ),
+    # Many GPUs.
+    **unbuilt(
+        (
+            *("deepspeed", "fsdp", "fsdp_config", "fsdp_version", "fsdp_final_state_dict_type", "use_ray"),
+            *("ray_num_workers", "ray_run_name", "resources_per_worker", "expert_parallel_num_nvl_bytes"),
+            *("expert_parallel_token_capacity", "accelerator_config", "qlora_sharded_model_loading"),
+        ),
+        _SHARDING,
+    ),
+    **unbuilt(
+        (
+            *("tensor_parallel_size", "context_parallel_size", "expert_parallel_size", "dp_shard_size"),
+            *("dp_replicate_size", "heads_k_stride", "ring_attn_func"),
+        ),
+        _SHARDING,
+        1,
+    ),
+    **unbuilt(
+        ("ddp_timeout", "ddp_bucket_cap_mb", "ddp_broadcast_buffers"),
+        "ranks work together with torch's own settings so far",
+    ),
+    **unbuilt(("device_map", "max_memory", "gpu_memory_limit", "auto_find_batch_size"), _MEMORY, "auto"),
+    # Numbers.
+    **unbuilt(("load_in_8bit", "load_in_4bit", "bnb_config_kwargs"), _WHOLE),
+    **unbuilt(("gptq",), "GPTQ bases are to be read with gptqmodel; an unquantised base trains with LoRA today"),
+    **unbuilt(
+        (
+            *("model_quantization_config", "model_quantization_config_kwargs", "quantize_moe_experts", "qat"),
+            *("nvfp4_merge_aware", "llmcompressor", "use_onebitllms", "fp8", "fp8_enable_fsdp_float8_all_gather"),
+        ),
+        _WHOLE,
+    ),
+    # The model and its kernels.
+    **unbuilt(("overrides_of_model_config", "cls_model_config", "experimental_skip_move_to_device"), _MODEL),
+    **unbuilt(("overrides_of_model_kwargs",), _MODEL, {"use_cache": False}),
+    **unbuilt(
+        ("resize_token_embeddings_to_32x", "shrink_embeddings", "mean_resizing_embeddings"),
+        "embeddings grow by the tokens that are added, and by no more",
+    ),
+    **unbuilt(
+        ("added_tokens_overrides", "tokenizer_use_mistral_common"),
+        "tokenizers are read as their tokenizer.json says",
+    ),
+    **unbuilt(
+        (
+            *("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel"),
+            *("liger_rope", "liger_rms_norm", "liger_rms_norm_gated", "liger_layer_norm", "liger_glu_activation"),
+            *("liger_cross_entropy", "liger_fused_linear_cross_entropy", "liger_use_token_scaling"),
+            *("cut_cross_entropy", "chunked_cross_entropy", "tiled_mlp", "use_kernels", "fused_attn_kernel"),
+            *("flex_attn_compile_kwargs", "gemma4_hybrid_attn_impl", "use_scattermoe", "use_sonicmoe"),
+            *("experts_implementation", "llama4_linearized_experts", "use_dsv4_kernels", "use_glm_dsa_kernels"),
+            "dsv4_fp4_grouped_mode",
+        ),
+        _KERNEL,
+    ),
+    **unbuilt(
+        ("torch_compile", "torch_compile_backend", "torch_compile_mode"), "models run as they are, uncompiled", "auto"
+    ),
+    **unbuilt(("activation_offloading",), "activations stay on the GPU; gradient_checkpointing keeps few of them"),
+    **unbuilt(("processor_type", "skip_prepare_dataset", "freeze_mm_modules", "image_size"), _PICTURES),
+    # What is trained.
+    **unbuilt(
+        (
+            *("peft", "peft_use_dora", "peft_use_rslora", "peft_layers_to_transform", "peft_layers_pattern"),
+            *("peft_init_lora_weights", "lora_target_parameters", "lora_model_dir", "lora_on_cpu"),
+            *("relora", "relora_prune_ratio", "relora_cpu_offload", "jagged_restart_steps"),
+            *("jagged_restart_warmup_steps", "jagged_restart_anneal_steps"),
+        ),
+        _ADAPTER,
+    ),
+    **unbuilt(
+        (
+            *("unfrozen_parameters", "spectrum_top_fraction", "spectrum_model_name", "lisa_n_layers"),
+            *("lisa_step_interval", "lisa_layers_attribute"),
+        ),
+        _FREEZING,
+    ),
+    # The optimizer.
+    **unbuilt(
+        (
+            *("loraplus_lr_ratio", "loraplus_lr_embedding", "lr_groups", "embedding_lr", "embedding_lr_scale"),
+            *("optim_args", "optim_target_modules", "lr_scheduler_kwargs", "cosine_min_lr_ratio"),
+            *("cosine_constant_lr_ratio", "lr_quadratic_warmup", "log_sweep_min_lr", "log_sweep_max_lr"),
+            *("grokfast_alpha", "grokfast_lamb"),
+        ),
+        _SCHEDULE,
+    ),
+    **unbuilt(("eta_min",), f"{_SCHEDULE}; cosine_min_lr_ratio is to hold eta_min / learning_rate"),
+    **unbuilt(("neftune_noise_alpha",), "embeddings are trained without noise"),
+    # When to stop, save and evaluate.
+    **unbuilt(
+        (
+            *("early_stopping_patience", "load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
+            *("save_only_model", "loss_watchdog_threshold", "loss_watchdog_patience"),
+        ),
+        _STOPPING,
+    ),
+    **unbuilt(("dynamic_checkpoint",), "`ftl stop ID` saves at the current step, and `ftl resume ID` goes on"),
+    **unbuilt(
+        (
+            *("eval_table_size", "eval_causal_lm_metrics", "do_causal_lm_eval", "do_bench_eval", "bench_dataset"),
+            *("lm_eval_tasks", "lm_eval_batch_size", "lm_eval_post_train", "lm_eval_model", "generate_samples"),
+        ),
+        _EVALUATION,
+        0,
+    ),
+    **unbuilt(("profiler_steps", "include_tokens_per_second"), "events.jsonl has the speed, and nothing finer so far"),
+    # Rows.
+    **unbuilt(("curriculum_sampling", "sample_packing_sequentially", "dataloader_drop_last"), _ORDER),
+    **unbuilt(
+        ("batch_flattening",), "rows of a batch are padded, or filled with sample_packing, which wastes less", "auto"
+    ),
+}

@@ -1,0 +1,171 @@
+"""Values of today's keys that need a word: older names, other meanings, and what ftl cannot train yet."""
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from ftl.config.dialect import Conversion, Convert, NotBuiltError, Values
+from ftl.config.objective import BUILT, ObjectiveKind
+from ftl.config.tables.unbuilt import QUANTISED
+
+
+def _one_of(choices: Mapping[Any, Any], key: str) -> Convert:  # Any: what YAML holds
+    """Values in `choices` are replaced, or raised where they are errors; all others pass."""
+
+    def convert(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+        chosen = choices.get(value, value) if isinstance(value, str | bool) else value
+        if isinstance(chosen, ValueError):
+            raise chosen
+        return {key: chosen}
+
+    return convert
+
+
+def _adapter(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    if value is False:
+        return {}
+    if value == "qlora":
+        raise NotBuiltError(f"qlora is {QUANTISED}")
+    if value in ("dora", "llama-adapter", "ia3"):
+        raise NotBuiltError("not built yet: adapters are plain LoRA so far")
+    return {"adapter": value}
+
+
+def _no_interval(strategy: str, key: str) -> Convert:
+    """0 times an epoch is never."""
+
+    def convert(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+        return {strategy: "no"} if value == 0 and not isinstance(value, bool) else {key: value}
+
+    return convert
+
+
+def _warmup(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    return {"warmup_ratio": value} if isinstance(value, float) and 0 < value < 1 else {"warmup_steps": value}
+
+
+def _tokens(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    return {"special_tokens": value} if isinstance(value, dict) else {"tokens": value}
+
+
+def _resume(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    if value is True or value == "auto":
+        raise ValueError("must be a checkpoint directory; `ftl resume ID` goes on from a run's newest one")
+    return {} if value is False else {"resume_from_checkpoint": value}
+
+
+_EIGHT_BIT = NotBuiltError("not built yet: optimizers with 8-bit or 4-bit states; adamw_torch_fused is the default")
+_PAGED = NotBuiltError("not built yet: optimizers whose states are paged; adamw_torch_fused takes the same steps")
+_OTHER_OPTIMIZER = NotBuiltError("not built yet: so far adamw_torch_fused, adamw_torch, sgd and adafactor")
+_OPTIMIZERS: dict[str, str | ValueError] = {
+    "adamw_hf": "adamw_torch",
+    "adamw_apex_fused": "adamw_torch_fused",
+    "adamw_anyprecision": ValueError("torchdistx is no longer developed; adamw_torch_fused is the default"),
+    "paged_adamw_32bit": _PAGED,
+    "paged_lion_32bit": _PAGED,
+    **dict.fromkeys(
+        (
+            *("adamw_bnb_8bit", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adamw_torch_8bit"),
+            *("adamw_torch_4bit", "ao_adamw_4bit", "ao_adamw_8bit", "ao_adamw_fp8", "lion_8bit", "paged_lion_8bit"),
+            *("ademamix_8bit", "paged_ademamix_8bit", "rmsprop_bnb_8bit", "galore_adamw_8bit"),
+            *("galore_adamw_8bit_layerwise", "q_galore_adamw8bit", "flash_adamw"),
+        ),
+        _EIGHT_BIT,
+    ),
+    **dict.fromkeys(
+        (
+            *("adamw_torch_xla", "adamw_torch_npu_fused", "adopt_adamw", "adagrad", "rmsprop", "lion_32bit"),
+            *("lion_pytorch", "galore_adamw", "galore_adafactor", "galore_adamw_layerwise"),
+            *("galore_adafactor_layerwise", "optimi_adamw", "muon", "dion", "came_pytorch", "lomo", "adalomo"),
+            *("grokadamw", "ademamix", "stable_adamw", "schedule_free_adamw", "schedule_free_sgd", "apollo_adamw"),
+        ),
+        _OTHER_OPTIMIZER,
+    ),
+}
+_SCHEDULES = dict.fromkeys(
+    (
+        *("one_cycle", "log_sweep", "rex", "cosine_with_restarts", "cosine_with_min_lr", "reduce_lr_on_plateau"),
+        *("warmup_stable_decay", "cosine_warmup_with_min_lr"),
+    ),
+    NotBuiltError("not built yet: so far cosine, linear, constant, constant_with_warmup, polynomial and inverse_sqrt"),
+)
+_ATTENTION: dict[str, str | ValueError] = {
+    "xformers": "sdpa",
+    "flash_attention": "flash_attention_2",
+    "s2": ValueError(
+        "shifted sparse attention is gone; overrides_of_model_config with rope_scaling yarn is today's way"
+    ),
+    **dict.fromkeys(
+        ("flex_attention", "flash_attention_3", "flash_attention_4", "sage", "fp8"),
+        NotBuiltError("not built yet: so far eager, sdpa and flash_attention_2"),
+    ),
+}
+_UNTRAINED = tuple(kind for kind in get_args(ObjectiveKind) if kind not in BUILT)
+_YAML_NO = "YAML reads a bare no as false"
+
+VALUES: dict[str, Conversion] = {
+    "adapter": Conversion(_adapter, "adapter: lora", "adapters are plain LoRA so far"),
+    "optimizer": Conversion(
+        _one_of(_OPTIMIZERS, "optimizer"),
+        "optimizer: adamw_torch_fused",
+        "today's torch brings the same algorithm",
+        is_noted=True,
+    ),
+    "lr_scheduler": Conversion(_one_of(_SCHEDULES, "lr_scheduler"), "lr_scheduler: cosine", "the schedules so far"),
+    "attn_implementation": Conversion(
+        _one_of(_ATTENTION, "attn_implementation"),
+        "attn_implementation: sdpa",
+        "torch's own attention is as fast and as exact",
+        is_noted=True,
+    ),
+    "objective": Conversion(
+        _one_of(
+            {
+                **dict.fromkeys(
+                    ("grpo", "gdpo", "ebft", "rloo", "online_dpo"),
+                    NotBuiltError("not built yet: training on completions that the model draws itself"),
+                ),
+                **{
+                    kind: NotBuiltError("not built yet: only sft is trained so far", objective=kind)
+                    for kind in _UNTRAINED
+                },
+                "ppo": ValueError("axolotl never trained it, and neither does ftl; dpo needs no reward model"),
+            },
+            "objective",
+        ),
+        "objective: dpo",
+        "the objectives so far learn from given rows",
+    ),
+    "warmup_steps": Conversion(_warmup, "warmup_ratio", "a step is whole; a share is a ratio", is_noted=True),
+    "save_strategy": Conversion(
+        _one_of(
+            {False: "no", "best": NotBuiltError("best is not built yet: must be steps, epoch or no")}, "save_strategy"
+        ),
+        "save_strategy: steps",
+        _YAML_NO,
+    ),
+    "eval_strategy": Conversion(_one_of({False: "no"}, "eval_strategy"), "eval_strategy: no", _YAML_NO),
+    "saves_per_epoch": Conversion(
+        _no_interval("save_strategy", "saves_per_epoch"), "save_strategy: no", "0 times is never", is_noted=True
+    ),
+    "evals_per_epoch": Conversion(
+        _no_interval("eval_strategy", "evals_per_epoch"), "eval_strategy: no", "0 times is never", is_noted=True
+    ),
+    "gradient_checkpointing": Conversion(
+        _one_of(
+            {
+                "unsloth": True,
+                **dict.fromkeys(
+                    ("offload", "offload_disk"), NotBuiltError("offloading is not built yet: must be true or false")
+                ),
+            },
+            "gradient_checkpointing",
+        ),
+        "gradient_checkpointing: true",
+        "activations are recomputed all the same, and not moved to the host",
+        is_noted=True,
+    ),
+    "tokens": Conversion(_tokens, "special_tokens", "a mapping of roles belongs there", is_noted=True),
+    "resume_from_checkpoint": Conversion(
+        _resume, "resume_from_checkpoint: DIRECTORY", "`ftl resume ID` finds the newest checkpoint of a run"
+    ),
+}
