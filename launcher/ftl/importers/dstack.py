@@ -1,0 +1,169 @@
+"""dstack: a task file that trains an axolotl config, as a cloud file. The config itself is ftl's dialect already."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ftl import gpus
+from ftl.errors import ConfigError, Problem
+from ftl.importers.commandline import statements
+from ftl.importers.machines import SECRET, place_secret, place_variable
+from ftl.importers.sheet import Imported, shown
+from ftl.yamlfile import read
+
+_NO_CLOUD = "docker trains on the machine you have; renting one, with skypilot, is not built yet"
+_DROPPED = {
+    "type": "a training is a task",
+    "name": "a run is named after its config",
+    "image": "ftl trains in a pinned image of its own",
+    "python": "ftl trains in a pinned image of its own",
+    "ports": "the job serves nothing; `ftl attach` shows its losses",
+    **dict.fromkeys(
+        (
+            *("spot_policy", "max_price", "idle_duration", "backends", "regions", "availability_zones"),
+            *("instance_types", "reservation", "creation_policy", "fleets", "utilization_policy", "schedule"),
+        ),
+        _NO_CLOUD,
+    ),
+    "retry": "a run that lost its machine is started again, up to `max_attempts` times",
+    "volumes": "the model, the data and the checkpoints are mounted by ftl itself",
+    "nodes": "training on several machines is not built yet",
+    "priority": "there is no queue",
+    "tags": "there is no cloud account to tag",
+    **dict.fromkeys(("repos", "files", "working_dir", "home_dir"), "ftl brings the code and the files that are named"),
+    **dict.fromkeys(("registry_auth", "privileged", "user", "entrypoint"), "ftl's image is public and has no rights"),
+}
+_TRAINS = re.compile(r"(^|.*/)(axolotl\.cli\.train|finetune\.py|train)$")
+_PREPARES = {
+    "pip": "the image has what training needs",
+    "uv": "the image has what training needs",
+    "apt": "the image has what training needs",
+    "apt-get": "the image has what training needs",
+    "git": "ftl brings the code that it needs",
+    "cd": "paths in a config are relative to the config",
+    "wandb": "the API key is a secret of the cloud file",
+    "huggingface-cli": "HF_TOKEN is a secret of the cloud file",
+}
+
+
+def import_dstack(path: Path) -> Imported:
+    """The task file at `path` as a cloud file, and the config that its commands train.
+
+    Raises ConfigError when it is no task, or no command of it trains an axolotl config.
+    """
+    task = {key: value for key, value in read(path).data.items() if value is not None}
+    if task.get("type") != "task":
+        raise ConfigError(Problem(str(path), f"type = {task.get('type')}", "must be a task: only those train and end"))
+    imported = Imported(cloud={"provider": "docker"})
+    _place_commands(path, task.pop("commands", []), imported)
+    _place_env(task.pop("env", []), imported)
+    _place_resources(task.pop("resources", {}), imported)
+    for key, name in (("max_duration", "timeout"), ("stop_duration", "grace")):
+        value = task.pop(key, None)
+        if value not in (None, "off", False):
+            imported.place_cloud(f"{key}: {value}", {name: value})
+    for key, value in task.items():
+        imported.drop(shown({key: value}), _DROPPED.get(key, "unknown to this import"))
+    return imported
+
+
+def _place_commands(path: Path, commands: Any, imported: Imported) -> None:  # Any: what YAML holds
+    texts = [commands] if isinstance(commands, str) else commands
+    words = [statement for text in texts for statement in statements(str(text))]
+    training = [statement for statement in words if _config_of(statement)]
+    if not training:
+        remedy = "for other programs see `ftl import --help`"
+        raise ConfigError(Problem(str(path), "commands", "no command trains an axolotl config", remedy))
+    for statement in words:
+        text = " ".join(statement)
+        if statement == training[0]:
+            at = _config_of(statement)
+            imported.arguments = tuple(statement[at:])
+            imported.drop(text, f"is written `ftl train {' '.join(statement[at:])} --cloud FILE`")
+            _place_processes(statement[:at], imported)
+        elif statement in training:
+            imported.drop(text, "a second training; launch it as a run of its own")
+        elif "preprocess" in text:
+            imported.drop(text, "`ftl train` prepares the data itself; `ftl preprocess` does it without a GPU")
+        elif statement[0] == "export":
+            _place_env(statement[1:], imported)
+        else:
+            imported.drop(text, _PREPARES.get(statement[0], "ftl starts the training and nothing else"))
+
+
+def _config_of(statement: list[str]) -> int:
+    """Where in a command the config stands that it trains; 0 when it trains none."""
+    start = next((at for at, word in enumerate(statement) if _TRAINS.match(word)), None)
+    if start is None:
+        return 0
+    rest = range(start + 1, len(statement))
+    return next((at for at in rest if statement[at].endswith((".yml", ".yaml"))), 0)
+
+
+def _place_processes(words: list[str], imported: Imported) -> None:
+    found = re.search(r"--(?:num_processes|num-processes|nproc_per_node|nproc-per-node)[= ](\d+)", " ".join(words))
+    if found:
+        imported.place_cloud(found[0], {"gpu": int(found[1])})
+
+
+def _place_env(env: Any, imported: Imported) -> None:  # Any: what YAML holds
+    entries = [f"{key}={value}" for key, value in env.items()] if isinstance(env, dict) else env
+    for entry in entries:
+        name, equals, value = str(entry).partition("=")
+        if SECRET.search(name):
+            place_secret(name, imported)
+        elif equals:
+            place_variable(name, value, imported)
+        else:
+            imported.drop(name, "its value is only in your shell; write it under `env` of the cloud file")
+
+
+def _place_resources(resources: Any, imported: Imported) -> None:  # Any: what YAML holds
+    for key, value in (resources if isinstance(resources, dict) else {}).items():
+        given = f"resources.{shown({key: value})}"
+        if key == "gpu":
+            _place_gpu(given, _gpu(value), imported)
+        elif key == "shm_size":
+            imported.place_cloud(given, {"shm": _gigabytes(str(value))[0]})
+        elif key in ("cpu", "memory"):
+            imported.drop(given, f"the least a machine must have; `{'cpus' if key == 'cpu' else key}` here is a limit")
+        else:
+            imported.drop(given, _NO_CLOUD)
+
+
+def _place_gpu(given: str, gpu: dict[str, Any], imported: Imported) -> None:  # Any: what YAML holds
+    count = str(gpu.get("count", 1)).partition("..")[0]
+    if "gpu" not in imported.cloud:
+        imported.place_cloud(given, {"gpu": int(count) if count.isdecimal() else 1}, _kinds(gpu))
+    else:
+        imported.drop(given, f"the launcher names how many. {_kinds(gpu)}".strip())
+
+
+def _kinds(gpu: dict[str, Any]) -> str:  # Any: what YAML holds
+    """What kind of GPU was asked for, in a sentence for the report."""
+    if "name" in gpu:
+        return f"use a machine with {gpu['name']}: {_NO_CLOUD}"
+    if "memory" not in gpu:
+        return ""
+    least, most = _gigabytes(str(gpu["memory"]))
+    names = ", ".join(kind.name for kind in gpus.with_memory(least or 0, most)[:4])
+    return f"use a machine with {gpu['memory']} a GPU, such as {names or 'none that ftl knows'}: {_NO_CLOUD}"
+
+
+def _gpu(value: Any) -> dict[str, Any]:  # Any: what YAML holds
+    """`A100:40GB:2`, `24GB..`, `2` or a mapping, as a mapping of name, memory and count."""
+    if isinstance(value, dict):
+        return value
+    found: dict[str, Any] = {}  # Any: what YAML holds
+    for part in str(value).split(":"):
+        is_count = part.replace("..", "").isdecimal()
+        found["count" if is_count else "memory" if re.match(r"[\d.]", part) else "name"] = part
+    return found
+
+
+def _gigabytes(text: str) -> tuple[float | None, float | None]:
+    """`24GB..` is (24, None), `40GB..80GB` (40, 80), `24GB` (24, 24)."""
+    bounds = [re.match(r"([\d.]+)\s*(T|G|M)?", part.strip(), re.I) for part in text.split("..")]
+    factor = {"T": 1024.0, "G": 1.0, "M": 1 / 1024}
+    numbers = [None if b is None else float(b[1]) * factor[(b[2] or "G").upper()] for b in bounds]
+    return numbers[0], numbers[-1]

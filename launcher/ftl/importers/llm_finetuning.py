@@ -1,0 +1,152 @@
+"""taprosoft/llm_finetuning: a `finetune.py` command line as a config. What the program fixes is written out too."""
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ftl.errors import ConfigError, Problem
+from ftl.importers.commandline import parse_command
+from ftl.importers.machines import num_processes, place_machines
+from ftl.importers.sheet import FlagSheet, Imported
+
+_COPIED: dict[str, tuple[str, Any]] = {  # Any: what YAML holds
+    "output_dir": ("output_dir", "./lora-alpaca"),
+    "num_epochs": ("num_epochs", 3),
+    "learning_rate": ("learning_rate", 3e-4),
+    "cutoff_len": ("sequence_len", 256),
+    "train_on_inputs": ("train_on_inputs", True),
+    "group_by_length": ("group_by_length", False),
+    "lora_r": ("lora_r", 8),
+    "lora_alpha": ("lora_alpha", 16),
+    "lora_dropout": ("lora_dropout", 0.05),
+    "lora_target_modules": ("lora_target_modules", ["q_proj", "v_proj"]),
+    "gradient_checkpointing": ("gradient_checkpointing", False),
+    "save_steps": ("save_steps", 10),
+    "logging_steps": ("logging_steps", 10),
+    "wandb_project": ("wandb_project", None),
+    "wandb_run_name": ("wandb_name", None),
+    "wandb_watch": ("wandb_watch", None),
+    "wandb_log_model": ("wandb_log_model", None),
+}
+"""Flag -> the key with the same value, and the default of that program where it has one."""
+
+_FIXED: dict[str, Any] = {  # Any: what YAML holds
+    "lr_scheduler": "linear",
+    "warmup_steps": 100,
+    "fp16": True,
+    "save_total_limit": 3,
+    "excess_length_strategy": "truncate",
+}
+_DROPPED = {
+    "add_eos_token": "an answer always ends with EOS, and EOS is trained",
+    "gptq_groupsize": "a GPTQ base says itself how it was quantised",
+    "gptq_backend": "there is one kernel for GPTQ bases",
+}
+_TEMPLATES: dict[str, dict[str, Any]] = {  # Any: what YAML holds
+    **{name: {"type": name} for name in ("alpaca", "alpaca_legacy", "alpaca_short", "vicuna")},
+    "sharegpt": {
+        "type": "chat_template",
+        "field_messages": "conversations",
+        "message_property_mappings": {"role": "from", "content": "value"},
+    },
+}
+_DEFAULT_TEMPLATE = "vicuna"
+
+
+def import_llm_finetuning(text: str) -> Imported:
+    """The command line in `text` as a config and, where it says how many GPUs, a cloud file.
+
+    Raises ConfigError when it starts no training of that program, or asks for what the program itself refuses.
+    """
+    command = parse_command(text, ("finetune.py",))
+    sheet = FlagSheet(command)
+    base, given = sheet.take("base_model")
+    if base is None:
+        raise ConfigError(Problem("--base_model", allowed="is missing; the program needs it"))
+    sheet.place(given, {"base_model": base})
+    _place_mode(sheet)
+    _place_dataset(sheet)
+    for flag, (key, default) in _COPIED.items():
+        sheet.copy(flag, key, default)
+    _place_batch(sheet, num_processes(command))
+    _place_rest(sheet)
+    sheet.place("fixed in the program", _FIXED)
+    sheet.drop_rest(_DROPPED)
+    place_machines(command, sheet)
+    return sheet
+
+
+def _place_mode(sheet: FlagSheet) -> None:
+    """How the base is held, and the optimizer that goes with it."""
+    mode, given = sheet.take("mode", 8)
+    modes: dict[Any, dict[str, Any]] = {  # Any: what YAML holds
+        4: {
+            "adapter": "qlora",
+            "load_in_4bit": True,
+            "bnb_config_kwargs": {"bnb_4bit_use_double_quant": True, "bnb_4bit_quant_type": "nf4"},
+        },
+        8: {"adapter": "lora", "load_in_8bit": True},
+        16: {"adapter": "lora"},
+        "gptq": {"adapter": "lora", "gptq": True},
+    }
+    if mode not in modes:
+        raise ConfigError(Problem("--mode", str(mode), "must be 4, 8, 16 or gptq"))
+    sheet.place(given, modes[mode])
+    sheet.place("fixed by the mode", {"optimizer": "paged_adamw_8bit" if mode in (4, 8) else "adamw_torch"})
+
+
+def _place_dataset(sheet: FlagSheet) -> None:
+    path, given = sheet.take("data_path", "yahma/alpaca-cleaned")
+    template, given_template = sheet.take("prompt_template_name", _DEFAULT_TEMPLATE)
+    size, given_size = sheet.take("val_set_size", 2000)
+    is_text = str(path).endswith(".txt")
+    if is_text:
+        sheet.drop(given_template, "a text file has no prompt")
+    elif template not in _TEMPLATES:
+        raise ConfigError(Problem("--prompt_template_name", str(template), f"must be one of {', '.join(_TEMPLATES)}"))
+    kind = {"type": "completion"} if is_text else _TEMPLATES[template]
+    why = "chunks of the text follow one another; there they overlapped by half" if is_text else ""
+    why = "turns are put into the tokenizer's own chat template" if template == "sharegpt" else why
+    is_folder = not is_text and not str(path).endswith((".json", ".jsonl")) and _is_local(str(path))
+    train = str(PurePosixPath(path) / "train.json") if is_folder else path
+    sheet.place(f"{given}, {given_template}", {"datasets": [{"path": train, **kind}]}, why)
+    if size:
+        sheet.place(given_size, {"val_set_size": size})
+    elif is_folder:
+        test = {"path": str(PurePosixPath(path) / "test.json"), **kind}
+        sheet.place(given_size, {"test_datasets": [test]}, "its own file is then evaluated on")
+    else:
+        test = {"path": path, **kind, "split": "test"}
+        sheet.place(given_size, {"test_datasets": [test]}, "its own split is then evaluated on")
+
+
+def _is_local(path: str) -> bool:
+    """Whether it is a folder here, or looks like one: a Hub id has one slash and no dot or slash before it."""
+    return Path(path).is_dir() or path.startswith((".", "/", "~")) or path.count("/") != 1
+
+
+def _place_batch(sheet: FlagSheet, num_ranks: int) -> None:
+    whole, given = sheet.take("batch_size", 128)
+    micro, given_micro = sheet.take("micro_batch_size", 4)
+    if not isinstance(whole, int) or not isinstance(micro, int) or micro < 1 or whole < micro * num_ranks:
+        allowed = f"must be whole numbers, batch_size at least micro_batch_size x {num_ranks} processes"
+        raise ConfigError(Problem("--batch_size, --micro_batch_size", f"{whole}, {micro}", allowed))
+    steps = whole // micro // num_ranks
+    why = f"{whole} / {micro} / {num_ranks} processes"
+    if whole % (micro * num_ranks):
+        why += f", which does not divide: a step takes {steps * micro * num_ranks} rows"
+    sheet.place(given_micro, {"micro_batch_size": micro, "eval_batch_size": micro})
+    sheet.place(given, {"gradient_accumulation_steps": steps}, why)
+
+
+def _place_rest(sheet: FlagSheet) -> None:
+    every, given = sheet.take("eval_steps", 100)
+    if every:
+        sheet.place(given, {"eval_strategy": "steps", "eval_steps": every})
+    else:
+        sheet.place(given, {"eval_strategy": "no"})
+    adapter, given = sheet.take("resume_from_checkpoint")
+    if adapter is not None:
+        sheet.place(given, {"lora_model_dir": adapter}, "its checkpoints hold the adapter's weights alone")
+    only_evaluates, given = sheet.take("eval", False)
+    if only_evaluates:
+        sheet.drop(given, "evaluating without training is not built yet; this config trains")
