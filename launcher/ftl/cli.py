@@ -17,6 +17,8 @@ app = typer.Typer(
 )
 images = typer.Typer(no_args_is_help=True, help="Build, list and inspect the pinned container images.")
 app.add_typer(images, name="images")
+imports = typer.Typer(no_args_is_help=True, help="Turn another program's command line or task file into a config.")
+app.add_typer(imports, name="import")
 
 
 def _run_ids(incomplete: str) -> list[str]:
@@ -39,6 +41,18 @@ NewestRunId = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
 
+ConfigFile = Annotated[
+    Path, typer.Argument(metavar="CFG", help="The training config, a YAML file.", show_default=False)
+]
+CloudFile = Annotated[
+    Path | None,
+    typer.Option("--cloud", metavar="FILE", help="Where to train: a cloud file. This machine when left out."),
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a config key; nested as datasets.0.path=x. Repeatable."),
+]
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -60,18 +74,9 @@ def _main(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(
     context: typer.Context,
-    config: Annotated[
-        Path, typer.Argument(metavar="CFG", help="The training config, a YAML file.", show_default=False)
-    ],
-    cloud: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where to train: a cloud file. This machine when left out.")
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Override a config key; nested as datasets.0.path=x. Repeatable."
-        ),
-    ] = None,
+    config: ConfigFile,
+    cloud: CloudFile = None,
+    assignments: Assignments = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return as soon as the run is accepted.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and print what would be submitted; start nothing.")
@@ -102,6 +107,86 @@ def train(
             cloud=cloud,
             detach=detach,
             dry_run=dry_run,
+            as_json=as_json,
+        )
+    )
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def check(
+    context: typer.Context,
+    config: ConfigFile,
+    cloud: CloudFile = None,
+    assignments: Assignments = None,
+    data: Annotated[bool, typer.Option("--data/--no-data", help="Read, render and tokenise every row.")] = True,
+    network: Annotated[
+        bool, typer.Option("--network/--no-network", help="Ask the Hub for the repositories that CFG names.")
+    ] = True,
+    max_problems: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Broken rows to name for each dataset; the others are counted.")
+    ] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Find out all that is wrong with CFG and its data, here and now; start nothing.
+
+    Every config key is also a flag, as in `ftl train`. Ends with 2 when there is any problem.
+
+    Examples: `ftl check cfg.yml`, `ftl check cfg.yml --cloud cloud.yml --no-network --sequence-len 4096`
+    """
+    from ftl.commands.check import run
+
+    flags = list(context.args)
+    raise typer.Exit(
+        run(
+            config,
+            flags=flags,
+            assignments=assignments or [],
+            cloud=cloud,
+            data=data,
+            network=network,
+            max_problems=max_problems,
+            as_json=as_json,
+        )
+    )
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def preview(
+    context: typer.Context,
+    config: ConfigFile,
+    num_rows: Annotated[int, typer.Option("-n", metavar="N", min=1, help="Rows of each dataset.")] = 3,
+    row: Annotated[
+        int | None, typer.Option(metavar="I", min=0, help="Only this row of the file, counted from 0.")
+    ] = None,
+    dataset: Annotated[
+        int | None, typer.Option(metavar="K", min=0, help="Only this dataset of the config, counted from 0.")
+    ] = None,
+    ids: Annotated[bool, typer.Option("--ids", help="Each token as token(label, id).")] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page for a browser instead.", show_default=False)
+    ] = None,
+    assignments: Assignments = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show rows as the model will see them, with what is trained in green.
+
+    Rows come in the order of the file. Every config key is also a flag, as in `ftl train`.
+
+    Examples: `ftl preview cfg.yml`, `ftl preview cfg.yml --row 41 --ids`, `ftl preview cfg.yml -n 50 --html rows.html`
+    """
+    from ftl.commands.preview import run
+
+    flags = list(context.args)
+    raise typer.Exit(
+        run(
+            config,
+            flags=flags,
+            assignments=assignments or [],
+            num_rows=num_rows,
+            row=row,
+            dataset=dataset,
+            ids=ids,
+            html=html,
             as_json=as_json,
         )
     )
@@ -262,6 +347,60 @@ def images_inspect(
     from ftl.commands.images import inspect
 
     inspect(name, client=client, as_json=as_json)
+
+
+_CommandLine = Annotated[
+    str,
+    typer.Argument(
+        metavar="COMMAND", help="The command in quotes, a file that holds it, or - for stdin.", show_default=False
+    ),
+]
+_Written = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="PATH", help="A folder, or the name of the YAML file.")
+]
+_Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
+
+
+@imports.command("qlora")
+def import_qlora(
+    command: _CommandLine, output: _Written = None, force: _Force = False, as_json: AsJson = False
+) -> None:
+    """From jondurbin/qlora: what its `train.py` is started with.
+
+    Example: `ftl import qlora 'torchrun --nproc_per_node=2 train.py --bits 4 --dataset my.jsonl'`
+    """
+    from ftl.commands.import_ import run
+
+    raise typer.Exit(run("qlora", command, output=output, force=force, as_json=as_json))
+
+
+@imports.command("llm-finetuning")
+def import_llm_finetuning(
+    command: _CommandLine, output: _Written = None, force: _Force = False, as_json: AsJson = False
+) -> None:
+    """From taprosoft/llm_finetuning: what its `finetune.py` is started with.
+
+    Example: `ftl import llm-finetuning 'python finetune.py --base_model ./model --mode 4'`
+    """
+    from ftl.commands.import_ import run
+
+    raise typer.Exit(run("llm-finetuning", command, output=output, force=force, as_json=as_json))
+
+
+@imports.command("dstack")
+def import_dstack(
+    task: Annotated[Path, typer.Argument(metavar="FILE", help="A task file of dstack.", show_default=False)],
+    output: _Written = None,
+    force: _Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """From dstack: a task that trains an axolotl config, as a cloud file.
+
+    Example: `ftl import dstack train.dstack.yaml -o cloud.yml`
+    """
+    from ftl.commands.import_ import run
+
+    raise typer.Exit(run("dstack", str(task), output=output, force=force, as_json=as_json))
 
 
 def main() -> None:

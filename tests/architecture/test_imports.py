@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "importers": YAML | {"gpus"},
     "precheck": CONTRACT | {"config", "bundle", "gpus"},
     "launch": CONTRACT | {"backends", "jobs"},
+    "inspect": YAML | {"formats", "config", "sources", "tokens", "bundle", "console"},
     "deliver": CONTRACT | {"backends", "jobs", "launch"},
     "losschart": set(),
     "console": CONTRACT | {"losschart"},

@@ -1,7 +1,6 @@
 """ftl train: check everything here, then submit and follow."""
 
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from ftl import __version__, bundle, deliver, jobs, launch, precheck
@@ -9,14 +8,20 @@ from ftl.backends import Backend
 from ftl.bundle import Packed, Reference
 from ftl.cloudfile import load_cloud
 from ftl.commands import show
-from ftl.config.flags import parse_flags
+from ftl.commands.overrides import read_overrides
 from ftl.config.load import Loaded, load_train
 from ftl.contract import JobSpec, Resources
 from ftl.errors import BackendError, ConfigError, ExitCode, FtlError, Problem
+from ftl.inspect.datacheck import DatasetReport, check_dataset
+from ftl.inspect.datasets import is_local, listed, located
+from ftl.inspect.tokenizer import load_view
 from ftl.jobs import RunRecord
 from ftl.plan import plan
 
 _OPTIONS = ("--cloud", "--set", "--detach", "--dry-run", "--json")
+_ROWS_TOKENISED = 1000
+"""Of each dataset, so that launching takes a second; `ftl check` tokenises all."""
+_ROWS_NAMED = 5
 _GENERIC_NAMES = ("cfg", "config", "train", "axolotl")
 
 
@@ -31,7 +36,7 @@ def run(
     as_json: bool,
 ) -> int:
     """Check, submit and follow one training; the exit code of its outcome."""
-    loaded = load_train(config, [*parse_flags(flags, _OPTIONS), *_assignments(assignments)])
+    loaded = load_train(config, read_overrides(flags, assignments, _OPTIONS))
     backend = load_cloud(cloud)
     fields = backend.spec_fields()
     refs = _references(loaded, fields["resources"])
@@ -87,46 +92,32 @@ def _record(
     )
 
 
-def _assignments(texts: list[str]) -> list[tuple[str, str]]:
-    """`--set key=value` as (key, value)."""
-    pairs = []
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(Problem("--set", repr(text), "must be key=value", "e.g. --set learning_rate=1e-4"))
-        pairs.append((key.strip(), value))
-    return pairs
-
-
 def _references(loaded: Loaded, resources: Resources) -> list[Reference]:
     """The local files of the config: all there, fit for their use, readable row by row."""
     refs, missing = bundle.references(loaded.config, loaded.path)
     unfit = precheck.problems(loaded.config, refs, resources)
-    problems = [*(_located(problem, loaded) for problem in (*missing, *unfit)), *_data_problems(loaded, refs)]
+    problems = [*(located(problem, loaded) for problem in (*missing, *unfit)), *_data_problems(loaded)]
     if problems:
         raise ConfigError(*problems)
     return refs
 
 
-def _data_problems(loaded: Loaded, refs: list[Reference]) -> list[Problem]:
-    from ftl.formats.check import check_dataset
-
-    data = loaded.config.data
-    paths = {ref.key: ref.path for ref in refs}
-    problems = []
-    for key, datasets in (("datasets", data.datasets), ("test_datasets", data.test_datasets)):
-        for i, dataset in enumerate(datasets):
-            path = paths.get(f"{key}.{i}.path")
-            if path is not None and isinstance(dataset.type, str):
-                problems += check_dataset(path, dataset.type, dataset.model_dump())
+def _data_problems(loaded: Loaded) -> list[Problem | str]:
+    """What is wrong with the rows on this machine: every one is read and rendered, the first ones are tokenised."""
+    try:
+        view = load_view(loaded, network=False)
+    except ConfigError:
+        view = None  # the runtime can read tokenizers that ftl cannot read here
+    problems: list[Problem | str] = []
+    for dataset in listed(loaded.config.data):
+        try:
+            if is_local(dataset, loaded):
+                report = DatasetReport(dataset)
+                check_dataset(report, loaded, view, limit=_ROWS_NAMED, num_tokenised=_ROWS_TOKENISED)
+                problems += report.problems
+        except ConfigError as e:
+            problems += e.problems
     return problems
-
-
-def _located(problem: Problem, loaded: Loaded) -> Problem:
-    """The problem with the file and line of the key it names, or with the flag that gave it."""
-    loc = tuple(int(part) if part.isdigit() else part for part in problem.where.split("."))
-    where = loaded.file.where(loc)
-    return replace(problem, where=where if where.startswith("--") else f"{where}: {problem.where}")
 
 
 def _destination(loaded: Loaded) -> Path:
@@ -135,7 +126,7 @@ def _destination(loaded: Loaded) -> Path:
     path = given if given.is_absolute() else (loaded.path.parent / given).absolute()
     problem = deliver.check_destination(path, "output_dir")
     if problem is not None:
-        raise ConfigError(_located(problem, loaded))
+        raise ConfigError(located(problem, loaded))
     return path
 
 

@@ -1,0 +1,184 @@
+"""ftl check: the keys, every row of the data, and the repositories and secrets a training needs; starts nothing."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ftl import bundle, precheck
+from ftl.backends import Backend
+from ftl.cloudfile import load_cloud
+from ftl.commands.overrides import read_overrides
+from ftl.config.load import Loaded
+from ftl.errors import ConfigError, ExitCode, Problem
+from ftl.inspect.bearing import load_bearing
+from ftl.inspect.checkview import CheckView, make_check_view
+from ftl.inspect.datacheck import DatasetReport, check_dataset
+from ftl.inspect.datasets import Listed, is_local, listed, loc_of, located
+from ftl.inspect.hub import Wanted, hub_problems
+from ftl.inspect.summary import Summary, remarks, summarise
+from ftl.inspect.tokenizer import load_view
+from ftl.sources.local import LOADERS
+from ftl.tokens import TokenizerView
+
+_OPTIONS = ("--cloud", "--set", "--no-data", "--no-network", "--max-problems", "--json")
+_LAST = 10**9  # after every line of the config
+
+
+@dataclass
+class _Findings:
+    """Problems with the line of the config that each is about."""
+
+    lines: list[tuple[int, Problem]] = field(default_factory=list)
+
+    def add(self, problem: Problem | str, line: int | None = None) -> None:
+        """`line` is that of the key when the problem does not say `cfg.yml:14` itself."""
+        shown = problem if isinstance(problem, Problem) else Problem(problem)
+        told = shown.where.partition(": ")[0].rpartition(":")[2]
+        self.lines.append((line or (int(told) if told.isdigit() else _LAST), shown))
+
+    @property
+    def in_order(self) -> list[Problem]:
+        """By line, and for one line in the order they were found. None twice."""
+        return list(dict.fromkeys(problem for _, problem in sorted(self.lines, key=lambda entry: entry[0])))
+
+
+def run(
+    config: Path,
+    *,
+    flags: list[str],
+    assignments: list[str],
+    cloud: Path | None,
+    data: bool,
+    network: bool,
+    max_problems: int,
+    as_json: bool,
+) -> int:
+    """Check all there is to check; 0, or 2 when there is any problem."""
+    loaded, problems = load_bearing(config, read_overrides(flags, assignments, _OPTIONS))
+    findings = _Findings()
+    for problem in problems:
+        findings.add(problem)
+    summary = None
+    with make_check_view(as_json) as view:
+        backend = _load_cloud(cloud, findings)
+        if loaded is None:
+            view.note("the data and the network are not checked: first the config must be one")
+        else:
+            for note in loaded.notes:
+                view.note(note)
+            _check_files(loaded, backend, findings)
+            if data:
+                summary = _check_data(loaded, view, findings, network=network, limit=max_problems)
+            _check_hub(loaded, view, findings, network=network)
+        _check_secrets(backend, findings)
+        found = findings.in_order
+        view.end(summary, found)
+    return ExitCode.CONFIG if found else ExitCode.DONE
+
+
+def _load_cloud(path: Path | None, findings: _Findings) -> Backend | None:
+    try:
+        return load_cloud(path)
+    except ConfigError as e:
+        for problem in e.problems:
+            findings.add(problem, _LAST)
+        return None
+
+
+def _check_files(loaded: Loaded, backend: Backend | None, findings: _Findings) -> None:
+    """The local files that the config names, and what the machine asked for cannot do with them."""
+    refs, missing = bundle.references(loaded.config, loaded.path)
+    unfit = [] if backend is None else precheck.problems(loaded.config, refs, backend.spec_fields()["resources"])
+    for problem in (*missing, *unfit):
+        findings.add(located(problem, loaded))
+
+
+def _check_data(loaded: Loaded, view: CheckView, findings: _Findings, *, network: bool, limit: int) -> Summary | None:
+    """Read every dataset of this machine; what will be trained, if all of them could be counted."""
+    data = loaded.config.data
+    datasets = listed(data)
+    try:
+        tokenizer = load_view(loaded, network=network)
+    except ConfigError as e:
+        tokenizer = None
+        view.note(f"rows are read and rendered, not tokenised: {e}")
+    reports = [report for d in datasets if (report := _check_dataset(d, loaded, tokenizer, view, findings, limit))]
+    if len(reports) < len(datasets) or not all(report.is_tokenised for report in reports):
+        return None
+    for remark in remarks(data, reports):
+        view.note(remark)
+    summary, problems = summarise(data, reports)
+    for problem in problems:
+        findings.add(located(problem, loaded))
+    return summary
+
+
+def _check_dataset(
+    dataset: Listed, loaded: Loaded, tokenizer: TokenizerView | None, view: CheckView, findings: _Findings, limit: int
+) -> DatasetReport | None:
+    """Read one dataset; None if that is not possible."""
+    line = loaded.file.line_of(loc_of(dataset.key))
+    report = DatasetReport(dataset)
+    try:
+        if not is_local(dataset, loaded):
+            view.note(f"{dataset.key}: {dataset.name} is not on this machine, so its rows are not checked")
+            return None
+        view.begin(report)
+        check_dataset(report, loaded, tokenizer, limit=limit, on_rows=view.on_rows, on_share=view.on_share)
+    except ConfigError as e:
+        for problem in e.problems:
+            findings.add(problem, line)
+        return None
+    for problem in report.problems:
+        findings.add(problem, line)
+    view.dataset(report, loaded.config.data.sequence_len)
+    return report
+
+
+def _check_hub(loaded: Loaded, view: CheckView, findings: _Findings, *, network: bool) -> None:
+    wanted = _wanted(loaded)
+    if not wanted:
+        return
+    repos = ", ".join(dict.fromkeys(one.repo for one in wanted))
+    if not network or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        view.note(f"without the network, {repos} is not looked up on the Hub")
+        return
+    problems, unanswered = hub_problems(wanted)
+    for problem in problems:
+        findings.add(located(problem, loaded))
+    if unanswered:
+        view.note(f"the Hub does not answer, so {', '.join(dict.fromkeys(unanswered))} is not looked up there")
+
+
+def _wanted(loaded: Loaded) -> list[Wanted]:
+    """The repositories of the Hub that the config reads or writes."""
+    config = loaded.config
+    model = config.model
+    found = []
+    if bundle.locate(model.base, loaded.path) is None:
+        found.append(Wanted("base_model", model.base, "model", model.revision))
+    if model.tokenizer and bundle.locate(model.tokenizer, loaded.path) is None:
+        found.append(Wanted("tokenizer_config", model.tokenizer, "model"))
+    for dataset in listed(config.data):
+        path = dataset.section.path
+        if path and path not in LOADERS and bundle.locate(path, loaded.path) is None:
+            found.append(Wanted(f"{dataset.key}.path", path, "dataset", dataset.section.revision))
+    found = [one for one in found if _is_repo(one.repo)]
+    pushed = loaded.file.data.get("hub_model_id")
+    if isinstance(pushed, str) and pushed:
+        found.append(Wanted("hub_model_id", pushed, "model", is_written=True))
+    if config.data.push_to_hub:
+        found.append(Wanted("push_dataset_to_hub", config.data.push_to_hub, "dataset", is_written=True))
+    return found
+
+
+def _is_repo(name: str) -> bool:
+    """Whether it can be the id of a repository: `org/name` or `name`, not a path or an address."""
+    parts = name.split("/")
+    return len(parts) <= 2 and all(part and not part.startswith((".", "~")) for part in parts) and ":" not in name
+
+
+def _check_secrets(backend: Backend | None, findings: _Findings) -> None:
+    for name in backend.cloud.secrets if backend is not None else ():
+        if not os.environ.get(name):
+            findings.add(Problem(f"secret {name}", "not set in this shell", remedy=f"`export {name}=...`"), _LAST)

@@ -1,0 +1,1 @@
+"""What `ftl check` and `ftl preview` find out on a laptop: every row of the data as the model will see it."""

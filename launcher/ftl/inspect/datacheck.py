@@ -1,0 +1,143 @@
+"""Tier 2 of `ftl check`: every row of the data read, rendered and tokenised; counts, and what is wrong."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice
+
+from ftl.config.data import DataSection
+from ftl.config.load import Loaded
+from ftl.errors import Problem
+from ftl.formats.example import Conversation, Example, Rendered
+from ftl.inspect.datasets import Listed, open_rows, recipe_of
+from ftl.inspect.fit import fit
+from ftl.inspect.tally import Tally
+from ftl.inspect.walk import Broken, Numbered, Read, Sampled, numbered, walk, walk_untokenised
+from ftl.tokens import Recipe, TokenizerView
+
+OnRows = Callable[[int, int], None]
+"""Told the rows and tokens so far."""
+
+_PROGRESS_ROWS = 500
+
+
+@dataclass
+class DatasetReport:
+    """What one dataset of the config gives."""
+
+    dataset: Listed
+    tally: Tally = field(default_factory=Tally)
+    problems: list[Problem] = field(default_factory=list)
+    """At most `limit` broken rows, how many more there are, and what is wrong with the dataset as a whole."""
+    has_trained_text: bool = False
+    """A row that was rendered and not tokenised has a text to train on."""
+    is_tokenised: bool = False
+    """All rows were, so that the counts of tokens are right."""
+
+    @property
+    def key(self) -> str:
+        return self.dataset.key
+
+    @property
+    def name(self) -> str:
+        return self.dataset.name
+
+
+def check_dataset(
+    report: DatasetReport,
+    loaded: Loaded,
+    view: TokenizerView | None,
+    *,
+    limit: int,
+    num_tokenised: int | None = None,
+    on_rows: OnRows = lambda rows, tokens: None,
+    on_share: Callable[[float], None] = lambda share: None,
+) -> None:
+    """Fill the report from the rows of its dataset; at most `limit` broken rows are named, the others counted.
+
+    Only the first `num_tokenised` rows are tokenised, all if None, none without a view. Raises ConfigError when the
+    dataset cannot be opened, or its type or chat template is wrong.
+    """
+    recipe = recipe_of(report.dataset, loaded, view)
+    rows = numbered(open_rows(report.dataset, loaded).scan(on_progress=on_share))
+    _count(report, _walk(rows, recipe, view, num_tokenised), loaded.config.data, limit, _ends(view, loaded), on_rows)
+    report.is_tokenised = view is not None and (num_tokenised is None or report.tally.rows <= num_tokenised)
+    if report.tally.broken > limit:
+        report.problems.append(Problem(report.name, f"{report.tally.broken - limit:,} more broken rows"))
+    if not report.tally.broken:
+        report.problems += _whole_problems(report, loaded.config.data)
+
+
+def _count(
+    report: DatasetReport,
+    walked: Iterator[Sampled | Read | Broken],
+    data: DataSection,
+    limit: int,
+    ends: frozenset[int],
+    on_rows: OnRows,
+) -> None:
+    tally = report.tally
+    for row in walked:
+        tally.rows += 1
+        if isinstance(row, Broken):
+            _note_broken(report, row.problem, limit)
+        elif isinstance(row, Read):
+            report.has_trained_text = report.has_trained_text or _has_trained_text(row.rendered)
+        else:
+            fitted = fit(row.sample, row.parts, data)
+            if fitted.dropped == "too long" and data.excess_length == "raise":
+                _note_broken(report, Problem(row.where, _length_sentence(row, data)), limit)
+            else:
+                tally.add(row.sample, row.parts, fitted, ends)
+        if tally.rows % _PROGRESS_ROWS == 0:
+            on_rows(tally.rows, tally.tokens)
+    on_rows(tally.rows, tally.tokens)
+
+
+def _walk(
+    rows: Iterator[Numbered], recipe: Recipe, view: TokenizerView | None, num_tokenised: int | None
+) -> Iterator[Sampled | Read | Broken]:
+    if view is None:
+        return walk_untokenised(rows, recipe)
+    if num_tokenised is None:
+        return walk(rows, recipe, view)
+    return chain(walk(islice(rows, num_tokenised), recipe, view), walk_untokenised(rows, recipe))
+
+
+def _note_broken(report: DatasetReport, problem: Problem, limit: int) -> None:
+    report.tally.broken += 1
+    if report.tally.broken <= limit:
+        report.problems.append(problem)
+
+
+def _whole_problems(report: DatasetReport, data: DataSection) -> Iterator[Problem]:
+    """What is wrong with a dataset whose rows are all right one by one."""
+    tally = report.tally
+    if report.is_tokenised and not tally.samples:
+        parts = [f"{tally.too_long:,} have more than sequence_len = {data.sequence_len} tokens"] * bool(tally.too_long)
+        parts += [f"{tally.too_short:,} fewer than {data.min_sample_len}"] * bool(tally.too_short)
+        remedy = "raise sequence_len, or set excess_length_strategy: truncate" if tally.too_long else None
+        yield Problem(report.name, f"none of {tally.rows:,} rows is usable: {', '.join(parts)}", remedy=remedy)
+    elif not tally.trained and not report.has_trained_text:
+        remedy = "check the columns with the answers, `roles` and `roles_to_train`, `train_on_inputs`"
+        yield Problem(report.name, f"nothing is trained in any of {tally.rows:,} rows", remedy=remedy)
+
+
+def _length_sentence(row: Sampled, data: DataSection) -> str:
+    length = max(len(tokens.ids) for tokens in row.parts)
+    return (
+        f"{length:,} tokens, more than sequence_len = {data.sequence_len}, which excess_length_strategy: raise forbids"
+    )
+
+
+def _has_trained_text(rendered: Rendered) -> bool:
+    if isinstance(rendered, Conversation):
+        return any(turn.train and turn.content for turn in rendered.turns)
+    return not isinstance(rendered, Example) or any(segment.train and segment.text for segment in rendered.segments)
+
+
+def _ends(view: TokenizerView | None, loaded: Loaded) -> frozenset[int]:
+    """The tokens that end a text or a turn."""
+    if view is None:
+        return frozenset()
+    ids = (view.tokenizer.token_to_id(token) for token in (view.eos_token, *loaded.config.data.eot_tokens) if token)
+    return frozenset(id for id in ids if id is not None)

@@ -1,0 +1,92 @@
+"""The datasets of a config: their rows, and how those become samples."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ftl.bundle import locate
+from ftl.config.data import DataSection, DatasetSection
+from ftl.config.load import Loaded
+from ftl.errors import ConfigError, Problem
+from ftl.sources import Source, open_source
+from ftl.sources.local import find_local
+from ftl.state import cache_dir
+from ftl.tokens import Recipe, TokenizerView
+from ftl.yamlparse import Loc
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A dataset and its place in the config, such as datasets.0."""
+
+    key: str
+    section: DatasetSection
+
+    @property
+    def name(self) -> str:
+        return self.section.path or ", ".join(self.section.data_files)
+
+
+def listed(data: DataSection) -> list[Listed]:
+    """Every dataset of the config, those to train on first."""
+    lists = {
+        "datasets": data.datasets,
+        "pretraining_dataset": data.pretraining_dataset,
+        "test_datasets": data.test_datasets,
+    }
+    return [Listed(f"{key}.{i}", section) for key, sections in lists.items() for i, section in enumerate(sections)]
+
+
+def is_local(dataset: Listed, loaded: Loaded) -> bool:
+    """Whether its rows lie on this machine. Raises ConfigError when they should and do not."""
+    try:
+        return find_local(dataset.section, _resolve(loaded)) is not None
+    except ConfigError as e:
+        raise _at(dataset, e, loaded) from e
+
+
+def open_rows(dataset: Listed, loaded: Loaded) -> Source:
+    """Its rows, from this machine or the network. Raises ConfigError, with the place of the key, if there are none."""
+    config = loaded.config
+    seed = config.optim.seed if config.data.data_seed is None else config.data.data_seed
+    try:
+        return open_source(dataset.section, _resolve(loaded), seed=seed, download_dir=cache_dir() / "downloads")
+    except ConfigError as e:
+        raise _at(dataset, e, loaded) from e
+
+
+def recipe_of(dataset: Listed, loaded: Loaded, view: TokenizerView | None) -> Recipe:
+    """How the rows become samples. Raises ConfigError, with the place of the key, when `type` or template is wrong."""
+    config = loaded.config
+    try:
+        return Recipe.of(dataset.section, config.data, config.objective.kind, view)
+    except ConfigError as e:
+        raise _at(dataset, e, loaded) from e
+
+
+def located(problem: Problem, loaded: Loaded) -> Problem:
+    """The problem with the file and line of the key it names, or with the flag that gave it."""
+    where = loaded.file.where(loc_of(problem.where))
+    return replace(problem, where=where if where.startswith("--") else f"{where}: {problem.where}")
+
+
+def loc_of(key: str) -> Loc:
+    """The place of a key such as datasets.0.path."""
+    return tuple(int(part) if part.isdigit() else part for part in key.split("."))
+
+
+def _resolve(loaded: Loaded) -> Callable[[str], Path | None]:
+    return lambda path: locate(path, loaded.path)
+
+
+def _at(dataset: Listed, error: ConfigError, loaded: Loaded) -> ConfigError:
+    """The error with its problems placed: one whose `where` is a key of the dataset gets that key's line."""
+    placed = []
+    for problem in error.problems:
+        if isinstance(problem, str):
+            problem = Problem("", problem)
+        key = problem.where.partition(" = ")[0]
+        if key in DatasetSection.model_fields or not problem.where:
+            problem = located(replace(problem, where=f"{dataset.key}.{key}".rstrip(".")), loaded)
+        placed.append(problem)
+    return ConfigError(*placed)

@@ -1,0 +1,47 @@
+"""What is left of a sample under the length rules of a config."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ftl.config.data import DataSection
+from ftl.formats.example import Example, Pair, Sample, Steps
+from ftl.tokens import Tokens
+
+Parts = tuple[Tokens, ...]
+"""The token sequences of one sample: two for a preference or a pair, else one."""
+
+_ALWAYS_CUT = (Pair, Steps)  # reward data is cut at sequence_len whatever excess_length_strategy says
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The samples that one became: none if it is dropped, several if it is split."""
+
+    samples: tuple[Parts, ...]
+    dropped: Literal["too long", "too short"] | None = None
+    is_truncated: bool = False
+
+
+def fit(sample: Sample, parts: Parts, data: DataSection) -> Fitted:
+    """The sample within sequence_len and min_sample_len. Where too long is an error, the caller says so."""
+    lengths = [len(tokens.ids) for tokens in parts]
+    if min(lengths) < data.min_sample_len:
+        return Fitted((), "too short")
+    if max(lengths) <= data.sequence_len:
+        return Fitted((parts,))
+    may_split = data.excess_length == "split" or (isinstance(sample, Example) and sample.may_split)
+    if may_split and len(parts) == 1:
+        return Fitted(tuple((piece,) for piece in _split(parts[0], data)))
+    if data.excess_length == "truncate" or isinstance(sample, _ALWAYS_CUT):
+        return Fitted((tuple(_cut(tokens, 0, data.sequence_len) for tokens in parts),), is_truncated=True)
+    return Fitted((), "too long")
+
+
+def _split(tokens: Tokens, data: DataSection) -> list[Tokens]:
+    """Pieces of sequence_len; a last one below min_sample_len is left out."""
+    pieces = [_cut(tokens, start, data.sequence_len) for start in range(0, len(tokens.ids), data.sequence_len)]
+    return pieces if len(pieces[-1].ids) >= data.min_sample_len else pieces[:-1]
+
+
+def _cut(tokens: Tokens, start: int, length: int) -> Tokens:
+    return Tokens(tokens.ids[start : start + length], tokens.labels[start : start + length])

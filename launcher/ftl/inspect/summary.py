@@ -1,0 +1,84 @@
+"""What a training will see, from the counts of its datasets; and what to tell about them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ftl.config.data import DataSection
+from ftl.errors import Problem
+from ftl.inspect.datacheck import DatasetReport
+
+
+@dataclass(frozen=True)
+class Share:
+    """The samples of one side of the split. Counts are expectations where the split is drawn at random."""
+
+    samples: int
+    tokens: int
+    trained: int
+    packed_rows: int | None
+    """How many rows of sequence_len packing gives at least; None without packing."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    train: Share
+    eval: Share | None
+
+
+def summarise(data: DataSection, reports: Sequence[DatasetReport]) -> tuple[Summary, list[Problem]]:
+    """What is trained and what is evaluated on, and a problem with a key as `where` if the split leaves nothing."""
+    train = [report for report in reports if not report.key.startswith("test_datasets")]
+    test = [report for report in reports if report.key.startswith("test_datasets")]
+    is_eval_packed = data.sample_packing if data.eval_sample_packing is None else data.eval_sample_packing
+    num_samples = sum(report.tally.samples for report in train)
+    if test:
+        evaluated = _share(test, 1.0, data.sequence_len if is_eval_packed else None)
+        return Summary(_share(train, 1.0, data.sequence_len if data.sample_packing else None), evaluated), []
+    num_eval = math.ceil(data.val_set_size * num_samples) if data.val_set_size < 1 else int(data.val_set_size)
+    problems = []
+    if num_eval and num_eval >= num_samples > 0:
+        given = f"{data.val_set_size:g}: takes {num_eval:,} of {num_samples:,} samples"
+        problems.append(Problem("val_set_size", given, "must leave at least 1 to train on"))
+    part = min(num_eval / max(num_samples, 1), 1.0)
+    kept = _share(train, 1 - part, data.sequence_len if data.sample_packing else None)
+    held_out = _share(train, part, data.sequence_len if is_eval_packed else None) if num_eval else None
+    return Summary(kept, held_out), problems
+
+
+def remarks(data: DataSection, reports: Sequence[DatasetReport]) -> list[str]:
+    """What the user should know of data that has no problem."""
+    found = [remark for report in reports for remark in _remarks_of(report, data)]
+    train = [report for report in reports if not report.key.startswith("test_datasets")]
+    for test in (report for report in reports if report.key.startswith("test_datasets")):
+        shared = sum(test.tally.digests.num_shared(report.tally.digests) for report in train)
+        if shared and not data.exact_deduplication:
+            remedy = "dataset_exact_deduplication: true keeps them out of training"
+            found.append(f"{test.key}: {shared:,} of its samples are also trained on; {remedy}")
+    return found
+
+
+def _remarks_of(report: DatasetReport, data: DataSection) -> list[str]:
+    tally = report.tally
+    found = []
+    if tally.too_long and tally.samples:
+        remedy = f"sequence_len: {tally.lengths.longest} keeps all, and so does excess_length_strategy: truncate"
+        found.append(f"{report.key}: {tally.too_long:,} of {tally.rows:,} rows are dropped as too long; {remedy}")
+    if tally.untrained and tally.trained:
+        remedy = "check the columns with the answers, `roles_to_train` and `train_on_inputs`"
+        found.append(f"{report.key}: nothing is trained in {tally.untrained:,} of {tally.samples:,} samples; {remedy}")
+    if tally.untrained_turns:
+        remedy = "raise sequence_len, or leave them out with excess_length_strategy: drop"
+        found.append(f"{report.key}: truncation cuts off {tally.untrained_turns:,} trained turns whole; {remedy}")
+    num_duplicates = tally.digests.num_duplicates
+    if num_duplicates and not data.exact_deduplication:
+        remedy = "dataset_exact_deduplication: true leaves them out"
+        found.append(f"{report.key}: {num_duplicates:,} samples are the same as an earlier one; {remedy}")
+    return found
+
+
+def _share(reports: Sequence[DatasetReport], part: float, packed_to: int | None) -> Share:
+    samples = round(sum(report.tally.samples for report in reports) * part)
+    tokens = round(sum(report.tally.tokens for report in reports) * part)
+    trained = round(sum(report.tally.trained for report in reports) * part)
+    return Share(samples, tokens, trained, None if packed_to is None else math.ceil(tokens / packed_to))

@@ -1,0 +1,51 @@
+"""The tokenizer of a config, found on this machine or fetched alone from the Hub."""
+
+from pathlib import Path
+
+from ftl.bundle import locate
+from ftl.config.load import Loaded
+from ftl.errors import ConfigError, Problem
+from ftl.tokens import TokenizerView
+
+_FILES = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
+_ETAG_TIMEOUT_S = 5.0
+
+
+def load_view(loaded: Loaded, *, network: bool) -> TokenizerView:
+    """The tokenizer that the config names. Raises ConfigError that says why there is none here."""
+    model = loaded.config.model
+    given = model.tokenizer or model.base
+    directory = locate(given, loaded.path)
+    if directory is None:
+        directory = _fetch(given, model.revision if model.tokenizer is None else None, network=network)
+    try:
+        return TokenizerView.load(directory, model.special_tokens, model.tokens)
+    except ConfigError:
+        raise
+    except Exception as e:  # tokenizers raises no narrower kind
+        where = str(directory / "tokenizer.json")
+        raise ConfigError(Problem(where, f"cannot be read: {e}", remedy="save the tokenizer again")) from e
+
+
+def _fetch(repo: str, revision: str | None, *, network: bool) -> Path:
+    """The tokenizer files of a Hub repository, in the Hub's own cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()
+    try:
+        return Path(
+            snapshot_download(
+                repo,
+                revision=revision,
+                allow_patterns=_FILES,
+                local_files_only=not network,
+                etag_timeout=_ETAG_TIMEOUT_S,
+            )
+        )
+    except LocalEntryNotFoundError as e:
+        why = "the Hub does not answer" if network else "the network is not used"
+        raise ConfigError(Problem(repo, f"its tokenizer is not on this machine, and {why}")) from e
+    except (HFValidationError, OSError) as e:
+        raise ConfigError(Problem(repo, f"its tokenizer cannot be fetched: {str(e).strip().splitlines()[0]}")) from e
