@@ -16,13 +16,13 @@ def read_texts(row: Row, options: FormatOptions) -> ConversationPair:
 
 
 def _whole(read_preference: Read) -> Read:
-    """The reader of the same rows that gives prompt and answer as one text. No token of it is a label."""
+    """The reader of the same rows that gives prompt and answer as one text, for each answer."""
 
     def read(row: Row, options: FormatOptions) -> Pair:
         preference = read_preference(row, options)
         assert isinstance(preference, Preference), "a type named after a style gives texts"
         chosen, rejected = (
-            Example((Segment(preference.prompt + answer, False),), num_eos=0)
+            Example((Segment(preference.prompt + answer, True),), num_eos=0)
             for answer in (preference.chosen, preference.rejected)
         )
         return Pair(chosen, rejected)

@@ -1,7 +1,7 @@
 """Prompt and answers as the config words them: columns and texts with {slots}, flat or as a mapping in `type`."""
 
-from ftl.formats.example import FormatOptions
-from ftl.formats.rows import Row, fill, text_of
+from ftl.formats.example import FormatOptions, RowError
+from ftl.formats.rows import Row, fill, pieces, text_of
 
 _DEFAULTS = {
     "field_prompt": "prompt",
@@ -31,12 +31,21 @@ def user_prompt(row: Row, options: FormatOptions) -> str:
         "prompt": _column(row, options, "prompt"),
         "system": text_of(row, system) if row.get(system) is not None else "",
     }
-    return fill(setting(options, "prompt_format"), slots, required=True)
+    return _fill("prompt_format", slots, options)
 
 
 def user_answer(row: Row, options: FormatOptions, name: str) -> str:
     """`chosen_format`, `rejected_format` or `completion_format` with its only slot, which is `name`."""
-    return fill(setting(options, f"{name}_format"), {name: _column(row, options, name)}, required=True)
+    return _fill(f"{name}_format", {name: _column(row, options, name)}, options)
+
+
+def _fill(key: str, slots: Row, options: FormatOptions) -> str:
+    template = setting(options, key)
+    unknown = next((name for _, name in pieces(template) if name is not None and name not in slots), None)
+    if unknown is not None:
+        known = ", ".join(f"{{{name}}}" for name in slots)
+        raise RowError(f"`{key}` has the slot {{{unknown}}}: must be {known}; columns are named by the `field_` keys")
+    return fill(template, slots, required=True)
 
 
 def _column(row: Row, options: FormatOptions, name: str) -> str:

@@ -105,5 +105,11 @@ def test_own_wording_may_be_flat_or_a_mapping() -> None:
 @pytest.mark.parametrize("template", ["{prompt.__class__}", "{prompt[0]}", "{0}", "{}"])
 def test_own_wording_never_reaches_into_a_text(template: str) -> None:
     options = FormatOptions.read({"type": {"prompt_format": template}}, family="dpo")
-    with pytest.raises(RowError):
+    with pytest.raises(RowError, match="must hold plain names in braces"):
+        render({}, {"prompt": "p", "chosen": "a", "rejected": "b"}, options)
+
+
+def test_unknown_slot_names_the_key_and_the_slots() -> None:
+    options = FormatOptions.read({"type": {"chosen_format": "{answer}"}}, family="dpo")
+    with pytest.raises(RowError, match=r"^`chosen_format` has the slot \{answer\}: must be \{chosen\};"):
         render({}, {"prompt": "p", "chosen": "a", "rejected": "b"}, options)

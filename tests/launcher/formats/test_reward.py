@@ -19,8 +19,8 @@ def test_styled_pair_is_prompt_and_answer_in_one_text_each() -> None:
     start = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n"
     pair = render("bradley_terry.chatml.icr", {"input": "q", "chosen": "a", "rejected": "b"})
     assert pair == Pair(
-        Example((Segment(f"{start}a<|im_end|>", False),), num_eos=0),
-        Example((Segment(f"{start}b<|im_end|>", False),), num_eos=0),
+        Example((Segment(f"{start}a<|im_end|>", True),), num_eos=0),
+        Example((Segment(f"{start}b<|im_end|>", True),), num_eos=0),
     )
 
 
