@@ -1,6 +1,7 @@
 """Samples to token ids and labels with `tokenizers` and jinja2 alone: the same on a laptop and in the container."""
 
-from ftl.tokens.chat import ChatTemplate, chat_template_source
+from ftl.tokens.chat import ChatTemplate
+from ftl.tokens.choice import chat_template_source
 from ftl.tokens.encode import MASKED, Tokens, encode
 from ftl.tokens.recipe import Recipe
 from ftl.tokens.view import TokenizerView

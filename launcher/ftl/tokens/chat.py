@@ -1,82 +1,57 @@
 """Chat templates: a conversation to text, with the trained parts marked in it."""
 
-import json
-from collections.abc import Callable, Sequence
-from datetime import datetime
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from datetime import date
+from functools import lru_cache, partial
 from typing import Any
 
-import jinja2
-from jinja2.ext import Extension, loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-from ftl.config.data import DataSection, DatasetSection
 from ftl.errors import ConfigError, Problem
-from ftl.formats.example import Conversation, Example, RowError, Segment, TrainOn, Turn
-from ftl.formats.templates import TEMPLATES
+from ftl.formats.example import Conversation, ConversationPair, Example, Preference, RowError, Segment, TrainOn, Turn
+from ftl.formats.messages import THINKING
+from ftl.tokens.environment import TODAY, compile_template
+from ftl.tokens.locate import Place, Shown, Skeleton, Span, differ, match, skeleton, with_calls
 from ftl.tokens.view import TokenizerView
 
 MAX_EOS_DISTANCE = 3  # tokens between the end of a turn's content and the EOS that closes it, at most
 
-_FALLBACK = "tokenizer_default_fallback_"
+DATE_VARIABLE = "strftime_now"  # in chat_template_kwargs: the day, as 2026-01-31, that strftime_now() tells
 
-_Span = tuple[int, int]  # first character, and the one after the last
-
-
-def chat_template_source(data: DataSection, dataset: DatasetSection | None, view: TokenizerView) -> str:
-    """The text of the chat template that a dataset uses, or the whole config where `dataset` is None.
-
-    Raises ConfigError when the name is unknown, or names a template that is not there.
-    """
-    chosen = (dataset and dataset.chat_template) or data.chat_template
-    name = chosen or ("jinja" if data.chat_template_jinja else "tokenizer_default")
-    if name == "jinja":
-        if data.chat_template_jinja:
-            return data.chat_template_jinja
-        raise ConfigError(
-            Problem("chat_template = jinja", "no chat_template_jinja", remedy="give the template's text there")
-        )
-    if name == "tokenizer_default" or name.startswith(_FALLBACK):
-        if view.chat_template:
-            return view.chat_template
-        if name == "tokenizer_default":
-            remedy = f"set chat_template to one of {', '.join(TEMPLATES)}, or jinja"
-            raise ConfigError(
-                Problem("chat_template = tokenizer_default", "the tokenizer has no chat template", remedy=remedy)
-            )
-        name = name.removeprefix(_FALLBACK)
-    if name not in TEMPLATES:
-        allowed = f"must be tokenizer_default, jinja, {_FALLBACK}NAME or one of {', '.join(TEMPLATES)}"
-        raise ConfigError(Problem(f"chat_template = {name}", allowed=allowed))
-    return TEMPLATES[name]
+_Tools = Sequence[Mapping[str, Any]]  # Any: JSON of the user's
 
 
 class ChatTemplate:
-    """A chat template, compiled in the environment that transformers gives it."""
+    """A chat template, compiled, with the variables it is given and the tokens that end a turn in it."""
 
-    def __init__(self, source: str, view: TokenizerView) -> None:
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationBlock]
-        )
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _raise_exception
-        environment.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
-        try:
-            self._template = environment.from_string(source)
-        except jinja2.TemplateSyntaxError as e:
-            raise ConfigError(Problem(f"chat template, line {e.lineno}", f"not valid Jinja: {e.message}")) from e
-        tokens = {"bos_token": view.bos_token, "eos_token": view.eos_token, "pad_token": view.pad_token}
-        self._variables = {name: token for name, token in tokens.items() if token is not None}
-        self._eos = view.eos_token
+    def __init__(
+        self,
+        source: str,
+        view: TokenizerView,
+        variables: Mapping[str, Any] | None = None,  # Any: a text or a number
+        eot_tokens: Sequence[str] = (),
+        thinking_key: str | None = None,
+    ) -> None:
+        """Raises ConfigError for a template that is not valid Jinja, or a token that the tokenizer does not have."""
+        self.identity = {"source": source, "variables": dict(variables or {}), "eot_tokens": list(eot_tokens)}
+        """All that decides what the template prints and where turns end, the tokenizer apart."""
+        variables = dict(variables or {})
+        self._template = compile_template(source, _day(variables.pop(DATE_VARIABLE, None)))
+        self._variables = {**view.named_tokens, **variables}
+        self._eos_tokens = (view.eos_token,) if view.eos_token else ()
+        self._eot_tokens = tuple(eot_tokens)
+        for token in eot_tokens:
+            if view.tokenizer.token_to_id(token) is None:
+                allowed = "must be a token of the tokenizer"
+                raise ConfigError(Problem("eot_tokens", token, allowed, "add it to `tokens`, or correct it"))
+        self._thinking_key = thinking_key or THINKING
         self._num_tokens = lru_cache(lambda text: len(view.tokenizer.encode(text, add_special_tokens=False).ids))
+        self._skeletons: dict[tuple[object, ...], Skeleton | None] = {}
 
-    def render(self, turns: Sequence[Turn]) -> str:
+    def render(self, turns: Sequence[Turn], tools: _Tools = (), *, add_generation_prompt: bool = False) -> str:
         """The whole conversation as one text. Raises RowError when the template refuses it."""
         messages = [{"role": turn.role, "content": turn.content, **turn.extra} for turn in turns]
+        variables = {"documents": None, **self._variables, "tools": list(tools) or None}
         try:
-            return self._template.render(
-                messages=messages, tools=None, documents=None, add_generation_prompt=False, **self._variables
-            )
+            return self._template.render(variables, messages=messages, add_generation_prompt=add_generation_prompt)
         except Exception as e:  # a template is a program of the user's, so any exception is its verdict on the row
             raise RowError(f"the chat template refuses the row: {e}") from e
 
@@ -87,143 +62,147 @@ class ChatTemplate:
         does not print a turn that is to be trained.
         """
         turns = conversation.turns
-        text = self.render(turns)
-        spans = _locate(text, turns, self.render)
+        text = self.render(turns, conversation.tools)
+        places = self._locate(text, turns, conversation.tools)
         trained = []
-        for position, (turn, span) in enumerate(zip(turns, spans, strict=True)):
-            if turn.train and span is None:
-                raise RowError(
-                    f"message {position} ({turn.role}) is to be trained, but the chat template does not print it: "
-                    "remove it, or use another chat_template"
-                )
-            if turn.train and span is not None:
-                trained.append(span)
-        trained += self._trained_eos(text, turns, spans, conversation.train_on_eos)
+        for position, turn in enumerate(turns):
+            if turn.train:
+                trained += _trained_spans(turn, places.get(position), position)
+        on_eot = conversation.train_on_eot or conversation.train_on_eos
+        trained += self._ends(text, turns, places, self._eos_tokens, conversation.train_on_eos)
+        trained += self._ends(text, turns, places, self._eot_tokens, on_eot)
         return Example(_segments(text, sorted(trained)), bos=False, num_eos=0, is_one_text=True)
 
-    def _trained_eos(
-        self, text: str, turns: Sequence[Turn], spans: Sequence[_Span | None], which: TrainOn
-    ) -> list[_Span]:
-        found = []
-        for position, span in enumerate(spans):
-            if span is None or span[0] == span[1]:
-                continue
-            following = next((s[0] for s in spans[position + 1 :] if s is not None), len(text))
-            eos = self._find_eos(text, span[1], following)
-            if eos is not None:
-                found.append((eos, turns[position].train))
-        if which == "none":
+    def preference(self, pair: ConversationPair) -> Preference:
+        """The prompt up to where an answer begins, and both answers. Raises RowError as `example` does."""
+        prompt = self.render(pair.prompt, add_generation_prompt=True)
+        begins, answers = [], []
+        for turns in (pair.chosen, pair.rejected):
+            text = self.render([*pair.prompt, *turns])
+            begin = prompt if text.startswith(prompt) else self._before_answer(text, pair.prompt, turns)
+            begins.append(begin)
+            answers.append(text[len(begin) :])
+        if begins[0] != begins[1]:
+            raise RowError("the chat template prints another prompt for each of the answers: use another chat_template")
+        return Preference(begins[0], *answers)
+
+    def _before_answer(self, text: str, prompt: Sequence[Turn], answer: Sequence[Turn]) -> str:
+        place = self._locate(text, (*prompt, *answer), ()).get(len(prompt))
+        if place is None:
+            raise RowError("the chat template does not print the answer: use another chat_template")
+        return text[: place.span[0]]
+
+    def _locate(self, text: str, turns: Sequence[Turn], tools: _Tools) -> dict[int, Place]:
+        """The places of the turns that are printed."""
+        bones = self._skeleton(turns, tools)
+        places = None if bones is None else match(text, bones, turns)
+        render = partial(self.render, tools=tools)
+        if places is None:
+            places = {}
+            for position in range(len(turns)):
+                place = differ(text, turns, position, self._thinking_key, render)
+                places |= {} if place is None else {position: place}
+        for position, turn in enumerate(turns):
+            if "tool_calls" in turn.extra:
+                place = with_calls(text, turns, position, self._thinking_key, render, places)
+                places |= {} if place is None else {position: place}
+        return places
+
+    def _skeleton(self, turns: Sequence[Turn], tools: _Tools) -> Skeleton | None:
+        """The marked text. Turns with nothing but texts have the same one in every conversation of their shape."""
+        key = self._thinking_key
+        render = partial(self.render, tools=tools)
+        if tools or any(turn.extra.keys() - {key} for turn in turns):
+            return skeleton(turns, key, render)
+        shape = tuple((turn.role, *_blankness(turn.content), *_blankness(turn.extra.get(key))) for turn in turns)
+        if shape not in self._skeletons:
+            self._skeletons[shape] = skeleton(turns, key, render)
+        return self._skeletons[shape]
+
+    def _ends(
+        self, text: str, turns: Sequence[Turn], places: Mapping[int, Place], tokens: Sequence[str], which: TrainOn
+    ) -> list[Span]:
+        """The trained ones among the tokens that end turns."""
+        if which == "none" or not tokens:
             return []
+        found = []
+        begins = [*(place.span[0] for place in places.values()), len(text)]
+        for position, place in sorted(places.items()):
+            end = place.span[1]
+            span = self._find_end(text, end, min(begin for begin in begins if begin >= end), tokens)
+            if span is not None and place.span[0] < end:
+                found.append((span, turns[position].train))
         if which == "last":
-            return [eos for eos, _ in found[-1:]]
-        return [eos for eos, is_trained in found if which == "all" or is_trained]
+            return [span for span, _ in found[-1:]]
+        return [span for span, is_trained in found if which == "all" or is_trained]
 
-    def _find_eos(self, text: str, start: int, stop: int) -> _Span | None:
-        position = text.find(self._eos, start, stop) if self._eos else -1
-        if position == -1 or not self._eos:
+    def _find_end(self, text: str, start: int, stop: int, tokens: Sequence[str]) -> Span | None:
+        """The first of the tokens from start on, at most MAX_EOS_DISTANCE tokens away."""
+        begins = [(text.find(token, start, stop), token) for token in tokens]
+        begin, token = min((pair for pair in begins if pair[0] != -1), default=(-1, ""))
+        if begin == -1 or (begin > start and self._num_tokens(text[start:begin]) > MAX_EOS_DISTANCE):
             return None
-        is_near = position == start or self._num_tokens(text[start:position]) <= MAX_EOS_DISTANCE
-        return (position, position + len(self._eos)) if is_near else None
+        return begin, begin + len(token)
 
 
-def _locate(text: str, turns: Sequence[Turn], render: Callable[[Sequence[Turn]], str]) -> list[_Span | None]:
-    """Where each turn's content stands in the rendered text; None for one that the template does not print."""
-    # Private use characters are in nobody's template, and no filter changes them or a digit.
-    marks = [f"\ue000{position}\ue001" for position in range(len(turns))]
-    marked = [_with_content(turn, mark) for turn, mark in zip(turns, marks, strict=True)]
+def _day(given: Any) -> date:
     try:
-        spans = _match(text, render(marked), marks, [turn.content for turn in turns])
-    except RowError:
-        spans = None
-    if spans is not None:
-        return list(spans)
-    return [_differ(text, turns, position, marks[position], render) for position in range(len(turns))]
+        return TODAY if given is None else date.fromisoformat(given)
+    except (TypeError, ValueError) as e:
+        allowed = "must be a day such as 2026-01-31"
+        raise ConfigError(Problem(f"chat_template_kwargs.{DATE_VARIABLE}", repr(given), allowed)) from e
 
 
-def _match(text: str, marked: str, marks: Sequence[str], contents: Sequence[str]) -> list[_Span] | None:
-    """The spans, if `text` is `marked` with each mark replaced by its content, possibly stripped; else None."""
-    if any(marked.count(mark) != 1 for mark in marks):
-        return None
-    pieces = []
-    for mark in marks:
-        before, _, marked = marked.partition(mark)
-        pieces.append(before)
-    pieces.append(marked)
+def _blankness(text: Any) -> tuple[bool, str]:
+    """Whether a text is marked, and the text itself where it is not."""
+    is_marked = isinstance(text, str) and bool(text.strip())
+    return is_marked, "" if is_marked else str(text)
+
+
+def _trained_spans(turn: Turn, place: Place | None, position: int) -> list[Span]:
+    """What is trained of a turn that is trained. Raises RowError when that is not printed."""
+    if place is None:
+        if not turn.content.strip() and "tool_calls" not in turn.extra:
+            return []
+        raise RowError(
+            f"message {position} ({turn.role}) is to be trained, but the chat template does not print it: "
+            "remove it, or use another chat_template"
+        )
+    if not turn.parts:
+        return [place.span]
     spans = []
-    end = len(pieces[0])
-    is_match = text.startswith(pieces[0])
-    for content, following in zip(contents, pieces[1:], strict=True):
-        forms = (content, content.strip(), content.lstrip(), content.rstrip())
-        shown = next((form for form in forms if text.startswith(form + following, end)), None)
-        if shown is None:
-            return None
-        spans.append((end, end + len(shown)))
-        end += len(shown) + len(following)
-    return spans if is_match and end == len(text) else None
+    done = place.span[0]
+    for key, shown in sorted(place.texts.items(), key=lambda item: item[1].span):
+        spans += [] if key in turn.parts else [shown.span]
+        done = shown.span[1]
+        for part in turn.parts.get(key, ()):
+            spans += _shown_part(shown, part, position)
+    return [*spans, (done, place.span[1])]  # the last one: calls of tools
 
 
-def _differ(
-    text: str, turns: Sequence[Turn], position: int, mark: str, render: Callable[[Sequence[Turn]], str]
-) -> _Span | None:
-    """Where the text changes when one turn's content is replaced: what a template made of that content."""
-    replaced = [_with_content(t, mark) if i == position else t for i, t in enumerate(turns)]
-    try:
-        other = render(replaced)
-    except RowError:
-        return None
-    start = _num_common(text, other)
-    most = min(len(text), len(other)) - start
-    end = len(text) - min(most, _num_common(text[::-1], other[::-1]))
-    is_printed = mark in other and (start < end or not turns[position].content.strip())
-    return (start, end) if is_printed else None
+def _shown_part(shown: Shown, part: Span, position: int) -> list[Span]:
+    """Where some characters of a text are printed; nothing where they are stripped."""
+    if shown.num_stripped is None:
+        raise RowError(
+            f"message {position}: the chat template rewrites the text, so its ranges to train have no place in it: "
+            "remove them, or use another chat_template"
+        )
+    start, stop = (min(max(shown.span[0] + at - shown.num_stripped, shown.span[0]), shown.span[1]) for at in part)
+    return [(start, stop)] if start < stop else []
 
 
-def _num_common(a: str, b: str) -> int:
-    """How many characters two texts have in common at their beginning."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-
-def _with_content(turn: Turn, content: str) -> Turn:
-    return Turn(turn.role, content, turn.train, turn.extra)
-
-
-def _segments(text: str, trained: Sequence[_Span]) -> tuple[Segment, ...]:
+def _segments(text: str, trained: Sequence[Span]) -> tuple[Segment, ...]:
     """The text cut at the edges of the trained spans, which are sorted; spans that touch become one."""
     segments: list[Segment] = []
     done = 0
     for start, end in trained:
         if start > done:
             segments.append(Segment(text[done:start], False))
-        if end > start and segments and segments[-1].train and start <= done:
+        if end > done and segments and segments[-1].train and start <= done:
             segments[-1] = Segment(segments[-1].text + text[done:end], True)
-        elif end > start:
-            segments.append(Segment(text[start:end], True))
-        done = max(done, end)
+        elif end > max(start, done):
+            segments.append(Segment(text[max(start, done) : end], True))
+        done = max(done, end, start)
     if done < len(text):
         segments.append(Segment(text[done:], False))
     return tuple(segments)
-
-
-def _raise_exception(message: str) -> None:
-    raise jinja2.TemplateError(message)
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Jinja's own tojson escapes HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-class _GenerationBlock(Extension):
-    """{% generation %}...{% endgeneration %}, which transformers' templates may have: prints its body."""
-
-    tags = {"generation"}
-
-    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)

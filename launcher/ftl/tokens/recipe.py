@@ -6,10 +6,21 @@ from typing import Any
 
 from ftl.config.data import DataSection, DatasetSection, InlineType
 from ftl.config.objective import ObjectiveKind
-from ftl.formats.example import FAMILIES, Conversation, ConversationPair, FormatOptions, Sample
+from ftl.formats.example import (
+    FAMILIES,
+    Conversation,
+    ConversationPair,
+    Example,
+    FormatOptions,
+    Pair,
+    Preference,
+    Sample,
+    Segment,
+)
 from ftl.formats.format import Format
 from ftl.formats.render import find_format
-from ftl.tokens.chat import ChatTemplate, chat_template_source
+from ftl.tokens.chat import ChatTemplate
+from ftl.tokens.choice import chat_template_source
 from ftl.tokens.view import TokenizerView
 
 
@@ -20,11 +31,12 @@ class Recipe:
     type: str | Mapping[str, Any] | None  # Any: texts, or null
     format: Format
     options: FormatOptions
-    template_source: str | None
     template: ChatTemplate | None
 
     @classmethod
-    def of(cls, dataset: DatasetSection, data: DataSection, kind: ObjectiveKind, view: TokenizerView | None) -> "Recipe":
+    def of(
+        cls, dataset: DatasetSection, data: DataSection, kind: ObjectiveKind, view: TokenizerView | None
+    ) -> "Recipe":
         """The recipe of one dataset of a config. Raises ConfigError for an unknown type or chat template.
 
         Without a tokenizer, `sample` works for the formats that need no template.
@@ -39,11 +51,16 @@ class Recipe:
             default_system_message=data.default_system_message,
         )
         format = find_format(type, family)
-        source = template = None
+        template = None
         if format.needs_template and view is not None:
-            source = chat_template_source(data, dataset, view)
-            template = ChatTemplate(source, view)
-        return cls(type, format, options, source, template)
+            template = ChatTemplate(
+                chat_template_source(data, dataset, view),
+                view,
+                variables=data.chat_template_kwargs,
+                eot_tokens=data.eot_tokens,
+                thinking_key=dataset.template_thinking_key,
+            )
+        return cls(type, format, options, template)
 
     def sample(self, row: Mapping[str, Any]) -> Sample:
         """What a row becomes. Raises RowError when it cannot be used."""
@@ -52,10 +69,24 @@ class Recipe:
             assert self.template is not None, "a format with conversations says that it needs a template"
             return self.template.example(rendered)
         if isinstance(rendered, ConversationPair):
-            raise NotImplementedError
+            return self._of_pair(rendered)
         return rendered
+
+    def _of_pair(self, pair: ConversationPair) -> Preference | Pair:
+        assert self.template is not None, "a format with conversations says that it needs a template"
+        texts = self.template.preference(pair)
+        if self.options.family == "reward":
+            return Pair(_whole(texts.prompt + texts.chosen), _whole(texts.prompt + texts.rejected))
+        if self.options.family == "dpo":  # an answer ends with its turn, not with what stands between two turns
+            return Preference(texts.prompt, texts.chosen.rstrip(), texts.rejected.rstrip())
+        return texts
 
     @property
     def identity(self) -> dict[str, Any]:  # Any: JSON
         """All that decides what a row becomes, the tokenizer and our own code apart."""
-        return {"type": self.type, "options": asdict(self.options), "template": self.template_source}
+        template = None if self.template is None else self.template.identity
+        return {"type": self.type, "options": asdict(self.options), "template": template}
+
+
+def _whole(text: str) -> Example:
+    return Example((Segment(text, True),), bos=False, num_eos=0, is_one_text=True)

@@ -13,6 +13,8 @@ from tokenizers import AddedToken, Tokenizer
 from ftl.config.model import SpecialTokens
 from ftl.errors import ConfigError, Problem
 
+NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
 
 @dataclass(frozen=True, eq=False)
 class TokenizerView:
@@ -24,6 +26,8 @@ class TokenizerView:
     eos_token: str | None
     pad_token: str | None
     chat_template: str | None
+    named_tokens: Mapping[str, str | list[str]]
+    """The special tokens by the names that chat templates use: bos_token, eos_token, image_token, ..."""
     prefix_ids: tuple[int, ...]
     """What the tokenizer puts in front of a text: BOS, or nothing."""
 
@@ -33,30 +37,24 @@ class TokenizerView:
     ) -> "TokenizerView":
         """The tokenizer in a directory, with the config's special tokens in place of its own and `tokens` added.
 
-        Reads tokenizer.json, tokenizer_config.json and chat_template.jinja. Raises ConfigError without the first.
+        Reads the files that save_pretrained of transformers 4 and 5 writes. Raises ConfigError without tokenizer.json.
         """
-        file = directory / "tokenizer.json"
-        if not file.is_file():
-            remedy = "save the tokenizer in the fast format: AutoTokenizer.from_pretrained(...).save_pretrained(...)"
-            raise ConfigError(Problem(str(file), "no such file", remedy=remedy))
-        tokenizer = Tokenizer.from_file(str(file))
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        config_file = directory / "tokenizer_config.json"
-        config = json.loads(config_file.read_text("utf-8")) if config_file.is_file() else {}
+        tokenizer = _read_tokenizer(directory)
+        config = _read_json(directory / "tokenizer_config.json")
         special = special or SpecialTokens()
-        added = [t for t in (special.bos_token, special.eos_token, special.unk_token, special.pad_token) if t]
-        tokenizer.add_special_tokens(
-            [AddedToken(t, special=True) for t in (*added, *special.additional_special_tokens)]
-        )
+        given = {name: token for name in NAMES if (token := getattr(special, name, None))}
+        added = [*given.values(), *special.additional_special_tokens]
+        tokenizer.add_special_tokens([AddedToken(token, special=True) for token in added])
         tokenizer.add_tokens(list(tokens))
-        bos_token = special.bos_token or _token_text(config.get("bos_token"))
+        named = {**_named_tokens(_read_json(directory / "special_tokens_map.json")), **_named_tokens(config), **given}
+        bos_token, eos_token, pad_token = (_one(named.get(name)) for name in ("bos_token", "eos_token", "pad_token"))
         return cls(
             tokenizer=tokenizer,
             bos_token=bos_token,
-            eos_token=special.eos_token or _token_text(config.get("eos_token")),
-            pad_token=special.pad_token or _token_text(config.get("pad_token")),
+            eos_token=eos_token,
+            pad_token=pad_token,
             chat_template=_own_template(directory, config),
+            named_tokens=named,
             prefix_ids=_prefix_ids(tokenizer, bos_token, config.get("add_bos_token")),
         )
 
@@ -88,19 +86,63 @@ class TokenizerView:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
+def _read_tokenizer(directory: Path) -> Tokenizer:
+    file = directory / "tokenizer.json"
+    if not file.is_file():
+        slow = next((f"; {slow.name} alone is not enough" for slow in directory.glob("*.model")), "")
+        remedy = "save the tokenizer in the fast format: AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+        raise ConfigError(Problem(str(file), f"no such file{slow}", remedy=remedy))
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as e:  # the tokenizers library raises nothing narrower
+        raise ConfigError(Problem(str(file), f"no tokenizer ({e})", remedy="save the tokenizer again")) from e
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _read_json(file: Path) -> dict[str, Any]:  # Any: JSON
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except ValueError as e:
+        raise ConfigError(Problem(str(file), f"not valid JSON ({e})", remedy="save the tokenizer again")) from e
+    return content if isinstance(content, dict) else {}
+
+
+def _named_tokens(config: Mapping[str, Any]) -> dict[str, str | list[str]]:
+    """The special tokens in a file of transformers. Those beyond NAMES stand in a mapping or in a list."""
+    named: dict[str, str | list[str]] = {name: token for name in NAMES if (token := _token_text(config.get(name)))}
+    for key in ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens"):
+        more = config.get(key)
+        if isinstance(more, dict):
+            named |= {name: text for name, token in more.items() if (text := _token_text(token))}
+        elif isinstance(more, list):
+            named["additional_special_tokens"] = [text for token in more if (text := _token_text(token))]
+    return named
+
+
 def _token_text(value: Any) -> str | None:
-    """A token of tokenizer_config.json, where it is a text or an AddedToken written as an object."""
+    """A token, where it is a text or an AddedToken written as an object."""
     return value.get("content") if isinstance(value, dict) else value
 
 
+def _one(token: str | list[str] | None) -> str | None:
+    return token if isinstance(token, str) else None
+
+
 def _own_template(directory: Path, config: Mapping[str, Any]) -> str | None:
+    """The template beside the tokenizer or in its config; of several by name, the default one."""
     file = directory / "chat_template.jinja"
     if file.is_file():
         return file.read_text("utf-8")
-    template = config.get("chat_template")
-    if isinstance(template, list):  # several by name
-        return next((entry["template"] for entry in template if entry.get("name") == "default"), None)
-    return template
+    template = config.get("chat_template") or _read_json(directory / "chat_template.json").get("chat_template")
+    if not isinstance(template, list):
+        return template
+    named = {entry.get("name"): entry.get("template") for entry in template}
+    only = next(iter(named.values())) if len(named) == 1 else None
+    return named.get("default", only)
 
 
 def _prefix_ids(tokenizer: Tokenizer, bos_token: str | None, adds_bos: bool | None) -> tuple[int, ...]:
