@@ -92,12 +92,12 @@ def load_train(path: Path, overrides: Sequence[tuple[str, str]] = (), *, bear_un
     if problems:
         raise ConfigError(*_by_line(problems))
     notes = [*reading.notes, *(_placed(note, (note.where,), reading) for note in without_effect(config))]
-    return Loaded(config, file.path, tuple(str(note) for note in notes), file, tuple(reading.unbuilt))
+    return Loaded(config, file.path, tuple(str(note) for note in notes), file, tuple(_by_line(reading.unbuilt)))
 
 
 def _open(path: Path) -> YamlFile:
     if url := remote.as_url(path):
-        return parse_file(remote.fetch(url), Path(remote.file_name(url)), url)
+        return parse_file(remote.fetch(url), Path(remote.file_name(url)), remote.shown(url))
     if not path.is_dir():
         return read(path)
     names = sorted(entry.name for entry in path.iterdir() if entry.suffix in {".yml", ".yaml"})

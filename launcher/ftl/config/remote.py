@@ -36,6 +36,11 @@ def file_name(url: str) -> str:
     return PurePosixPath(urlsplit(url).path).name or "config.yml"
 
 
+def shown(url: str) -> str:
+    """`url` as messages may show it: its query and its user may hold a secret."""
+    return re.sub(r"//[^/]*@", "//", url.partition("?")[0])
+
+
 def is_public(address: str) -> bool:
     """Whether an IP address belongs to the open internet, also inside the wrappings IPv6 has for IPv4."""
     ip = ipaddress.ip_address(address.partition("%")[0])
@@ -58,55 +63,57 @@ def fetch(
     Each host, that of a redirect too, is resolved once, all its addresses must be allowed, and the connection goes
     to one of them: a name that changes its mind in between gains nothing. Proxies are not used. Raises ConfigError.
     """
+    name = shown(url)
     if os.environ.get(PERMISSION) != "1":
         remedy = f"download it first, or set {PERMISSION}=1 to allow https addresses"
-        raise ConfigError(Problem(url, "configs are not read from the network by default", remedy=remedy))
+        raise ConfigError(Problem(name, "configs are not read from the network by default", remedy=remedy))
     deadline = time.monotonic() + timeout_s
     context = trust or ssl.create_default_context()
-    at = url
+    at, base = url, ""
     for _ in range(MAX_REDIRECTS + 1):
-        parts = _checked(at, url)
-        answer, body = _get(parts, _addresses(parts, url, is_allowed), context, deadline, url)
+        parts = _checked(at, base, name)
+        at = parts.geturl()
+        answer, body = _get(parts, _addresses(parts, name, is_allowed), context, deadline, name)
         if answer.status == 200:
             return body
         location = answer.getheader("Location")
         if answer.status not in _REDIRECTS or not location:
-            raise ConfigError(Problem(url, f"the server answered {answer.status} {answer.reason}".rstrip()))
-        at = urljoin(at, location)
-    raise ConfigError(Problem(url, f"more than {MAX_REDIRECTS} redirects"))
+            raise ConfigError(Problem(name, f"the server answered {answer.status}"))
+        at, base = location, at
+    raise ConfigError(Problem(name, f"more than {MAX_REDIRECTS} redirects"))
 
 
-def _checked(at: str, url: str) -> SplitResult:
-    """`at` in its parts. Raises ConfigError for what is no plain https address."""
+def _checked(link: str, base: str, name: str) -> SplitResult:
+    """Where `link`, found at `base`, leads. Raises ConfigError for what is no plain https address."""
     try:
+        at = urljoin(base, link)
         parts = urlsplit(at)
         has_port = parts.port is None or parts.port > 0
     except ValueError as e:
-        raise ConfigError(Problem(url, f"not an address: {e}")) from e
+        raise ConfigError(Problem(name, f"not an address: {e}")) from e
     if parts.scheme != "https":
-        through = "" if at == url else f" (redirected to {parts.scheme}:)"
-        raise ConfigError(Problem(url, f"only https addresses are read{through}"))
+        raise ConfigError(Problem(name, f"only https addresses are read, and this is or leads to {parts.scheme}:"))
     if not parts.hostname or not has_port or not at.isascii() or not at.isprintable() or " " in at:
-        raise ConfigError(Problem(url, "not a plain https address"))
+        raise ConfigError(Problem(name, "not a plain https address"))
     if parts.username is not None:
-        raise ConfigError(Problem(f"https://{parts.hostname}", "a password does not belong in an address"))
+        raise ConfigError(Problem(name, "a password does not belong in an address"))
     return parts
 
 
-def _addresses(parts: SplitResult, url: str, is_allowed: Callable[[str], bool]) -> list[str]:
+def _addresses(parts: SplitResult, name: str, is_allowed: Callable[[str], bool]) -> list[str]:
     host = str(parts.hostname)
     try:
         found = socket.getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as e:
-        raise ConfigError(Problem(url, f"the host {host} is not known")) from e
+        raise ConfigError(Problem(name, f"the host {host} is not known")) from e
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     if private := [address for address in addresses if not is_allowed(address)]:
-        raise ConfigError(Problem(url, f"{host} is {private[0]}, an address of a private network", "download it first"))
+        raise ConfigError(Problem(name, f"{host} is {private[0]}, in a private network", remedy="download it first"))
     return addresses
 
 
 def _get(
-    parts: SplitResult, addresses: list[str], context: ssl.SSLContext, deadline: float, url: str
+    parts: SplitResult, addresses: list[str], context: ssl.SSLContext, deadline: float, name: str
 ) -> tuple[http.client.HTTPResponse, bytes]:
     """The answer and, if it is the file, its bytes. A watchdog ends the connection when the time is over."""
     host, port = str(parts.hostname), parts.port or 443
@@ -125,15 +132,15 @@ def _get(
         body = answer.read(MAX_BYTES + 1) if answer.status == 200 else b""
     except (OSError, http.client.HTTPException) as e:
         told = "took longer than allowed" if time.monotonic() >= deadline else f"cannot be read: {e}"
-        raise ConfigError(Problem(url, told)) from e
+        raise ConfigError(Problem(name, told)) from e
     finally:
         if watchdog:
             watchdog.cancel()
         connection.close()
     if time.monotonic() >= deadline:
-        raise ConfigError(Problem(url, "took longer than allowed"))  # the watchdog may have cut the file short
+        raise ConfigError(Problem(name, "took longer than allowed"))  # the watchdog may have cut the file short
     if len(body) > MAX_BYTES:
-        raise ConfigError(Problem(url, "larger than 1 MiB", "a config is a few kilobytes"))
+        raise ConfigError(Problem(name, "larger than 1 MiB", "a config is a few kilobytes"))
     return answer, body
 
 
