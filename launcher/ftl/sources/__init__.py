@@ -5,7 +5,9 @@ for row in source.scan():          # Row, or a Problem in the place of a broken 
     ...
 """
 
+from ftl.sources.find import open_source
+from ftl.sources.retry import UnreachableError
 from ftl.sources.row import Row
-from ftl.sources.source import Source, open_source
+from ftl.sources.source import Source
 
-__all__ = ["Row", "Source", "open_source"]
+__all__ = ["Row", "Source", "UnreachableError", "open_source"]

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,17 @@ class LocalShelf:
     def identity(self, split: str) -> Any:  # Any: JSON
         return [[file.type, _sha256(file.path)] for file in self._files(split)]
 
+    def renamed(self, names: dict[Path, str]) -> "LocalShelf":
+        """The same files, called what the user calls them: local path -> name."""
+        label, files = self.label, self.files
+        for path, name in names.items():
+            label = label.replace(shown(path), name, 1)
+            files = {
+                split: tuple(replace(file, name=file.name.replace(shown(path), name, 1)) for file in members)
+                for split, members in files.items()
+            }
+        return LocalShelf(label, files)
+
     def _files(self, split: str) -> tuple[DataFile, ...]:
         return self.files.get(split) or self.files[ANY_SPLIT]
 
@@ -65,6 +76,12 @@ def find_local(dataset: DatasetSection, resolve: Resolve) -> LocalShelf | None:
 
 def _share(file: Reading, bytes_before: int, size: int, total: int) -> float:
     return (bytes_before + size * file.share_of_part()) / total
+
+
+def looks_local(given: str) -> bool:
+    """Whether a path that is not there was meant as a file or directory, rather than as a repository."""
+    is_path = given.startswith((".", "/", "~")) or given.count("/") > 1
+    return is_path or type_of(Path(given)) is not None
 
 
 def _listed(dataset: DatasetSection, resolve: Resolve) -> LocalShelf:

@@ -5,14 +5,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import compress, islice
-from pathlib import Path
 from typing import Any, Protocol
 
-from ftl.config.data import DatasetSection
-from ftl.errors import ConfigError, Problem
-from ftl.sources.local import Resolve, find_local
+from ftl.errors import Problem
 from ftl.sources.row import Reading, Row, Unread
-from ftl.sources.split import Part, parse_split
+from ftl.sources.split import Part
 
 _PROGRESS_ROWS = 1000
 
@@ -142,28 +139,3 @@ class Source:
         for place in self._in_shard(num_rows):
             mask[shuffled[place]] = 1
         return mask
-
-
-def open_source(dataset: DatasetSection, resolve: Resolve, *, seed: int, download_dir: Path | None) -> Source:
-    """The rows of one dataset section. `resolve` gives the place of a path of the config, None where there is none.
-
-    What lies on this machine is found here; what does not is looked up in the network. Files from https:, s3:, gs:
-    and hf: addresses are kept below `download_dir`. Raises ConfigError whose Problem names the key, e.g. `split`.
-    """
-    parts = parse_split(dataset.split)
-    shelf = _shelf(dataset, resolve)
-    for part in parts:
-        if shelf.splits and part.name not in shelf.splits:
-            raise ConfigError(Problem("split", repr(part.name), f"must be one of {', '.join(shelf.splits)}"))
-    if not shelf.splits and len({part.name for part in parts}) > 1:
-        raise ConfigError(Problem("split", repr(dataset.split), f"{shelf.label} is one split"))
-    if dataset.shards is not None and dataset.shards_idx >= dataset.shards:
-        raise ConfigError(Problem("shards_idx", str(dataset.shards_idx), f"must be below shards = {dataset.shards}"))
-    return Source(shelf, parts, dataset.skip, dataset.shards, dataset.shards_idx, seed)
-
-
-def _shelf(dataset: DatasetSection, resolve: Resolve) -> Shelf:
-    shelf = find_local(dataset, resolve)
-    if shelf is None:
-        raise ConfigError(Problem("path", dataset.path, "no such file or directory"))
-    return shelf

@@ -1,0 +1,115 @@
+"""Repositories of the Hub: which commit a revision is, and why one cannot be read, in a sentence each."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from ftl.errors import ConfigError, Problem
+from ftl.sources.retry import PassingError, UnreachableError, causes, with_retries
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
+
+_REPO_ID = re.compile(r"(?:[\w.-]{1,96}/)?[\w.-]{1,96}")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Repo:
+    """A repository and the keys that name it, for the sentences about it."""
+
+    id: str
+    revision: str | None = None
+    kind: Literal["dataset", "model"] = "dataset"
+    key: str = "path"
+    revision_key: str = "revision"
+
+
+def is_repo_id(given: str) -> bool:
+    """Whether it could be `org/name` or `name`."""
+    return _REPO_ID.fullmatch(given) is not None
+
+
+def resolve_commit(repo: Repo) -> str:
+    """The commit that the branch or tag (the default branch when None) is now; a commit is itself, unasked.
+
+    Where the Hub does not answer, or HF_HUB_OFFLINE is set, it is the commit seen last on this machine. Raises
+    ConfigError where the repository or revision does not exist or may not be read, and UnreachableError.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    return ask_hub(repo, lambda: str(api.resolve_revision(repo.id, repo_type=repo.kind, revision=repo.revision)))
+
+
+def ask_hub(repo: Repo, call: Callable[[], _Result]) -> _Result:
+    """What `call` gives, with its failures in words: ConfigError where asking again is of no use, else UnreachableError.
+
+    Failures that may pass are tried again first, within the budget of `with_retries`.
+    """
+
+    def told() -> _Result:
+        with _in_words(repo):
+            return call()
+
+    try:
+        return with_retries(told)
+    except PassingError as e:
+        raise UnreachableError(Problem(repo.key, f"{repo.id}: {e}", None, "try again later")) from e
+
+
+@contextmanager
+def _in_words(repo: Repo) -> Iterator[None]:
+    import httpx2
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except Exception as e:
+        for cause in causes(e):
+            if isinstance(cause, errors.OfflineModeIsEnabled):
+                given = f"{repo.id}: is not on this machine, and HF_HUB_OFFLINE is set"
+                raise UnreachableError(Problem(repo.key, given)) from e
+            if isinstance(cause, errors.HfHubHTTPError):
+                raise _refusal(repo, cause) from e
+            if isinstance(cause, errors.HFValidationError):
+                allowed = "is no file here, and no repository id (org/name)"
+                raise ConfigError(Problem(repo.key, repo.id, allowed)) from e
+            if isinstance(cause, httpx2.TransportError | ConnectionError | TimeoutError):
+                raise PassingError(f"{_endpoint()} does not answer ({type(cause).__name__})") from e
+        raise
+
+
+def _refusal(repo: Repo, error: "HfHubHTTPError") -> Exception:
+    """What to raise for an answer that is not what was asked for."""
+    from huggingface_hub import errors, get_token
+
+    has_token, status = get_token() is not None, error.response.status_code
+    login = None if has_token else "log in with `hf auth login` or set HF_TOKEN"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return ConfigError(Problem(repo.revision_key, repo.revision, f"is no branch, tag or commit of {repo.id}"))
+    if isinstance(error, errors.GatedRepoError):
+        place = f"{_endpoint()}/{'datasets/' if repo.kind == 'dataset' else ''}{repo.id}"
+        given = f"{repo.id}: is gated, and {'your token has no access' if has_token else 'you are not logged in'}"
+        remedy = f"ask for access at {place}" + (f", then {login}" if login else "")
+        return ConfigError(Problem(repo.key, given, None, remedy))
+    if isinstance(error, errors.RepositoryNotFoundError):
+        hidden = "or your token may not see it" if has_token else "or it is private"
+        return ConfigError(Problem(repo.key, f"{repo.id}: no such {repo.kind} on the Hub, {hidden}", None, login))
+    if status == 429 or status >= 500:
+        return PassingError(f"{_endpoint()} answered {status}", _seconds(error.response.headers.get("Retry-After")))
+    if status == 401:
+        return ConfigError(Problem(repo.key, f"{repo.id}: the Hub does not know your token", None, "log in again"))
+    return ConfigError(Problem(repo.key, f"{repo.id}: the Hub answered {status}", error.server_message))
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text is not None and text.isdigit() else None
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)

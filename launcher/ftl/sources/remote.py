@@ -1,0 +1,168 @@
+"""Files behind an address, s3: gs: hf: or https:, fetched to this machine once for each content."""
+
+import errno
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from ftl.errors import ConfigError, Problem, StorageError
+from ftl.sources.retry import PassingError, UnreachableError, causes, with_retries
+
+_SCHEMES = ("s3", "gs", "gcs", "hf", "https", "http")
+_VALIDATORS = ("ETag", "etag", "blob_id", "generation", "md5Hash", "Content-MD5", "Last-Modified", "LastModified")
+_CLIENTS = ("aiohttp", "botocore", "aiobotocore", "gcsfs", "google", "httpx2")
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_Files = dict[str, dict[str, Any]]  # Any: what a file system says of a file: path -> facts
+
+
+def is_address(given: str) -> bool:
+    scheme, separator, _ = given.partition("://")
+    return bool(separator) and scheme in _SCHEMES
+
+
+def shown_address(address: str) -> str:
+    """The address without what may be secret: user, password, query."""
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def fetch(address: str, download_dir: Path, key: str) -> Path:
+    """The file, or the directory of files, at an address, on this machine.
+
+    It is fetched only when its etag, generation or time is not that of an earlier fetch. Raises ConfigError where
+    there is nothing or no access, and UnreachableError where the other side does not answer. Problems name `key`.
+    """
+    shown = shown_address(address)
+    try:
+        return with_retries(lambda: _fetch(address, download_dir, Problem(key, shown)))
+    except PassingError as e:
+        raise UnreachableError(Problem(key, f"{shown}: {e}", None, "try again later")) from e
+
+
+def _fetch(address: str, download_dir: Path, problem: Problem) -> Path:
+    with _in_words(problem):
+        system, root, files = _listing(address)
+        places = _places(root, files, problem)
+        version = _version(shown_address(address), files)
+        top = next(iter(places.values())).parts[0]
+        if version and (download_dir / version).is_dir():
+            return download_dir / version / top
+        download_dir.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=".fetch-", dir=download_dir))
+        try:
+            for path, place in places.items():
+                _get(system, path, stage / place, files[path].get("size"))
+            target = download_dir / (version or _content(stage))
+            _publish(stage, target)
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+    return target / top
+
+
+def _listing(address: str) -> tuple[Any, str, _Files]:  # Any: fsspec ships no types
+    """The file system, the path in it, and the files there."""
+    import fsspec
+
+    system, path = fsspec.url_to_fs(address, skip_instance_cache=True)
+    facts = system.info(path)
+    if facts["type"] != "directory":
+        return system, path, {path: facts}
+    return system, path, system.find(path, detail=True)
+
+
+def _places(root: str, files: _Files, problem: Problem) -> dict[str, PurePosixPath]:
+    """Where each file goes: NAME, or NAME/its place in the directory."""
+    name = PurePosixPath(unquote(urlsplit(root).path)).name or "data"
+    below = {path: PurePosixPath(path).relative_to(root) for path in files if path != root and not path.endswith("/")}
+    if any(".." in place.parts for place in below.values()):
+        raise ConfigError(Problem(problem.where, problem.given, "holds a file whose name has .. in it"))
+    if not below and root not in files:
+        raise ConfigError(Problem(problem.where, problem.given, "holds no files"))
+    return {path: PurePosixPath(name, place) for path, place in below.items()} or {root: PurePosixPath(name)}
+
+
+def _version(shown: str, files: _Files) -> str | None:
+    """A name for the content, as far as the other side tells; None where it does not."""
+    told = {path: next((str(facts[v]) for v in _VALIDATORS if facts.get(v)), None) for path, facts in files.items()}
+    if None in told.values():
+        return None
+    return hashlib.sha256(json.dumps([shown, sorted(told.items())]).encode()).hexdigest()[:32]
+
+
+def _content(stage: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(stage.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                digest.update(path.relative_to(stage).as_posix().encode())
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+def _get(system: Any, path: str, place: Path, size: int | None) -> None:  # Any: fsspec ships no types
+    place.parent.mkdir(parents=True, exist_ok=True)
+    system.get_file(path, str(place))
+    if size is not None and place.stat().st_size != size:
+        raise PassingError(f"{place.stat().st_size} of {size} bytes of {place.name} came")
+
+
+def _publish(stage: Path, target: Path) -> None:
+    try:
+        stage.rename(target)
+    except OSError:
+        if not target.is_dir():  # otherwise another process was first, and has the same
+            raise
+
+
+@contextmanager
+def _in_words(problem: Problem) -> Iterator[None]:
+    """Failures as ConfigError, or as PassingError. No message of theirs is shown: it may hold the whole address."""
+    try:
+        yield
+    except (ConfigError, PassingError):
+        raise
+    except ImportError as e:
+        remedy = "pip install 'ftl-launcher[data]'"
+        raise ConfigError(Problem(problem.where, f"{problem.given}: needs {e.name or e}", None, remedy)) from e
+    except Exception as e:
+        raise _verdict(problem, e) from e
+
+
+def _verdict(problem: Problem, error: Exception) -> Exception:
+    status = next((found for cause in causes(error) if (found := _status(cause))), None)
+    kinds = {kind.__name__ for cause in causes(error) for kind in type(cause).__mro__}
+    if any(isinstance(cause, OSError) and cause.errno in _DISK_FULL for cause in causes(error)):
+        return StorageError(Problem(problem.where, problem.given, "cannot be stored here: no space, or no access"))
+    if status == 429 or (status or 0) >= 500:
+        return PassingError(f"answered {status}")
+    if status in (401, 403) or "PermissionError" in kinds:
+        return ConfigError(Problem(problem.where, problem.given, "access is refused", "check the credentials"))
+    if "NoCredentialsError" in kinds or "DefaultCredentialsError" in kinds:
+        return ConfigError(Problem(problem.where, problem.given, "no credentials are set for it"))
+    if status == 404 or (status is None and type(error) is FileNotFoundError and error.__cause__ is None):
+        return ConfigError(Problem(problem.where, problem.given, "no such file or directory"))
+    if status is not None:
+        return ConfigError(Problem(problem.where, problem.given, f"the server answered {status}"))
+    if any(isinstance(cause, OSError) or type(cause).__module__.split(".")[0] in _CLIENTS for cause in causes(error)):
+        return PassingError(f"does not answer ({type(list(causes(error))[-1]).__name__})")
+    return error
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that an exception of aiohttp, httpx2, botocore or gcsfs tells of."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        response = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    found = [
+        response,
+        getattr(error, "status", None),
+        getattr(error, "code", None),
+        getattr(response, "status_code", None),
+    ]
+    return next((status for status in found if isinstance(status, int)), None)
