@@ -77,7 +77,7 @@ def load_train(path: Path, overrides: Sequence[tuple[str, str]] = (), *, bear_un
     Raises ConfigError with every problem, in the user's own keys. Keys that ftl cannot train yet are problems too,
     unless `bear_unbuilt`.
     """
-    file = override(_open(path), overrides)
+    file = override(open_train(path), overrides)
     reading = _read(file)
     contradictions = _key_problems(KEY_RULES, reading)
     reading.notes += _key_problems(KEY_NOTES, reading)
@@ -95,7 +95,8 @@ def load_train(path: Path, overrides: Sequence[tuple[str, str]] = (), *, bear_un
     return Loaded(config, file.path, tuple(str(note) for note in notes), file, tuple(_by_line(reading.unbuilt)))
 
 
-def _open(path: Path) -> YamlFile:
+def open_train(path: Path) -> YamlFile:
+    """The file that `load_train` reads at `path`, as YAML. Raises ConfigError when it is none."""
     if url := remote.as_url(path):
         return parse_file(remote.fetch(url), Path(remote.file_name(url)), remote.shown(url))
     if not path.is_dir():
