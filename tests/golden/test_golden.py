@@ -2,7 +2,7 @@
 
     {"kind": "sft|dpo|ipo|simpo|orpo|kto|reward|prm",
      "type": what `type` of the dataset is: a name, a mapping or null,
-     "config": further keys of the config; datasets[0], if there, holds further keys of the dataset,
+     "config": further keys of the config; datasets[0] or pretraining_dataset[0], if there, holds those of the dataset,
      "tokenizer": "bos" (adds <s>, ends with </s>) or "nobos" (adds nothing, ends with <|im_end|>),
      "files": {name: text} beside the config, which the case may name as ./name,
      "rows": [...], "expected": [one for each row]}
@@ -98,14 +98,15 @@ def named_by(case: dict[str, Any]) -> tuple[str, str]:
 def preview(case: dict[str, Any], tokenizer: Path, directory: Path) -> list[dict[str, Any]]:
     """What the case's rows become, by way of a config file."""
     config = case.get("config", {})
-    (keys,) = config.get("datasets", [{}])
+    datasets = "pretraining_dataset" if "pretraining_dataset" in config else "datasets"
+    (keys,) = config.get(datasets, [{}])
     dataset = {"path": "data.jsonl", "type": case["type"], **keys}
-    more = {"base_model": str(tokenizer), "learning_rate": 1e-4, "datasets": [dataset]}
+    more = {"base_model": str(tokenizer), "learning_rate": 1e-4, datasets: [dataset]}
     (directory / "cfg.yml").write_text(json.dumps({**OBJECTIVES[case["kind"]], **config, **more}), "utf-8")
     try:
         loaded = load_train(directory / "cfg.yml", bear_unbuilt=True).config
         view = TokenizerView.load(tokenizer, loaded.model.special_tokens, loaded.model.tokens)
-        recipe = Recipe.of(loaded.data.datasets[0], loaded.data, loaded.objective.kind, view)
+        recipe = Recipe.of(getattr(loaded.data, datasets)[0], loaded.data, loaded.objective.kind, view)
     except ConfigError as e:
         return [{"error": str(e)}] * len(case["rows"])
     return [preview_row(recipe, row, view) for row in case["rows"]]

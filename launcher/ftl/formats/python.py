@@ -114,7 +114,8 @@ def _place(error: Exception, path: Path) -> str:
     """File and line of the user's code where it went wrong."""
     if isinstance(error, SyntaxError):
         return f"{path}:{error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename) == path.absolute()]
     return f"{path}:{lines[-1]}" if lines else str(path)
 
 

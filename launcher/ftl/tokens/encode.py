@@ -1,40 +1,75 @@
-"""Examples to ids and labels, many at once."""
+"""Samples to ids and labels, many at once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
-from tokenizers import Encoding
-
-from ftl.formats.example import Example
+from ftl.formats.example import Example, Judged, Pair, Preference, Sample, Segment, Steps, TokenRow
+from ftl.tokens.boundaries import Boundaries
 from ftl.tokens.view import TokenizerView
 
 MASKED = -100  # the label of a token that is not trained
 
+Encodable = Example | TokenRow | Steps
+"""A sample that is one row of tokens."""
+
 
 @dataclass(frozen=True)
 class Tokens:
-    """One example: its ids, and for each id the same id or MASKED."""
+    """One row: its ids, and for each id its label, or MASKED. The label is the id, or 0 or 1 after a step."""
 
     ids: list[int]
     labels: list[int]
 
 
-def encode(examples: Sequence[Example], view: TokenizerView) -> list[Tokens]:
-    """The tokens of each example, uncut. One call to the tokenizer, whose threads share the work."""
-    joined = [example for example in examples if example.is_one_text]
-    apart = [segment.text for example in examples if not example.is_one_text for segment in example.segments]
-    texts = ["".join(segment.text for segment in example.segments) for example in joined]
-    # encode_batch_fast leaves out the offsets, which only joined segments need.
-    whole = iter(view.tokenizer.encode_batch(texts, add_special_tokens=False))
-    pieces = iter(view.tokenizer.encode_batch_fast(apart, add_special_tokens=False))
-    result = []
-    for example in examples:
-        if example.is_one_text:
-            tokens = _label_joined(example, next(whole))
-        else:
-            tokens = _label_apart(example, [next(pieces).ids for _ in example.segments])
-        result.append(_add_ends(example, tokens, view))
-    return result
+def encode(samples: Sequence[Encodable], view: TokenizerView) -> list[Tokens]:
+    """The tokens of each sample, uncut. One call to the tokenizer, whose threads share the work."""
+    texts = [text for sample in samples for text in _texts(sample)]
+    encodings = view.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    ids = iter([encoding.ids for encoding in encodings])
+    boundaries = Boundaries(view)
+    return [_tokens(sample, [next(ids) for _ in _texts(sample)], boundaries, view) for sample in samples]
+
+
+def encode_any(samples: Sequence[Sample], view: TokenizerView) -> list[tuple[Tokens, ...]]:
+    """The rows of tokens of each sample: of a preference and a pair two, the better one first; else one.
+
+    Of a preference or a judged answer, the answer's tokens are the labels.
+    """
+    rows = [_rows(sample) for sample in samples]
+    encoded = iter(encode([row for several in rows for row in several], view))
+    return [tuple(next(encoded) for _ in several) for several in rows]
+
+
+def _rows(sample: Sample) -> tuple[Encodable, ...]:
+    if isinstance(sample, Preference):
+        return _answered(sample.prompt, sample.chosen), _answered(sample.prompt, sample.rejected)
+    if isinstance(sample, Judged):
+        return (_answered(sample.prompt, sample.completion),)
+    return (sample.chosen, sample.rejected) if isinstance(sample, Pair) else (sample,)
+
+
+def _answered(prompt: str, answer: str) -> Example:
+    return Example((Segment(prompt, False), Segment(answer, True)), num_eos=0)
+
+
+def _texts(sample: Encodable) -> Sequence[str]:
+    """The texts of a sample that are tokenised each by itself."""
+    if isinstance(sample, TokenRow):
+        return ()
+    if isinstance(sample, Steps):
+        return (sample.prompt, *(text for step in sample.steps for text in (step, sample.separator)))
+    texts = [segment.text for segment in sample.segments]
+    return ("".join(texts),) if sample.is_one_text else texts
+
+
+def _tokens(sample: Encodable, ids: list[list[int]], boundaries: Boundaries, view: TokenizerView) -> Tokens:
+    if isinstance(sample, TokenRow):
+        return Tokens(list(sample.ids), list(sample.labels))
+    if isinstance(sample, Steps):
+        return _label_steps(sample, ids, view)
+    label = _label_joined(sample, ids[0], boundaries) if sample.is_one_text else _label_apart(sample, ids)
+    return _add_ends(sample, label, view)
 
 
 def _label_apart(example: Example, ids_of_segments: list[list[int]]) -> Tokens:
@@ -46,51 +81,42 @@ def _label_apart(example: Example, ids_of_segments: list[list[int]]) -> Tokens:
     return Tokens(ids, labels)
 
 
-def _label_joined(example: Example, encoding: Encoding) -> Tokens:
-    ids = encoding.ids
+def _label_joined(example: Example, ids: list[int], boundaries: Boundaries) -> Tokens:
+    text = "".join(segment.text for segment in example.segments)
+    ends = list(accumulate(len(segment.text) for segment in example.segments))
+    spans = [
+        (end - len(segment.text), end) for segment, end in zip(example.segments, ends, strict=True) if segment.train
+    ]
     labels = [MASKED] * len(ids)
-    num_chars = sum(len(segment.text) for segment in example.segments)
-    end = 0
-    for segment in example.segments:
-        start, end = end, end + len(segment.text)
-        if segment.train:
-            first, stop = _token_range(encoding, start, end, num_chars)
-            labels[first:stop] = ids[first:stop]
+    for first, stop in boundaries.token_ranges(text, ids, spans):
+        labels[first:stop] = ids[first:stop]
     return Tokens(ids, labels)
 
 
-def _token_range(encoding: Encoding, start: int, end: int, num_chars: int) -> tuple[int, int]:
-    """The tokens that hold any of the characters from start to end: the first one, and the one after the last."""
-    first = _first_token(encoding, range(start, end))
-    if first is None:
-        return 0, 0
-    stop = _first_token(encoding, range(end, num_chars))
-    if stop is None:
-        return first, len(encoding)
-    begins = encoding.token_to_chars(stop)
-    return first, stop + 1 if begins is not None and begins[0] < end else stop
-
-
-def _first_token(encoding: Encoding, chars: Iterable[int]) -> int | None:
-    """The first token of the first character that has one; some tokenizers leave characters out."""
-    return next((token for token in map(encoding.char_to_token, chars) if token is not None), None)
+def _label_steps(sample: Steps, ids: list[list[int]], view: TokenizerView) -> Tokens:
+    """The label of a step is on the last token of its separator, or of the step where there is no separator."""
+    prompt, *others = ids
+    completion: list[int] = []
+    labels: list[int] = []
+    for step, separator, label in zip(others[::2], others[1::2], sample.labels, strict=True):
+        completion += step + separator
+        labels += [MASKED] * (len(completion) - len(labels))
+        if label is not None and step + separator:
+            labels[-1] = label
+    most = sample.max_completion_length
+    head = prompt if prompt[: len(view.prefix_ids)] == list(view.prefix_ids) else [*view.prefix_ids, *prompt]
+    return Tokens([*head, *completion[:most]], [*[MASKED] * len(head), *labels[:most]])
 
 
 def _add_ends(example: Example, tokens: Tokens, view: TokenizerView) -> Tokens:
     ids, labels = tokens.ids, tokens.labels
-    missing = [view.eos_id] * _num_missing_eos(example, ids, view) if example.num_eos and ids else []
-    if missing:
+    prefix = list(view.prefix_ids)
+    answered = bool(example.segments) and bool(example.segments[-1].text)
+    if example.num_eos and ids and (answered or example.ends_empty):
+        missing = [view.eos_id] * (example.num_eos - (answered and ids[-1] == view.eos_id))
         ids = [*ids, *missing]
         labels = [*labels, *(missing if example.segments[-1].train else [MASKED] * len(missing))]
-    if example.bos and ids:
-        prefix = list(view.prefix_ids)
+    if example.bos and ids and ids[: len(prefix)] != prefix:
         ids = [*prefix, *ids]
         labels = [*(prefix if example.segments[0].train else [MASKED] * len(prefix)), *labels]
     return Tokens(ids, labels)
-
-
-def _num_missing_eos(example: Example, ids: Sequence[int], view: TokenizerView) -> int:
-    if example.segments[-1].text:
-        return example.num_eos - (ids[-1] == view.eos_id)
-    is_ended = example.empty_ends == "yes" or (example.empty_ends == "if_bos" and bool(view.prefix_ids))
-    return example.num_eos if is_ended else 0

@@ -6,6 +6,7 @@ from typing import Any
 
 from ftl.config.data import DataSection, DatasetSection, InlineType
 from ftl.config.objective import ObjectiveKind
+from ftl.errors import ConfigError
 from ftl.formats.example import (
     FAMILIES,
     Conversation,
@@ -14,6 +15,7 @@ from ftl.formats.example import (
     FormatOptions,
     Pair,
     Preference,
+    RowError,
     Sample,
     Segment,
 )
@@ -51,10 +53,13 @@ class Recipe:
             default_system_message=data.default_system_message,
         )
         format = find_format(type, family)
+        if format.check is not None:
+            format.check(options)
+        source = None if view is None else _template_source(format, data, dataset, view)
         template = None
-        if format.needs_template and view is not None:
+        if source is not None and view is not None:
             template = ChatTemplate(
-                chat_template_source(data, dataset, view),
+                source,
                 view,
                 variables=data.chat_template_kwargs,
                 eot_tokens=data.eot_tokens,
@@ -66,7 +71,10 @@ class Recipe:
         """What a row becomes. Raises RowError when it cannot be used."""
         rendered = self.format.read(row, self.options)
         if isinstance(rendered, Conversation):
-            assert self.template is not None, "a format with conversations says that it needs a template"
+            if self.template is None:
+                raise RowError(
+                    "messages need a chat template, and the tokenizer has none: set chat_template to the name of one"
+                )
             return self.template.example(rendered)
         if isinstance(rendered, ConversationPair):
             return self._of_pair(rendered)
@@ -85,7 +93,19 @@ class Recipe:
     def identity(self) -> dict[str, Any]:  # Any: JSON
         """All that decides what a row becomes, the tokenizer and our own code apart."""
         template = None if self.template is None else self.template.identity
-        return {"type": self.type, "options": asdict(self.options), "template": template}
+        program = self.format.program_sha256
+        return {"type": self.type, "options": asdict(self.options), "template": template, "program": program}
+
+
+def _template_source(format: Format, data: DataSection, dataset: DatasetSection, view: TokenizerView) -> str | None:
+    if format.needs_template is False or format.template is not None:
+        return format.template
+    try:
+        return chat_template_source(data, dataset, view)
+    except ConfigError:
+        if format.needs_template:
+            raise
+        return None  # a function that gives segments needs none
 
 
 def _whole(text: str) -> Example:
