@@ -4,7 +4,7 @@ from ftl.config.rules import DATASET_RULES, RULES, without_effect
 from ftl.config.train import TrainConfig
 
 
-def config(*, data=(), optim=(), output=(), adapter=None, dataset=()) -> TrainConfig:
+def config(*, data=(), optim=(), output=(), adapter=None, dataset=(), objective="sft") -> TrainConfig:
     return TrainConfig.model_validate(
         {
             "model": {"base": "m"},
@@ -12,10 +12,12 @@ def config(*, data=(), optim=(), output=(), adapter=None, dataset=()) -> TrainCo
             "optim": {"learning_rate": 1.0, **dict(optim)},
             "output": dict(output),
             "adapter": adapter,
+            "objective": {"kind": objective},
         }
     )
 
 
+STREAM = {"datasets": [], "pretraining_dataset": [{"path": "c", "weight": 2.0, "skip": 5, "text_column": "t"}]}
 TEST_SET = {"test_datasets": [{"path": "b", "type": "alpaca"}]}
 
 
@@ -38,6 +40,14 @@ TEST_SET = {"test_datasets": [{"path": "b", "type": "alpaca"}]}
         ({"data": {"chat_template": "jinja"}}, "chat_template"),
         ({"data": {"chat_template": "chatml", "chat_template_jinja": "x"}}, "chat_template_jinja"),
         ({"adapter": {"kind": "lora", "target_modules": ".*", "target_linear": True}}, "lora_target_modules"),
+        ({"data": {"datasets": []}}, "datasets"),
+        ({"data": {**STREAM, "datasets": [{"path": "a"}]}, "optim": {"max_steps": 5}}, "pretraining_dataset"),
+        ({"data": STREAM}, "max_steps"),
+        ({"data": {**STREAM, "val_set_size": 0.1}, "optim": {"max_steps": 5}}, "val_set_size"),
+        ({"data": STREAM, "optim": {"max_steps": 5}, "objective": "dpo"}, "pretraining_dataset"),
+        ({"data": {"shard_idx": 1}}, "dataset_shard_idx"),
+        ({"data": {"shard_num": 4, "shard_idx": 4}}, "dataset_shard_idx"),
+        ({"data": {"sample_packing": True}, "objective": "orpo"}, "sample_packing"),
     ],
     ids=str,
 )
@@ -59,6 +69,8 @@ def test_contradiction_breaks_one_rule(sections, where):
         {"data": {"val_set_size": 10}},
         {"data": {"chat_template": "jinja", "chat_template_jinja": "x"}},
         {"adapter": {"kind": "lora", "target_modules": ["q"], "target_linear": True}},
+        {"data": STREAM, "optim": {"max_steps": 5}},
+        {"data": {"shard_num": 4, "shard_idx": 3}},
     ],
     ids=str,
 )
@@ -67,29 +79,68 @@ def test_sound_config_breaks_no_rule(sections):
 
 
 @pytest.mark.parametrize(
-    ("dataset", "sentence"),
+    ("dataset", "sentences"),
     [
         (
-            {"field_messages": "m"},
-            "field_messages: belongs to type chat_template; remove it, or correct `type`, which is alpaca",
+            {"field_messages": "m", "roles": {}, "train_on_eos": "all"},
+            [
+                "field_messages: belongs to type chat_template (so do `roles`, `train_on_eos`); "
+                "remove it, or correct `type`, which is alpaca"
+            ],
         ),
         (
             {"field": "t", "roles": {}},
-            "field: belongs to type completion (so do `roles`); remove it, or correct `type`, which is alpaca",
+            [
+                "field: belongs to type completion; remove it, or correct `type`, which is alpaca",
+                "roles: belongs to type chat_template; remove it, or correct `type`, which is alpaca",
+            ],
+        ),
+        (
+            {"type": "chat_template", "step_separator": "x"},
+            [
+                "step_separator: belongs to type stepwise_supervised; remove it, or correct `type`, which is chat_template"
+            ],
+        ),
+        (
+            {"chosen_format": "x"},
+            ["chosen_format: belongs to type user_defined; remove it, or correct `type`, which is alpaca"],
         ),
         (
             {"type": "chat_template", "chat_template": "jinja"},
-            "chat_template: needs the template itself; give it as `chat_template_jinja`",
+            ["chat_template: needs the template itself; give it as `chat_template_jinja`"],
         ),
-        ({"type": "completion", "field": "t"}, None),
-        ({"type": "chat_template", "roles_to_train": ["assistant"]}, None),
+        (
+            {"path": None},
+            ["path: path: is missing; name a file, a directory or a Hub repository, or local files as `data_files`"],
+        ),
+        (
+            {"split": "train[10%"},
+            ["split: must be a split or a part of it: train, train[:1%], train[100:200], train+test"],
+        ),
+        ({"shards": 4, "shards_idx": 4}, ["shards_idx: must be below `shards`, which is 4; parts are counted from 0"]),
+        ({"shards_idx": 1}, ["shards_idx: needs `shards` beside it"]),
+        ({"weight": 2.0, "skip": 3}, ["weight: belongs to `pretraining_dataset` (so does `skip`); remove it"]),
+        (
+            {"type": "chatml.intel"},
+            ["type: is a format for `objective` dpo, ipo, simpo, cpo, kto, and this trains sft; correct one of them"],
+        ),
+        ({"type": "completion", "field": "t"}, []),
+        ({"type": "chat_template", "roles_to_train": ["assistant"]}, []),
+        ({"type": "./mine.py:read", "field": "t", "field_messages": "m"}, []),
+        ({"path": None, "data_files": ["x.jsonl"]}, []),
+        ({"split": "train[:1%]+test[-10:]"}, []),
     ],
     ids=str,
 )
-def test_dataset_rules(dataset, sentence):
+def test_dataset_rules(dataset, sentences):
     whole = config(dataset=dataset)
     broken = [problem for rule in DATASET_RULES if (problem := rule(whole.data.datasets[0], whole))]
-    assert [str(problem) for problem in broken] == ([sentence] if sentence else [])
+    assert [str(problem) for problem in broken] == sentences
+
+
+def test_stream_may_have_the_keys_of_a_stream():
+    whole = config(data=STREAM, optim={"max_steps": 5})
+    assert [rule(whole.data.pretraining_dataset[0], whole) for rule in DATASET_RULES] == [None] * len(DATASET_RULES)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +154,11 @@ def test_dataset_rules(dataset, sentence):
         ({"optim": {"optimizer": "sgd", "adam_beta1": 0.8, "adam_beta2": 0.9}}, ["adam_beta1", "adam_beta2"]),
         ({"optim": {"scheduler": "constant", "warmup_steps": 5}}, ["warmup_steps"]),
         ({"dataset": {"type": "completion"}, "data": {"excess_length": "drop"}}, ["excess_length_strategy"]),
+        ({"data": {"group_by_length": True, "sample_packing": True}}, ["group_by_length"]),
+        ({"data": {**STREAM, "exact_deduplication": True}, "optim": {"max_steps": 1}}, ["dataset_exact_deduplication"]),
+        ({"data": {"pretraining_sample_concatenation": True}}, ["pretraining_sample_concatenation"]),
+        ({"data": {"eot_tokens": ["<end>"]}}, ["eot_tokens"]),
+        ({"data": {"eot_tokens": ["<end>"]}, "dataset": {"type": "chat_template.default"}}, []),
     ],
     ids=str,
 )

@@ -229,6 +229,8 @@ _EVALUATION = (
 )
 
 _TRAINING = (
+    _together("noisy_embedding_alpha", "neftune_noise_alpha", "is the older name of `neftune_noise_alpha`"),
+    _together("dpo_beta", "rl_beta", "is the older name of `rl_beta`"),
     KeyRule(
         "neftune_noise_alpha",
         lambda given: _is_number_below(given.get("neftune_noise_alpha"), 0),
@@ -259,7 +261,7 @@ KEY_NOTES: tuple[KeyRule, ...] = (
     ),
     KeyRule(
         "batch_flattening",
-        lambda given: is_on(given, "batch_flattening") and given.get("micro_batch_size", 1) == 1,
+        lambda given: given.get("batch_flattening") is True and given.get("micro_batch_size", 1) == 1,
         "has no effect with `micro_batch_size` 1",
         "remove it, or take more rows at a time",
     ),
