@@ -104,19 +104,25 @@ def _label_steps(sample: Steps, ids: list[list[int]], view: TokenizerView) -> To
         if label is not None and step + separator:
             labels[-1] = label
     most = sample.max_completion_length
-    head = prompt if prompt[: len(view.prefix_ids)] == list(view.prefix_ids) else [*view.prefix_ids, *prompt]
+    head = [*view.prefix_ids, *prompt]
     return Tokens([*head, *completion[:most]], [*[MASKED] * len(head), *labels[:most]])
 
 
 def _add_ends(example: Example, tokens: Tokens, view: TokenizerView) -> Tokens:
     ids, labels = tokens.ids, tokens.labels
-    prefix = list(view.prefix_ids)
-    answered = bool(example.segments) and bool(example.segments[-1].text)
-    if example.num_eos and ids and (answered or example.ends_empty):
-        missing = [view.eos_id] * (example.num_eos - (answered and ids[-1] == view.eos_id))
+    missing = [view.eos_id] * _num_missing_eos(example, ids, view) if example.num_eos and ids else []
+    if missing:
         ids = [*ids, *missing]
         labels = [*labels, *(missing if example.segments[-1].train else [MASKED] * len(missing))]
-    if example.bos and ids and ids[: len(prefix)] != prefix:
+    if example.bos and ids:
+        prefix = list(view.prefix_ids)
         ids = [*prefix, *ids]
         labels = [*(prefix if example.segments[0].train else [MASKED] * len(prefix)), *labels]
     return Tokens(ids, labels)
+
+
+def _num_missing_eos(example: Example, ids: Sequence[int], view: TokenizerView) -> int:
+    if example.segments[-1].text:
+        return example.num_eos - (ids[-1] == view.eos_id)
+    is_ended = example.empty_ends == "yes" or (example.empty_ends == "if_bos" and bool(view.prefix_ids))
+    return example.num_eos if is_ended else 0
