@@ -2,8 +2,17 @@
 
 from ftl.tokens.chat import ChatTemplate
 from ftl.tokens.choice import chat_template_source
-from ftl.tokens.encode import MASKED, Tokens, encode
+from ftl.tokens.encode import MASKED, Tokens, encode, encode_any
 from ftl.tokens.recipe import Recipe
 from ftl.tokens.view import TokenizerView
 
-__all__ = ["MASKED", "ChatTemplate", "Recipe", "TokenizerView", "Tokens", "chat_template_source", "encode"]
+__all__ = [
+    "MASKED",
+    "ChatTemplate",
+    "Recipe",
+    "TokenizerView",
+    "Tokens",
+    "chat_template_source",
+    "encode",
+    "encode_any",
+]

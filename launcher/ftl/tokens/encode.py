@@ -36,21 +36,23 @@ def encode_any(samples: Sequence[Sample], view: TokenizerView) -> list[tuple[Tok
 
     Of a preference or a judged answer, the answer's tokens are the labels.
     """
-    rows = [_rows(sample) for sample in samples]
+    rows = [_rows(sample, view) for sample in samples]
     encoded = iter(encode([row for several in rows for row in several], view))
     return [tuple(next(encoded) for _ in several) for several in rows]
 
 
-def _rows(sample: Sample) -> tuple[Encodable, ...]:
+def _rows(sample: Sample, view: TokenizerView) -> tuple[Encodable, ...]:
     if isinstance(sample, Preference):
-        return _answered(sample.prompt, sample.chosen), _answered(sample.prompt, sample.rejected)
+        return tuple(_answered(sample.prompt, answer, view) for answer in (sample.chosen, sample.rejected))
     if isinstance(sample, Judged):
-        return (_answered(sample.prompt, sample.completion),)
+        return (_answered(sample.prompt, sample.completion, view),)
     return (sample.chosen, sample.rejected) if isinstance(sample, Pair) else (sample,)
 
 
-def _answered(prompt: str, answer: str) -> Example:
-    return Example((Segment(prompt, False), Segment(answer, True)), num_eos=0)
+def _answered(prompt: str, answer: str, view: TokenizerView) -> Example:
+    """A chat template puts BOS into the prompt, a format does not."""
+    has_bos = view.bos_token is not None and prompt.startswith(view.bos_token)
+    return Example((Segment(prompt, False), Segment(answer, True)), bos=not has_bos, num_eos=0)
 
 
 def _texts(sample: Encodable) -> Sequence[str]:
