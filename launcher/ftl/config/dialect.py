@@ -10,7 +10,8 @@ from ftl.yamlfile import show_value, suggestion
 Values = Mapping[str, Any]  # Any: what YAML holds
 Convert = Callable[[Any, Values], dict[str, Any]]
 """(value, all keys given) -> the keys it stands for. Raises ValueError with what is allowed, or NotBuiltError."""
-Table = Literal["derived", "convert", "refused", "ignored"]
+Table = Literal["derived", "convert", "unbuilt", "refused", "ignored"]
+"""unbuilt is refused too, for as long as ftl cannot train what the key says."""
 
 
 class NotBuiltError(ValueError):
@@ -68,7 +69,9 @@ class Dialect:
             return "derived"
         if name in self.convert:
             return "convert"
-        return "refused" if name in self.refused else "ignored" if name in self.ignored else None
+        if name in self.refused:
+            return "unbuilt" if self.refused[name].is_unbuilt else "refused"
+        return "ignored" if name in self.ignored else None
 
 
 @dataclass
@@ -113,7 +116,7 @@ class _Reading:
                 self._set(name, value, key)
             case "derived" | "convert":
                 self._convert(name, value, key)
-            case "refused":
+            case "unbuilt" | "refused":
                 self._refuse(name, value, key)
             case "ignored":
                 if not _is_harmless(value, dialect.ignored[name]):

@@ -147,6 +147,7 @@ def test_translate_gives_modern_keys(given, values):
         ({"s2_attention": True}, "s2_attention", "rope_scaling"),
         ({"landmark_attention": True}, "landmark_attention", "rope_type: yarn"),
         ({"gptq": True}, "gptq", "gptqmodel"),
+        ({"tokenizer_use_fast": False}, "tokenizer_use_fast", "only fast tokenizers are read"),
         ({"gpu": "h100"}, "gpu", "`ftl train CFG --cloud FILE`"),
         ({"full_finetune": True, "adapter": "lora"}, "full_finetune", "contradicts `adapter`"),
         ({"gradient_checkpointing": "offload"}, "gradient_checkpointing", "not built yet"),
@@ -165,6 +166,12 @@ def test_ignored_key_is_noted_with_the_reason():
     assert [str(note) for note in notes] == [
         "dataset_prepared_path: is not used: tokens are cached by their content, in a place of ftl's own"
     ]
+
+
+@pytest.mark.parametrize(("key", "value"), [("save_safetensors", False), ("ddp", False), ("tokenizer_legacy", False)])
+def test_ignored_key_is_noted_where_false_asks_for_something(key, value):
+    (note,) = translate({key: value}, TRAIN).notes
+    assert str(note).startswith(f"{key}: is not used: ")
 
 
 def test_conversion_that_changes_much_is_noted():

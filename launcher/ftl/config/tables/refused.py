@@ -17,7 +17,7 @@ REFUSED: dict[str, Aside] = {
     **aside(("comet_api_key",), f"{_SECRET} COMET_API_KEY"),
     **aside(("landmark_attention", "xpos_rope"), _LONG_CONTEXT),
     **aside(("s2_attention",), f"shifted sparse attention: {_LONG_CONTEXT}"),
-    **aside(("tokenizer_use_fast",), "only fast tokenizers are read; a base with a tokenizer.json has one", True),
+    "tokenizer_use_fast": Aside("only fast tokenizers are read; a base with a tokenizer.json has one", (True,)),
     **aside(
         (
             *("gpu", "gpu_count", "node_count", "provider", "memory", "memory_preprocess", "timeout"),
