@@ -1,10 +1,9 @@
 """Turns out of columns, and the conversation before an answer."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ftl.formats.example import FormatOptions, RowError, Turn
-from ftl.formats.messages import read_conversation
+from ftl.formats.messages import read_messages
 from ftl.formats.rows import Row, names_of, text_of
 
 Turns = tuple[Turn, ...]
@@ -23,9 +22,11 @@ def system_turns(row: Row) -> Turns:
 
 def read_turns(row: Row, column: str, options: FormatOptions) -> Turns:
     """The messages in a column, where one message may stand without a list. Raises RowError."""
-    if isinstance(row.get(column), dict):
+    if column not in row:
+        raise RowError(f"no column `{column}`: the row has {names_of(row)}; it must hold messages")
+    if isinstance(row[column], dict):
         row = {**row, column: [row[column]]}
-    return read_conversation(row, replace(options, field_messages=column)).turns
+    return read_messages(row, column, options)
 
 
 def split_answer(turns: Turns, column: str) -> tuple[Turns, Turn]:
