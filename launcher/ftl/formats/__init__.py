@@ -1,1 +1,1 @@
-"""Dataset formats as data: rows become text segments with a mask. Standard library only."""
+"""Dataset formats as data: rows become text segments with a mask. Standard library only, and yaml for YAML answers."""
