@@ -53,7 +53,7 @@ def parse_command(text: str, scripts: tuple[str, ...]) -> Command:
 
 def statements(text: str) -> list[list[str]]:
     """The words of each command in a piece of shell, comments and redirections left out."""
-    joined = re.sub(r"\\\r?\n", " ", text)
+    joined = re.sub(r"\\\r?\n|\s\d>&\d", " ", text)
     found: list[list[str]] = []
     for line in joined.splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)

@@ -60,6 +60,7 @@ class FlagSheet(Imported):
         self._asked.add(flag)
         if flag in self._flags:
             value = self._flags.pop(flag)
+            value = bool(value) if isinstance(default, bool) and value in (0, 1) else value
             return value, f"--{flag}" if value is True else f"--{flag} {_plain(value)}"
         return default, f"{flag} = {_plain(default)}, its default"
 

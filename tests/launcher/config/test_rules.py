@@ -98,7 +98,8 @@ def test_sound_config_breaks_no_rule(sections):
         (
             {"type": "chat_template", "step_separator": "x"},
             [
-                "step_separator: belongs to type stepwise_supervised; remove it, or correct `type`, which is chat_template"
+                "step_separator: belongs to type stepwise_supervised; "
+                "remove it, or correct `type`, which is chat_template",
             ],
         ),
         (
@@ -125,6 +126,7 @@ def test_sound_config_breaks_no_rule(sections):
             ["type: is a format for `objective` dpo, ipo, simpo, cpo, kto, and this trains sft; correct one of them"],
         ),
         ({"type": "completion", "field": "t"}, []),
+        ({"type": "pretrain", "text_column": "t"}, []),
         ({"type": "chat_template", "roles_to_train": ["assistant"]}, []),
         ({"type": "./mine.py:read", "field": "t", "field_messages": "m"}, []),
         ({"path": None, "data_files": ["x.jsonl"]}, []),

@@ -135,7 +135,7 @@ def dataset_type_fits_objective(dataset: DatasetSection, config: TrainConfig) ->
 
 
 def keys_of_a_stream_have_one(dataset: DatasetSection, config: TrainConfig) -> Problem | None:
-    given = [key for key in ("weight", "skip", "text_column") if key in dataset.model_fields_set]
+    given = [key for key in ("weight", "skip") if key in dataset.model_fields_set]
     if not given or any(dataset is stream for stream in config.data.pretraining_dataset):
         return None
     return Problem(given[0], allowed=f"belongs to `pretraining_dataset`{_so_do(given[1:])}", remedy="remove it")
@@ -151,6 +151,7 @@ _MESSAGE_KEYS = (
 )
 _READ_BY: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("field",), ("completion",)),
+    (("text_column",), ("pretrain",)),
     (_MESSAGE_KEYS, ("chat_template",)),
     (_PREFERENCE_KEYS, ("user_defined", "chat_template")),
     (_PREFERENCE_FORMATS, ("user_defined",)),
