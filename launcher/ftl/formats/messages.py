@@ -1,6 +1,7 @@
 """The messages of a row as turns: roles translated, texts joined, and which of them are trained."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ftl.formats.example import Conversation, FormatOptions, RowError, Turn
@@ -21,8 +22,8 @@ def read_conversation(row: Mapping[str, Any], options: FormatOptions) -> Convers
     Raises RowError when the messages or one of their roles or contents has another type than expected.
     """
     turns = read_messages(row, options.field_messages, options)
-    if options.family == "sft":  # the other families have columns of their own for it
-        turns = (*_system_turn(row.get(options.field_system or "system"), options), *turns) if _lacks(turns) else turns
+    if _lacks(turns):
+        turns = (*_system_turn(row.get(options.field_system or "system"), options), *turns)
     if options.drop_system_message and not _lacks(turns):
         turns = turns[1:]
     if _lacks(turns):
@@ -41,10 +42,23 @@ def read_messages(row: Mapping[str, Any], column: str, options: FormatOptions) -
     messages = parse_json(row[column], f"`{column}`", list, "a list of messages")
     if not messages:
         raise RowError(f"`{column}` is empty: must hold at least one message; remove the row")
+    roles = _Roles.of(options)
     return tuple(
-        _turn(message, f"{column}[{position}]", options, is_last=position == len(messages) - 1)
+        _turn(message, f"{column}[{position}]", options, roles, is_last=position == len(messages) - 1)
         for position, message in enumerate(messages)
     )
+
+
+@dataclass(frozen=True)
+class _Roles:
+    of_name: Mapping[str, str]
+    """What the data calls a role -> what the template calls it."""
+    trained: frozenset[str]
+
+    @classmethod
+    def of(cls, options: FormatOptions) -> "_Roles":
+        of_name = {name: role for role, names in options.role_names.items() for name in names}
+        return cls(of_name, frozenset(of_name.get(name, name) for name in options.roles_to_train))
 
 
 def _lacks(turns: tuple[Turn, ...]) -> bool:
@@ -54,15 +68,18 @@ def _lacks(turns: tuple[Turn, ...]) -> bool:
 def _system_turn(text: Any, options: FormatOptions) -> tuple[Turn, ...]:
     if not isinstance(text, str) or not text:
         return ()
-    return (Turn("system", text, options.train_on_inputs or "system" in _trained_roles(options)),)
+    return (Turn("system", text, options.train_on_inputs or "system" in _Roles.of(options).trained),)
 
 
-def _turn(message: Any, where: str, options: FormatOptions, *, is_last: bool) -> Turn:
+def _turn(message: Any, where: str, options: FormatOptions, roles: _Roles, *, is_last: bool) -> Turn:
     if not isinstance(message, dict):
         needed = f"must be an object with `{options.role_key}` and `{options.content_key}`"
         raise RowError(f"{where} is {kind_of(message)}: {needed}")
-    role = _role(message, where, options)
-    is_named = is_last if options.last_message_only else role in _trained_roles(options)
+    name = _property(message, options.role_key, where, "role")
+    if not isinstance(name, str):
+        raise RowError(f"{where}.{options.role_key} is {kind_of(name)}: must be text")
+    role = roles.of_name.get(name, name)
+    is_named = is_last if options.last_message_only else role in roles.trained
     flag = _flag(message, options.message_field_training, where)
     train = options.train_on_inputs or is_named if flag is None else flag
     texts: dict[str, str] = {}
@@ -81,22 +98,6 @@ def _turn(message: Any, where: str, options: FormatOptions, *, is_last: bool) ->
     if flag is False:
         return Turn(role, content, False, {**extra, **texts})
     return Turn(role, content, train or any(parts.values()), {**extra, **texts}, parts)
-
-
-def _role(message: _Message, where: str, options: FormatOptions) -> str:
-    name = _property(message, options.role_key, where, "role")
-    if not isinstance(name, str):
-        raise RowError(f"{where}.{options.role_key} is {kind_of(name)}: must be text")
-    return _roles(options).get(name, name)
-
-
-def _roles(options: FormatOptions) -> dict[str, str]:
-    return {name: role for role, names in options.role_names.items() for name in names}
-
-
-def _trained_roles(options: FormatOptions) -> set[str]:
-    roles = _roles(options)
-    return {roles.get(name, name) for name in options.roles_to_train}
 
 
 def _flag(message: _Message, key: str | None, where: str) -> bool | None:

@@ -9,7 +9,7 @@ from ftl.errors import ConfigError, Problem
 from ftl.formats.example import Conversation, ConversationPair, Example, Preference, RowError, Segment, TrainOn, Turn
 from ftl.formats.messages import THINKING
 from ftl.tokens.environment import TODAY, compile_template
-from ftl.tokens.locate import Place, Shown, Skeleton, Span, differ, match, skeleton, with_calls
+from ftl.tokens.locate import Place, Shown, Skeleton, Span, apart, differ, match, skeleton, with_calls
 from ftl.tokens.view import TokenizerView
 
 MAX_EOS_DISTANCE = 3  # tokens between the end of a turn's content and the EOS that closes it, at most
@@ -102,6 +102,7 @@ class ChatTemplate:
             for position in range(len(turns)):
                 place = differ(text, turns, position, self._thinking_key, render)
                 places |= {} if place is None else {position: place}
+            places = apart(places, turns)
         for position, turn in enumerate(turns):
             if "tool_calls" in turn.extra:
                 place = with_calls(text, turns, position, self._thinking_key, render, places)

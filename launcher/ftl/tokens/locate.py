@@ -8,6 +8,7 @@ something else then; there a turn's place is where the real text changes when th
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from ftl.formats.example import RowError, Turn
 
@@ -95,6 +96,26 @@ def differ(text: str, turns: Sequence[Turn], position: int, thinking_key: str, r
             found = texts[key].find(text[part[0] : part[1]])
             shown[key] = Shown(part, None if found == -1 else found)
     return Place(span, shown)
+
+
+def apart(places: Mapping[int, Place], turns: Sequence[Turn]) -> dict[int, Place]:
+    """The places without those that reach into a trained turn's: of turns that decide how others are printed.
+
+    Raises RowError when two trained turns reach into each other.
+    """
+    trained = sorted((place.span, position) for position, place in places.items() if turns[position].train)
+    for (span, position), (following, other) in pairwise(trained):
+        if following[0] < span[1]:
+            raise RowError(
+                f"messages {position} and {other} are to be trained, but the chat template mixes them: "
+                "train one of them, or use another chat_template"
+            )
+    spans = [span for span, _ in trained]
+    return {
+        position: place
+        for position, place in places.items()
+        if turns[position].train or all(place.span[1] <= start or end <= place.span[0] for start, end in spans)
+    }
 
 
 def with_calls(
