@@ -32,12 +32,13 @@ ALLOWED: dict[str, set[str]] = {
     "cloudfile": YAML | {"backends"},
     "plan": CONTRACT | {"config"},
     "jobs": CONTRACT,
-    "bundle": CONTRACT | {"config", "jobs"},
+    "references": BASE | {"config", "formats", "sources"},
+    "bundle": CONTRACT | {"config", "formats", "jobs", "references", "sources"},
     "gpus": YAML,
     "importers": YAML | {"gpus"},
-    "precheck": CONTRACT | {"config", "bundle", "gpus"},
+    "precheck": CONTRACT | {"config", "references", "gpus"},
     "launch": CONTRACT | {"backends", "jobs"},
-    "inspect": YAML | {"formats", "config", "sources", "tokens", "bundle", "console"},
+    "inspect": YAML | {"formats", "config", "sources", "tokens", "references", "console"},
     "deliver": CONTRACT | {"backends", "jobs", "launch"},
     "losschart": set(),
     "console": CONTRACT | {"losschart"},
@@ -55,7 +56,10 @@ WEIGHT = {
     "torch": ("runtime/",),
     "transformers": ("runtime/",),
     "peft": ("runtime/",),
-    "datasets": ("runtime/",),
+    "datasets": ("launcher/ftl/sources/hub.py", "runtime/"),
+    "huggingface_hub": ("launcher/ftl/sources/hubrepo.py", "launcher/ftl/inspect/hub.py", "runtime/"),
+    "fsspec": ("launcher/ftl/sources/remote.py",),
+    "pyarrow": ("launcher/ftl/sources/columnar.py",),
     "tokenizers": ("launcher/ftl/tokens", "runtime/"),
     "jinja2": ("launcher/ftl/tokens", "runtime/"),
 }
@@ -134,7 +138,9 @@ def test_objectives_import_torch_alone() -> None:
 
 def test_formats_import_the_standard_library_alone() -> None:
     for path in sorted((LAUNCHER / "formats").glob("*.py")):
-        outside = {n.split(".")[0] for n in imports(path)} - set(sys.stdlib_module_names) - {"ftl"}
+        # The answers of creative_acr are YAML as PyYAML writes it.
+        known = {"ftl", "yaml"} if path.name == "columns.py" else {"ftl"}
+        outside = {n.split(".")[0] for n in imports(path)} - set(sys.stdlib_module_names) - known
         assert not outside, f"{path.name} imports {outside}"
 
 
@@ -148,7 +154,10 @@ def test_cli_imports_only_typer_and_pathlib_at_the_top() -> None:
     assert top == {"typer", "pathlib", "typing"}
 
 
-FORBIDDEN = ("torch", "transformers", "datasets", "docker", "modal", "sky", "yaml", "peft", "pydantic")
+FORBIDDEN = (
+    *("torch", "transformers", "datasets", "docker", "modal", "sky", "yaml", "peft"),
+    *("pyarrow", "tokenizers", "jinja2", "huggingface_hub", "fsspec", "pydantic"),
+)
 
 
 @pytest.mark.parametrize(
