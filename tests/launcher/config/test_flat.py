@@ -259,6 +259,10 @@ def test_sharegpt_is_noted():
             {"conversation": "vicuna_v1.1"},
             "conversation: no chat template writes this; give one as `chat_template_jinja`, or remove the key",
         ),
+        (
+            {"conversation": ["chatml"]},
+            "conversation: no chat template writes this; give one as `chat_template_jinja`, or remove the key",
+        ),
         ({"trust_remote_code": True}, "trust_remote_code: datasets are data: no code of theirs is run"),
     ],
     ids=str,

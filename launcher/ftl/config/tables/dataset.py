@@ -27,7 +27,7 @@ def _role(name: str) -> Convert:
 
 
 def _conversation(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
-    if value not in _TEMPLATES:
+    if not isinstance(value, str) or value not in _TEMPLATES:
         raise ValueError("no chat template writes this; give one as `chat_template_jinja`, or remove the key")
     return {"chat_template": _TEMPLATES[value]}
 
