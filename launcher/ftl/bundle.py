@@ -29,11 +29,21 @@ from ftl.contract import (
     Mount,
 )
 from ftl.errors import ConfigError, Problem, StorageError
+from ftl.formats.python import with_strategy_file
 from ftl.jobs import write_atomic
+from ftl.references import DATASET_KEYS, Reference
+from ftl.sources.local import LOADERS
 from ftl.state import make_private, state_dir
 
 MOUNT_ABOVE_BYTES = 256 * 2**20
 """A directory larger than this is mounted in place rather than copied."""
+
+_SECTIONS = {
+    "base_model": ("model", "base"),
+    "tokenizer_config": ("model", "tokenizer"),
+    "resume_from_checkpoint": ("output", "resume_from_checkpoint"),
+}
+"""Key of a reference -> where it is in the config; every other is below `data`."""
 
 _SECRET_NAMES = (".env", ".netrc", ".git", ".ssh", ".aws", "id_rsa", "id_ed25519")
 
@@ -60,51 +70,12 @@ class _Parts:
     excluded: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Reference:
-    """A local path that a config names: which key, as written, and where it is."""
-
-    key: str
-    given: str
-    path: Path
-
-
-def references(config: TrainConfig, config_path: Path) -> tuple[list[Reference], list[Problem]]:
-    """Every local path of the config, and a Problem for each that is not there.
-
-    A relative path is looked for beside the config file, then in the working directory.
-    """
-    found: list[Reference] = []
-    problems: list[Problem] = []
-    model, data, output = config.model, config.data, config.output
-    wanted = [("base_model", model.base, False), ("tokenizer_config", model.tokenizer, False)]
-    for key, datasets in (("datasets", data.datasets), ("test_datasets", data.test_datasets)):
-        wanted += [(f"{key}.{i}.path", dataset.path, True) for i, dataset in enumerate(datasets)]
-    wanted.append(("resume_from_checkpoint", output.resume_from_checkpoint, True))
-    for key, given, must_be_local in wanted:
-        if given is None:
-            continue
-        path = locate(given, config_path)
-        if path is not None:
-            found.append(Reference(key, given, path))
-        elif must_be_local or _looks_local(given):
-            problems.append(_missing(key, given, config_path) if _looks_local(given) else _on_the_hub(key, given))
-    return found, problems
-
-
-def locate(given: str, config_path: Path) -> Path | None:
-    """Where a path of the config is: beside the config, else in the working directory, else None."""
-    for base in (config_path.parent, Path.cwd()):
-        candidate = (base / Path(given).expanduser()).absolute()
-        if candidate.exists():
-            return Path(os.path.normpath(candidate))
-    return None
-
-
 def pack(config: TrainConfig, refs: list[Reference]) -> Packed:
     """What the bundle holds and its id. Reads every file once; writes nothing."""
     parts = _Parts()
-    placed = {reference.key: _place(reference, parts) for reference in refs}
+    placed: dict[str, list[str]] = {}
+    for reference in refs:
+        placed.setdefault(reference.key, []).append(_place(reference, parts))
     resolved = _resolved(config, placed)
     parts.files.update(_code())
     digests = {name: _digest(path) for name, path in parts.files.items()}
@@ -144,49 +115,11 @@ def collect_garbage(used: set[str]) -> None:
             blob.unlink(missing_ok=True)
 
 
-def _looks_local(given: str) -> bool:
-    return given.startswith((".", "/", "~")) or given.count("/") > 1 or given.endswith((".json", ".jsonl"))
-
-
-def _missing(key: str, given: str, config_path: Path) -> Problem:
-    maker = _made_by(given, config_path)
-    remedy = f"{maker.name} makes it: run `ftl train {_shown(maker)}` first" if maker else None
-    looked = " or ".join(dict.fromkeys([str(_shown(config_path.parent)), "the working directory"]))
-    return Problem(key, f"{given}: no such file or directory", f"looked in {looked}", remedy)
-
-
-def _on_the_hub(key: str, given: str) -> Problem:
-    return Problem(
-        key, f"{given}: no such file or directory", "datasets from the Hub are not built yet", "give a local file"
-    )
-
-
-def _made_by(given: str, config_path: Path) -> Path | None:
-    """The config beside this one whose `output_dir` is that path."""
-    import yaml
-
-    wanted = os.path.normpath(config_path.parent / given)
-    for sibling in sorted(config_path.parent.glob("*.y*ml")):
-        try:
-            data = yaml.safe_load(sibling.read_text())
-        except (OSError, ValueError, yaml.YAMLError):
-            continue
-        made = data.get("output_dir") if isinstance(data, dict) else None
-        if isinstance(made, str) and os.path.normpath(sibling.parent / made) == wanted and sibling != config_path:
-            return sibling
-    return None
-
-
-def _shown(path: Path) -> Path:
-    try:
-        return path.absolute().relative_to(Path.cwd())
-    except ValueError:
-        return path
-
-
 def _place(reference: Reference, parts: _Parts) -> str:
-    """Put the path into the bundle, or among the mounts; what the resolved config calls it."""
+    """Put the path into the bundle, or among the mounts; what the resolved config has in its place."""
     path = reference.path
+    if reference.key.endswith("chat_template_jinja"):
+        return _template(reference)
     if path.is_file():
         name = f"{BUNDLE_FILES}/{_digest(path)[:12]}-{path.name}"
         parts.files[name] = path
@@ -240,19 +173,32 @@ def _code() -> dict[str, Path]:
     return found
 
 
-def _resolved(config: TrainConfig, placed: dict[str, str]) -> TrainConfig:
-    """The config with its local paths replaced by where they are in the job."""
+def _template(reference: Reference) -> str:
+    try:
+        return reference.path.read_text("utf-8")
+    except (OSError, ValueError) as e:
+        given = f"{reference.given}: cannot be read"
+        raise ConfigError(Problem(reference.key, given, "must be a template in UTF-8")) from e
+
+
+def _resolved(config: TrainConfig, placed: dict[str, list[str]]) -> TrainConfig:
+    """The config with its local paths replaced by where they are in the job, and templates by their text."""
     nested = config.model_dump(mode="json")
-    targets = {
-        "base_model": (nested["model"], "base"),
-        "tokenizer_config": (nested["model"], "tokenizer"),
-        "resume_from_checkpoint": (nested["output"], "resume_from_checkpoint"),
-    }
-    for key in ("datasets", "test_datasets"):
-        targets |= {f"{key}.{i}.path": (dataset, "path") for i, dataset in enumerate(nested["data"][key])}
-    for key, place in placed.items():
-        holder, name = targets[key]
-        holder[name] = place
+    for key, places in placed.items():
+        section, name = _SECTIONS.get(key, ("data", key))
+        *way, last = name.split(".")
+        holder = nested[section]
+        for part in way:
+            holder = holder[int(part)] if part.isdigit() else holder[part]
+        if last.isdigit():  # an entry of data_files; one with a pattern stands for several files
+            holder[int(last)] = places
+        else:
+            holder[last] = with_strategy_file(holder[last], places[0]) if last == "type" else places[0]
+    for dataset in (dataset for key in DATASET_KEYS for dataset in nested["data"][key]):
+        entries = [entry if isinstance(entry, list) else [entry] for entry in dataset["data_files"]]
+        if entries != [[given] for given in dataset["data_files"]]:
+            dataset["data_files"] = [place for entry in entries for place in entry]
+            dataset["path"] = dataset["path"] if dataset["path"] in LOADERS else None
     return TrainConfig.model_validate(nested)
 
 

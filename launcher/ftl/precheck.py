@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 from ftl import gpus
-from ftl.bundle import Reference
 from ftl.config.objective import BUILT
 from ftl.config.train import TrainConfig
 from ftl.contract import Resources
 from ftl.errors import Problem
+from ftl.references import Reference
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 

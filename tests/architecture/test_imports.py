@@ -57,7 +57,7 @@ WEIGHT = {
     "transformers": ("runtime/",),
     "peft": ("runtime/",),
     "datasets": ("launcher/ftl/sources/hub.py", "runtime/"),
-    "huggingface_hub": ("launcher/ftl/sources/hubrepo.py", "launcher/ftl/inspect/hub.py", "runtime/"),
+    "huggingface_hub": ("launcher/ftl/sources/hubrepo.py", "launcher/ftl/inspect/", "runtime/"),
     "fsspec": ("launcher/ftl/sources/remote.py",),
     "pyarrow": ("launcher/ftl/sources/columnar.py",),
     "tokenizers": ("launcher/ftl/tokens", "runtime/"),

@@ -9,6 +9,7 @@ import pytest
 from ftl import bundle
 from ftl.config.train import TrainConfig
 from ftl.errors import ConfigError, StorageError
+from ftl.references import references
 
 
 def config(**changes: object) -> TrainConfig:
@@ -31,7 +32,7 @@ def project(tmp_path: Path) -> Path:
 
 def packed(project: Path, **changes: object) -> bundle.Packed:
     chosen = config(**changes)
-    refs, problems = bundle.references(chosen, project / "cfg.yml")
+    refs, problems = references(chosen, project / "cfg.yml")
     assert problems == []
     return bundle.pack(chosen, refs)
 
@@ -112,19 +113,19 @@ def test_hub_cache_snapshot_is_taken_through_its_links(project: Path) -> None:
 
 def test_missing_file_says_where_it_was_looked_for(project: Path) -> None:
     chosen = config(data={"datasets": [{"path": "./row.jsonl", "type": "alpaca"}]})
-    _, (problem,) = bundle.references(chosen, project / "cfg.yml")
+    _, (problem,) = references(chosen, project / "cfg.yml")
     assert str(problem).startswith("datasets.0.path: ./row.jsonl: no such file or directory: looked in ")
 
 
 def test_missing_base_names_the_config_that_makes_it(project: Path) -> None:
     (project / "pretrain.yml").write_text("output_dir: ./base\n")
-    _, (problem,) = bundle.references(config(model={"base": "./base"}), project / "cfg.yml")
+    _, (problem,) = references(config(model={"base": "./base"}), project / "cfg.yml")
     assert problem.remedy is not None
     assert "pretrain.yml makes it: run `ftl train " in problem.remedy
 
 
 def test_hub_model_is_not_a_file(project: Path) -> None:
-    refs, problems = bundle.references(config(model={"base": "org/model"}), project / "cfg.yml")
+    refs, problems = references(config(model={"base": "org/model"}), project / "cfg.yml")
     assert problems == []
     assert [ref.key for ref in refs] == ["datasets.0.path"]
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from ftl import bundle, precheck
+from ftl import precheck
 from ftl.config.train import TrainConfig
 from ftl.contract import Resources
+from ftl.references import references
 
 
 def problems(root: Path, gpus: int = 0, gpu_kind: str | None = None, **sections: dict[str, object]) -> list[str]:
@@ -17,7 +18,7 @@ def problems(root: Path, gpus: int = 0, gpu_kind: str | None = None, **sections:
         **sections,
     }
     config = TrainConfig.model_validate(nested)
-    refs, missing = bundle.references(config, root / "cfg.yml")
+    refs, missing = references(config, root / "cfg.yml")
     assert missing == []
     return [str(problem) for problem in precheck.problems(config, refs, Resources(gpus=gpus, gpu_kind=gpu_kind))]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ftl import __version__, bundle, deliver, jobs, launch, precheck
 from ftl.backends import Backend
-from ftl.bundle import Packed, Reference
+from ftl.bundle import Packed
 from ftl.cloudfile import load_cloud
 from ftl.commands import show
 from ftl.commands.overrides import read_overrides
@@ -17,6 +17,7 @@ from ftl.inspect.datasets import is_local, listed, located
 from ftl.inspect.tokenizer import load_view
 from ftl.jobs import RunRecord
 from ftl.plan import plan
+from ftl.references import Reference, references
 
 _OPTIONS = ("--cloud", "--set", "--detach", "--dry-run", "--json")
 _ROWS_TOKENISED = 1000
@@ -94,7 +95,7 @@ def _record(
 
 def _references(loaded: Loaded, resources: Resources) -> list[Reference]:
     """The local files of the config: all there, fit for their use, readable row by row."""
-    refs, missing = bundle.references(loaded.config, loaded.path)
+    refs, missing = references(loaded.config, loaded.path)
     unfit = precheck.problems(loaded.config, refs, resources)
     problems = [*(located(problem, loaded) for problem in (*missing, *unfit)), *_data_problems(loaded)]
     if problems:

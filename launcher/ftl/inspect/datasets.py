@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ftl.bundle import locate
 from ftl.config.data import DataSection, DatasetSection
 from ftl.config.load import Loaded
 from ftl.errors import ConfigError, Problem
+from ftl.references import locate
 from ftl.sources import Source, open_source
 from ftl.sources.local import find_local
 from ftl.state import cache_dir

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from ftl.bundle import locate
 from ftl.config.load import Loaded
 from ftl.errors import ConfigError, Problem
+from ftl.references import locate
 from ftl.tokens import TokenizerView
 
 _FILES = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]

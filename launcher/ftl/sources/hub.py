@@ -1,5 +1,6 @@
 """Dataset repositories of the Hub, read by the `datasets` library at one commit."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,10 +10,8 @@ from typing import Any
 from ftl.config.data import DatasetSection
 from ftl.errors import ConfigError, Problem
 from ftl.sources.columnar import Block
-from ftl.sources.hubrepo import Repo, ask_hub, resolve_commit
+from ftl.sources.hubrepo import Repo, ask_hub, check_access, resolve_commit
 from ftl.sources.row import Reading, Unread
-
-_CHUNK_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def _library(repo: Repo) -> Any:  # Any: a module
         given = f"{repo.id}: no such file here, and reading Hub datasets needs 'datasets'"
         raise ConfigError(Problem(repo.key, given, None, "pip install 'ftl-launcher[data]'")) from e
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
+    datasets.logging.set_verbosity(logging.CRITICAL)  # its errors reach the user as our sentences
     return datasets
 
 
@@ -111,7 +110,7 @@ def _library(repo: Repo) -> Any:  # Any: a module
 def _in_words(repo: Repo) -> Iterator[None]:
     """Raises ConfigError for what `datasets` cannot read in the repository."""
     from datasets.data_files import EmptyDatasetError
-    from datasets.exceptions import DataFilesNotFoundError, DatasetsError
+    from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError, DatasetsError
 
     try:
         yield
@@ -123,6 +122,9 @@ def _in_words(repo: Repo) -> Iterator[None]:
         given = f"{repo.id}: is read by a script of its own, which is not run"
         remedy = "use `revision: refs/convert/parquet` where the Hub has made one, or data_files"
         raise ConfigError(Problem(repo.key, given, None, remedy)) from e
+    except DatasetNotFoundError:  # it does not pass on which answer of the Hub it was
+        check_access(repo)
+        raise
     except DatasetsError as e:
         reason = str(e.__cause__ or e).strip().partition("\n")[0]
         raise ConfigError(Problem(repo.key, f"{repo.id}: cannot be read: {reason}")) from e

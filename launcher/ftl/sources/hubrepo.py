@@ -41,13 +41,20 @@ def resolve_commit(repo: Repo) -> str:
     from huggingface_hub import HfApi
 
     api = HfApi()
-    return ask_hub(repo, lambda: str(api.resolve_revision(repo.id, repo_type=repo.kind, revision=repo.revision)))
+    return ask_hub(repo, lambda: api.resolve_revision(repo.id, repo_type=repo.kind, revision=repo.revision).resolved)
+
+
+def check_access(repo: Repo) -> None:
+    """Raises ConfigError where the files of the repository may not be read, and UnreachableError."""
+    from huggingface_hub import HfApi
+
+    ask_hub(repo, lambda: HfApi().auth_check(repo.id, repo_type=repo.kind))
 
 
 def ask_hub(repo: Repo, call: Callable[[], _Result]) -> _Result:
-    """What `call` gives, with its failures in words: ConfigError where asking again is of no use, else UnreachableError.
+    """What `call` gives, tried again within the budget of `with_retries` where a failure may pass.
 
-    Failures that may pass are tried again first, within the budget of `with_retries`.
+    Raises ConfigError where asking again is of no use, and UnreachableError where it was of none.
     """
 
     def told() -> _Result:

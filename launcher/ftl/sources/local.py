@@ -62,16 +62,30 @@ class LocalShelf:
 
 def find_local(dataset: DatasetSection, resolve: Resolve) -> LocalShelf | None:
     """The dataset if it lies on this machine, else None. Raises ConfigError when it does and is not what it must be."""
-    if dataset.data_files and (dataset.path is None or dataset.path in LOADERS):
-        return _listed(dataset, resolve)
-    path = resolve(dataset.path) if dataset.path else None
+    listed = find_listed(dataset, resolve)
+    if listed is not None:
+        return _shelf_of(listed, dataset)
+    path = resolve(dataset.path) if dataset.path and not dataset.data_files else None
     if path is None:
         return None
-    if dataset.data_files:
-        return _below(path, dataset)
     if path.is_dir():
         return LocalShelf(shown(path), split_files(path, dataset.ds_type, shown(path)))
     return LocalShelf(shown(path), {ANY_SPLIT: (data_file(path, dataset.ds_type, "path"),)})
+
+
+def find_listed(dataset: DatasetSection, resolve: Resolve) -> list[tuple[str, list[Path]]] | None:
+    """Each entry of `data_files` with the files it names: one, those that match a pattern, or none.
+
+    None where there is no `data_files`, or it names files of a repository.
+    """
+    if not dataset.data_files:
+        return None
+    if dataset.path is None or dataset.path in LOADERS:
+        return [(given, _matching(given, resolve)) for given in dataset.data_files]
+    directory = resolve(dataset.path)
+    if directory is None:
+        return None
+    return [(given, _matching(given, lambda name: _existing(directory / name))) for given in dataset.data_files]
 
 
 def _share(file: Reading, bytes_before: int, size: int, total: int) -> float:
@@ -84,21 +98,13 @@ def looks_local(given: str) -> bool:
     return is_path or type_of(Path(given)) is not None
 
 
-def _listed(dataset: DatasetSection, resolve: Resolve) -> LocalShelf:
-    """Files that are named one by one; a pattern stands for all that match it."""
-    ds_type = dataset.ds_type or dataset.path
-    files: list[DataFile] = []
-    for given in dataset.data_files:
-        paths = _matching(given, resolve)
-        if not paths:
-            raise ConfigError(Problem("data_files", given, "no such file"))
-        files += [data_file(path, ds_type, "data_files") for path in paths]
-    return LocalShelf(_names(files), {ANY_SPLIT: tuple(files)})
-
-
-def _below(directory: Path, dataset: DatasetSection) -> LocalShelf:
-    """Files that are named one by one, below a directory."""
-    return _listed(dataset.model_copy(update={"path": None}), lambda given: _existing(directory / given))
+def _shelf_of(listed: list[tuple[str, list[Path]]], dataset: DatasetSection) -> LocalShelf:
+    ds_type = dataset.ds_type or (dataset.path if dataset.path in LOADERS else None)
+    missing = [Problem("data_files", given, "no such file") for given, paths in listed if not paths]
+    if missing:
+        raise ConfigError(*missing)
+    files = tuple(data_file(path, ds_type, "data_files") for _, paths in listed for path in paths)
+    return LocalShelf(_names(files), {ANY_SPLIT: files})
 
 
 def _existing(path: Path) -> Path | None:
@@ -139,7 +145,7 @@ def shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _names(files: list[DataFile]) -> str:
+def _names(files: tuple[DataFile, ...]) -> str:
     return files[0].name if len(files) == 1 else f"{files[0].name} and {len(files) - 1} more"
 
 

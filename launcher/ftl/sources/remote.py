@@ -141,6 +141,11 @@ def _verdict(problem: Problem, error: Exception) -> Exception:
         return StorageError(Problem(problem.where, problem.given, "cannot be stored here: no space, or no access"))
     if status == 429 or (status or 0) >= 500:
         return PassingError(f"answered {status}")
+    if "RepositoryNotFoundError" in kinds:
+        allowed = "no such repository, or no access to it"
+        return ConfigError(
+            Problem(problem.where, problem.given, allowed, "log in with `hf auth login` or set HF_TOKEN")
+        )
     if status in (401, 403) or "PermissionError" in kinds:
         return ConfigError(Problem(problem.where, problem.given, "access is refused", "check the credentials"))
     if "NoCredentialsError" in kinds or "DefaultCredentialsError" in kinds:

@@ -27,7 +27,10 @@ class PassingError(Exception):
 
 
 def with_retries(call: Callable[[], _Result]) -> _Result:
-    """What `call` gives, tried again when it raises PassingError. Raises the last PassingError, its words naming the budget."""
+    """What `call` gives, tried again when it raises PassingError.
+
+    Raises the last PassingError, with the number of tries and the seconds waited in its words.
+    """
     waited = 0.0
     for delay in (*DELAYS_S, None):
         try:

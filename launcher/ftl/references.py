@@ -1,0 +1,166 @@
+"""The local files that a config names, and the commits of the Hub datasets it names."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ftl.config.data import DatasetSection
+from ftl.config.train import TrainConfig
+from ftl.errors import ConfigError, Problem
+from ftl.formats.python import strategy_file
+from ftl.sources import UnreachableError
+from ftl.sources.hubrepo import Repo, check_access, is_repo_id, resolve_commit
+from ftl.sources.local import LOADERS, find_listed, looks_local
+from ftl.sources.remote import is_address
+
+DATASET_KEYS = ("datasets", "test_datasets", "pretraining_dataset")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A local path that a config names: which key, as written, and where it is."""
+
+    key: str
+    """Such as base_model or datasets.0.data_files.1; all files that one pattern names have its key."""
+    given: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    key: str
+    given: str
+    may_be_remote: bool
+    """It is a repository or an address if there is no such path and it does not look like one."""
+
+
+def references(config: TrainConfig, config_path: Path) -> tuple[list[Reference], list[Problem]]:
+    """Every local path of the config, and a Problem for each that is not there.
+
+    A relative path is looked for beside the config file, then in the working directory.
+    """
+    found: list[Reference] = []
+    problems: list[Problem] = []
+    for wanted in _wanted(config):
+        path = locate(wanted.given, config_path)
+        if path is not None:
+            found.append(Reference(wanted.key, wanted.given, path))
+        elif not wanted.may_be_remote or looks_local(wanted.given) or not is_repo_id(wanted.given):
+            problems.append(_missing(wanted.key, wanted.given, config_path))
+    for key, dataset in datasets_of(config):
+        for number, (given, paths) in enumerate(_data_files(dataset, config_path)):
+            own = f"{key}.data_files.{number}"
+            found += [Reference(own, given, path) for path in paths]
+            problems += [] if paths else [_missing(own, given, config_path)]
+    return found, problems
+
+
+def locate(given: str, config_path: Path) -> Path | None:
+    """Where a path of the config is: beside the config, else in the working directory, else None."""
+    for base in (config_path.parent, Path.cwd()):
+        candidate = (base / Path(given).expanduser()).absolute()
+        if candidate.exists():
+            return Path(os.path.normpath(candidate))
+    return None
+
+
+def datasets_of(config: TrainConfig) -> Iterator[tuple[str, DatasetSection]]:
+    """Every dataset with its key, such as test_datasets.0."""
+    lists = (config.data.datasets, config.data.test_datasets, config.data.pretraining_dataset)
+    for key, datasets in zip(DATASET_KEYS, lists, strict=True):
+        yield from ((f"{key}.{number}", dataset) for number, dataset in enumerate(datasets))
+
+
+def pin_revisions(config: TrainConfig, config_path: Path) -> tuple[TrainConfig, list[str]]:
+    """The config with every Hub dataset at the commit that its revision is now, and notes on those left as they are.
+
+    Asks the Hub once a dataset. Raises ConfigError where it says that there is no such repository or no access.
+    """
+    nested = config.model_dump(mode="json")
+    notes: list[str] = []
+    problems: list[Problem | str] = []
+    for key, dataset in datasets_of(config):
+        if not _is_on_the_hub(dataset, config_path):
+            continue
+        repo = Repo(dataset.path or "", dataset.revision, key=f"{key}.path", revision_key=f"{key}.revision")
+        try:
+            check_access(repo)
+            name, number = key.split(".")
+            nested["data"][name][int(number)]["revision"] = resolve_commit(repo)
+        except UnreachableError as e:
+            notes.append(f"{e}; the revision is not pinned")
+        except ConfigError as e:
+            problems += e.problems
+    if problems:
+        raise ConfigError(*problems)
+    return TrainConfig.model_validate(nested), notes
+
+
+def is_template_path(given: str | None) -> bool:
+    """Whether a `chat_template_jinja` is the path of a template rather than the template."""
+    return given is not None and given.strip().endswith(".jinja") and "\n" not in given.strip()
+
+
+def _wanted(config: TrainConfig) -> Iterator[_Wanted]:
+    yield _Wanted("base_model", config.model.base, True)
+    if config.model.tokenizer is not None:
+        yield _Wanted("tokenizer_config", config.model.tokenizer, True)
+    if config.output.resume_from_checkpoint is not None:
+        yield _Wanted("resume_from_checkpoint", config.output.resume_from_checkpoint, False)
+    yield from _templates("", config.data.chat_template_jinja)
+    for key, dataset in datasets_of(config):
+        if dataset.path is not None and not dataset.data_files and not is_address(dataset.path):
+            yield _Wanted(f"{key}.path", dataset.path, True)
+        yield from _templates(f"{key}.", dataset.chat_template_jinja)
+        file = strategy_file(dataset.type) if isinstance(dataset.type, str) else None
+        if file is not None:
+            yield _Wanted(f"{key}.type", file, False)
+
+
+def _templates(prefix: str, given: str | None) -> Iterator[_Wanted]:
+    if given is not None and is_template_path(given):
+        yield _Wanted(f"{prefix}chat_template_jinja", given.strip(), False)
+
+
+def _data_files(dataset: DatasetSection, config_path: Path) -> list[tuple[str, list[Path]]]:
+    """Each entry of data_files with the local files it names; empty where they are not on this machine."""
+    listed = find_listed(dataset, lambda given: locate(given, config_path)) or []
+    return [(given, paths) for given, paths in listed]
+
+
+def _is_on_the_hub(dataset: DatasetSection, config_path: Path) -> bool:
+    path = dataset.path
+    if path is None or path in LOADERS or looks_local(path) or not is_repo_id(path):
+        return False
+    return locate(path, config_path) is None
+
+
+def _missing(key: str, given: str, config_path: Path) -> Problem:
+    maker = _made_by(given, config_path)
+    remedy = f"{maker.name} makes it: run `ftl train {_shown(maker)}` first" if maker else None
+    looked = " or ".join(dict.fromkeys([str(_shown(config_path.parent)), "the working directory"]))
+    return Problem(key, f"{given}: no such file or directory", f"looked in {looked}", remedy)
+
+
+def _made_by(given: str, config_path: Path) -> Path | None:
+    """The config beside this one whose `output_dir` is that path."""
+    import yaml
+
+    wanted = os.path.normpath(config_path.parent / given)
+    for sibling in sorted(config_path.parent.glob("*.y*ml")):
+        try:
+            data = yaml.safe_load(sibling.read_text())
+        except (OSError, ValueError, yaml.YAMLError):
+            continue
+        made = data.get("output_dir") if isinstance(data, dict) else None
+        if isinstance(made, str) and os.path.normpath(sibling.parent / made) == wanted and sibling != config_path:
+            return sibling
+    return None
+
+
+def _shown(path: Path) -> Path:
+    try:
+        return path.absolute().relative_to(Path.cwd())
+    except ValueError:
+        return path
