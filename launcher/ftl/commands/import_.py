@@ -67,14 +67,15 @@ def _text(source: str) -> str:
 
 
 def _files(imported: Imported, name: str, output: Path | None) -> dict[Path, dict[str, Any]]:  # Any: what YAML holds
-    """Where the config and the cloud file go. `output` is a directory, or the first file's name."""
-    named = output is not None and output.suffix in {".yml", ".yaml"}
-    folder = Path() if output is None else output.parent if named else output
-    stem = output.stem if output is not None and named else name
-    if not imported.config:
-        return {folder / (output.name if output is not None and named else f"{stem}-cloud.yml"): imported.cloud}
-    files = {folder / f"{stem}.yml": imported.config}
-    return files | ({folder / f"{stem}-cloud.yml": imported.cloud} if imported.cloud else {})
+    """Where the config and the cloud file go. `output` is a directory, or the name of the first of them."""
+    if output is None or output.suffix not in {".yml", ".yaml"}:
+        folder = output or Path()
+        config_path, cloud_path = folder / f"{name}.yml", folder / f"{name}-cloud.yml"
+    else:
+        config_path = output
+        cloud_path = output.with_name(f"{output.stem}-cloud.yml") if imported.config else output
+    wanted = {config_path: imported.config, cloud_path: imported.cloud}
+    return {path: data for path, data in wanted.items() if data}
 
 
 def _check(imported: Imported, files: dict[Path, dict[str, Any]]) -> tuple[set[str], list[Problem | str]]:

@@ -8,12 +8,11 @@ from ftl import gpus
 from ftl.errors import ConfigError, Problem
 from ftl.importers.commandline import statements
 from ftl.importers.machines import SECRET, place_secret, place_variable
-from ftl.importers.sheet import Imported, shown
+from ftl.importers.sheet import Imported, Line, shown
 from ftl.yamlfile import read
 
 _NO_CLOUD = "docker trains on the machine you have; renting one, with skypilot, is not built yet"
 _DROPPED = {
-    "type": "a training is a task",
     "name": "a run is named after its config",
     "image": "ftl trains in a pinned image of its own",
     "python": "ftl trains in a pinned image of its own",
@@ -52,8 +51,9 @@ def import_dstack(path: Path) -> Imported:
     Raises ConfigError when it is no task, or no command of it trains an axolotl config.
     """
     task = {key: value for key, value in read(path).data.items() if value is not None}
-    if task.get("type") != "task":
-        raise ConfigError(Problem(str(path), f"type = {task.get('type')}", "must be a task: only those train and end"))
+    kind = task.pop("type", None)
+    if kind != "task":
+        raise ConfigError(Problem(str(path), f"type = {kind}", "must be a task: only those train and end"))
     imported = Imported(cloud={"provider": "docker"})
     _place_commands(path, task.pop("commands", []), imported)
     _place_env(task.pop("env", []), imported)
@@ -79,7 +79,7 @@ def _place_commands(path: Path, commands: Any, imported: Imported) -> None:  # A
         if statement == training[0]:
             at = _config_of(statement)
             imported.arguments = tuple(statement[at:])
-            imported.drop(text, f"is written `ftl train {' '.join(statement[at:])} --cloud FILE`")
+            imported.lines.append(Line(text, f"ftl train {' '.join(statement[at:])} --cloud FILE"))
             _place_processes(statement[:at], imported)
         elif statement in training:
             imported.drop(text, "a second training; launch it as a run of its own")

@@ -6,7 +6,7 @@ from typing import Any
 from ftl.errors import ConfigError, Problem
 from ftl.importers.commandline import parse_command
 from ftl.importers.machines import num_processes, place_machines
-from ftl.importers.sheet import FlagSheet, Imported
+from ftl.importers.sheet import Flags, Imported
 
 _COPIED: dict[str, tuple[str, Any]] = {  # Any: what YAML holds
     "output_dir": ("output_dir", "./lora-alpaca"),
@@ -58,26 +58,26 @@ def import_llm_finetuning(text: str) -> Imported:
     Raises ConfigError when it starts no training of that program, or asks for what the program itself refuses.
     """
     command = parse_command(text, ("finetune.py",))
-    sheet = FlagSheet(command)
-    base, given = sheet.take("base_model")
+    flags, imported = Flags(command), Imported()
+    base, given = flags.take("base_model")
     if base is None:
         raise ConfigError(Problem("--base_model", allowed="is missing; the program needs it"))
-    sheet.place(given, {"base_model": base})
-    _place_mode(sheet)
-    _place_dataset(sheet)
+    imported.place(given, {"base_model": base})
+    _place_mode(flags, imported)
+    _place_dataset(flags, imported)
     for flag, (key, default) in _COPIED.items():
-        sheet.copy(flag, key, default)
-    _place_batch(sheet, num_processes(command))
-    _place_rest(sheet)
-    sheet.place("fixed in the program", _FIXED)
-    sheet.drop_rest(_DROPPED)
-    place_machines(command, sheet)
-    return sheet
+        flags.copy(flag, key, default, imported)
+    _place_batch(flags, imported, num_processes(command))
+    _place_rest(flags, imported)
+    imported.place("fixed in the program", _FIXED)
+    flags.drop_rest(_DROPPED, imported)
+    place_machines(command, imported)
+    return imported
 
 
-def _place_mode(sheet: FlagSheet) -> None:
+def _place_mode(flags: Flags, imported: Imported) -> None:
     """How the base is held, and the optimizer that goes with it."""
-    mode, given = sheet.take("mode", 8)
+    mode, given = flags.take("mode", 8)
     modes: dict[Any, dict[str, Any]] = {  # Any: what YAML holds
         4: {
             "adapter": "qlora",
@@ -90,17 +90,17 @@ def _place_mode(sheet: FlagSheet) -> None:
     }
     if mode not in modes:
         raise ConfigError(Problem("--mode", str(mode), "must be 4, 8, 16 or gptq"))
-    sheet.place(given, modes[mode])
-    sheet.place("fixed by the mode", {"optimizer": "paged_adamw_8bit" if mode in (4, 8) else "adamw_torch"})
+    imported.place(given, modes[mode])
+    imported.place("fixed by the mode", {"optimizer": "paged_adamw_8bit" if mode in (4, 8) else "adamw_torch"})
 
 
-def _place_dataset(sheet: FlagSheet) -> None:
-    path, given = sheet.take("data_path", "yahma/alpaca-cleaned")
-    template, given_template = sheet.take("prompt_template_name", _DEFAULT_TEMPLATE)
-    size, given_size = sheet.take("val_set_size", 2000)
+def _place_dataset(flags: Flags, imported: Imported) -> None:
+    path, given = flags.take("data_path", "yahma/alpaca-cleaned")
+    template, given_template = flags.take("prompt_template_name", _DEFAULT_TEMPLATE)
+    size, given_size = flags.take("val_set_size", 2000)
     is_text = str(path).endswith(".txt")
     if is_text:
-        sheet.drop(given_template, "a text file has no prompt")
+        imported.drop(given_template, "a text file has no prompt")
     elif template not in _TEMPLATES:
         raise ConfigError(Problem("--prompt_template_name", str(template), f"must be one of {', '.join(_TEMPLATES)}"))
     kind = {"type": "completion"} if is_text else _TEMPLATES[template]
@@ -108,15 +108,15 @@ def _place_dataset(sheet: FlagSheet) -> None:
     why = "turns are put into the tokenizer's own chat template" if template == "sharegpt" else why
     is_folder = not is_text and not str(path).endswith((".json", ".jsonl")) and _is_local(str(path))
     train = str(PurePosixPath(path) / "train.json") if is_folder else path
-    sheet.place(f"{given}, {given_template}", {"datasets": [{"path": train, **kind}]}, why)
+    imported.place(f"{given}, {given_template}", {"datasets": [{"path": train, **kind}]}, why)
     if size:
-        sheet.place(given_size, {"val_set_size": size})
+        imported.place(given_size, {"val_set_size": size})
     elif is_folder:
         test = {"path": str(PurePosixPath(path) / "test.json"), **kind}
-        sheet.place(given_size, {"test_datasets": [test]}, "its own file is then evaluated on")
+        imported.place(given_size, {"test_datasets": [test]}, "its own file is then evaluated on")
     else:
         test = {"path": path, **kind, "split": "test"}
-        sheet.place(given_size, {"test_datasets": [test]}, "its own split is then evaluated on")
+        imported.place(given_size, {"test_datasets": [test]}, "its own split is then evaluated on")
 
 
 def _is_local(path: str) -> bool:
@@ -124,9 +124,9 @@ def _is_local(path: str) -> bool:
     return Path(path).is_dir() or path.startswith((".", "/", "~")) or path.count("/") != 1
 
 
-def _place_batch(sheet: FlagSheet, num_ranks: int) -> None:
-    whole, given = sheet.take("batch_size", 128)
-    micro, given_micro = sheet.take("micro_batch_size", 4)
+def _place_batch(flags: Flags, imported: Imported, num_ranks: int) -> None:
+    whole, given = flags.take("batch_size", 128)
+    micro, given_micro = flags.take("micro_batch_size", 4)
     if not isinstance(whole, int) or not isinstance(micro, int) or micro < 1 or whole < micro * num_ranks:
         allowed = f"must be whole numbers, batch_size at least micro_batch_size x {num_ranks} processes"
         raise ConfigError(Problem("--batch_size, --micro_batch_size", f"{whole}, {micro}", allowed))
@@ -134,19 +134,19 @@ def _place_batch(sheet: FlagSheet, num_ranks: int) -> None:
     why = f"{whole} / {micro} / {num_ranks} processes"
     if whole % (micro * num_ranks):
         why += f", which does not divide: a step takes {steps * micro * num_ranks} rows"
-    sheet.place(given_micro, {"micro_batch_size": micro, "eval_batch_size": micro})
-    sheet.place(given, {"gradient_accumulation_steps": steps}, why)
+    imported.place(given_micro, {"micro_batch_size": micro, "eval_batch_size": micro})
+    imported.place(given, {"gradient_accumulation_steps": steps}, why)
 
 
-def _place_rest(sheet: FlagSheet) -> None:
-    every, given = sheet.take("eval_steps", 100)
+def _place_rest(flags: Flags, imported: Imported) -> None:
+    every, given = flags.take("eval_steps", 100)
     if every:
-        sheet.place(given, {"eval_strategy": "steps", "eval_steps": every})
+        imported.place(given, {"eval_strategy": "steps", "eval_steps": every})
     else:
-        sheet.place(given, {"eval_strategy": "no"})
-    adapter, given = sheet.take("resume_from_checkpoint")
+        imported.place(given, {"eval_strategy": "no"})
+    adapter, given = flags.take("resume_from_checkpoint")
     if adapter is not None:
-        sheet.place(given, {"lora_model_dir": adapter}, "its checkpoints hold the adapter's weights alone")
-    only_evaluates, given = sheet.take("eval", False)
+        imported.place(given, {"lora_model_dir": adapter}, "its checkpoints hold the adapter's weights alone")
+    only_evaluates, given = flags.take("eval", False)
     if only_evaluates:
-        sheet.drop(given, "evaluating without training is not built yet; this config trains")
+        imported.drop(given, "evaluating without training is not built yet; this config trains")

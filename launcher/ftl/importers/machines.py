@@ -27,7 +27,9 @@ def num_processes(command: Command) -> int:
 
 
 def place_machines(command: Command, imported: Imported) -> None:
-    """GPUs, variables and secrets of the command, in the cloud file; settings of trackers in the config."""
+    """What a command says besides the flags of its program: GPUs, variables, secrets, the settings of trackers."""
+    for argument in command.stray:
+        imported.drop(argument, "an argument without a flag; the program takes none")
     launcher = " ".join(command.launcher)
     for name, value in command.launcher_flags.items():
         given = f"{launcher} --{name}" if value is True else f"{launcher} --{name} {value}"

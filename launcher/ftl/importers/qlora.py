@@ -5,7 +5,7 @@ from typing import Any
 from ftl.errors import ConfigError, Problem
 from ftl.importers.commandline import parse_command
 from ftl.importers.machines import place_machines
-from ftl.importers.sheet import FlagSheet, Imported
+from ftl.importers.sheet import Flags, Imported
 
 _COPIED: dict[str, tuple[str, Any]] = {  # Any: what YAML holds
     "model_max_len": ("sequence_len", 4096),
@@ -109,132 +109,132 @@ def import_qlora(text: str) -> Imported:
     Raises ConfigError when it starts no training of that program, or asks for what the program itself refuses.
     """
     command = parse_command(text, ("train.py", "qlora.py"))
-    sheet = FlagSheet(command)
-    base, given = sheet.take("model_name_or_path", "meta-llama/Llama-2-7b")
-    sheet.place(given, {"base_model": base})
-    _place_tokens(sheet)
-    _place_weights(sheet)
-    _place_dataset(sheet)
+    flags, imported = Flags(command), Imported()
+    base, given = flags.take("model_name_or_path", "meta-llama/Llama-2-7b")
+    imported.place(given, {"base_model": base})
+    _place_tokens(flags, imported)
+    _place_weights(flags, imported)
+    _place_dataset(flags, imported)
     for flag, (key, default) in _COPIED.items():
-        sheet.copy(flag, key, default)
-    _place_numbers(sheet)
-    _place_schedule(sheet)
-    _place_output(sheet)
-    sheet.drop_rest(_DROPPED)
-    place_machines(command, sheet)
-    return sheet
+        flags.copy(flag, key, default, imported)
+    _place_numbers(flags, imported)
+    _place_schedule(flags, imported)
+    _place_output(flags, imported)
+    flags.drop_rest(_DROPPED, imported)
+    place_machines(command, imported)
+    return imported
 
 
-def _place_tokens(sheet: FlagSheet) -> None:
+def _place_tokens(flags: Flags, imported: Imported) -> None:
     for role in ("bos_token", "eos_token", "unk_token", "pad_token"):
-        token, given = sheet.take(role)
+        token, given = flags.take(role)
         if token is not None:
-            sheet.place(given, {"special_tokens": {**sheet.config.get("special_tokens", {}), role: token}})
+            imported.place(given, {"special_tokens": {**imported.config.get("special_tokens", {}), role: token}})
 
 
-def _place_weights(sheet: FlagSheet) -> None:
+def _place_weights(flags: Flags, imported: Imported) -> None:
     """What is trained, and in how many bits the base is held."""
-    is_full, given_full = sheet.take("full_finetune", False)
-    bits, given = sheet.take("bits", 4)
-    double, given_double = sheet.take("double_quant", True)
-    kind, given_kind = sheet.take("quant_type", "nf4")
+    is_full, given_full = flags.take("full_finetune", False)
+    bits, given = flags.take("bits", 4)
+    double, given_double = flags.take("double_quant", True)
+    kind, given_kind = flags.take("quant_type", "nf4")
     if bits not in (4, 8, 16, 32) or (is_full and bits < 16):
         allowed = "must be 16 or 32 with --full_finetune" if is_full else "must be 4, 8, 16 or 32"
         raise ConfigError(Problem("--bits", str(bits), allowed))
     if is_full:
-        sheet.drop(given_full, "a config without `adapter` trains all weights")
+        imported.drop(given_full, "a config without `adapter` trains all weights")
     if is_full or bits > 8:
-        sheet.drop(given, "the base is loaded unquantised")
+        imported.drop(given, "the base is loaded unquantised")
     else:
-        sheet.place(given, {"load_in_4bit": True} if bits == 4 else {"load_in_8bit": True})
+        imported.place(given, {"load_in_4bit": True} if bits == 4 else {"load_in_8bit": True})
     if bits == 4:
         settings = {"bnb_4bit_use_double_quant": double, "bnb_4bit_quant_type": kind}
-        sheet.place(f"{given_double}, {given_kind}", {"bnb_config_kwargs": settings})
-    _place_adapter(sheet, "" if is_full else "qlora" if bits == 4 else "lora")
+        imported.place(f"{given_double}, {given_kind}", {"bnb_config_kwargs": settings})
+    _place_adapter(flags, imported, "" if is_full else "qlora" if bits == 4 else "lora")
 
 
-def _place_adapter(sheet: FlagSheet, adapter: str) -> None:
+def _place_adapter(flags: Flags, imported: Imported, adapter: str) -> None:
     keys = (("lora_r", 64), ("lora_alpha", 16), ("lora_dropout", 0.0))
-    modules, given_modules = sheet.take("lora_modules", "all")
+    modules, given_modules = flags.take("lora_modules", "all")
     if not adapter:
         for flag, _ in keys:
-            value, given = sheet.take(flag)
+            value, given = flags.take(flag)
             if value is not None:
-                sheet.drop(given, "there is no adapter")
+                imported.drop(given, "there is no adapter")
         return
-    sheet.place("no --full_finetune", {"adapter": adapter})
+    imported.place("no --full_finetune", {"adapter": adapter})
     for flag, default in keys:
-        sheet.copy(flag, flag, default)
+        flags.copy(flag, flag, default, imported)
     if modules == "all":
-        sheet.place(given_modules, {"lora_target_linear": True})
+        imported.place(given_modules, {"lora_target_linear": True})
     else:
         names = modules if isinstance(modules, list) else str(modules).split(",")
-        sheet.place(given_modules, {"lora_target_modules": names})
+        imported.place(given_modules, {"lora_target_modules": names})
 
 
-def _place_dataset(sheet: FlagSheet) -> None:
-    name, given_name = sheet.take("dataset", "instructions.jsonl")
-    kind, given = sheet.take("dataset_format", _HUB_DATASETS[name][0] if name in _HUB_DATASETS else "airoboros")
+def _place_dataset(flags: Flags, imported: Imported) -> None:
+    name, given_name = flags.take("dataset", "instructions.jsonl")
+    kind, given = flags.take("dataset_format", _HUB_DATASETS[name][0] if name in _HUB_DATASETS else "airoboros")
     if kind not in _TYPES:
         raise ConfigError(Problem("--dataset_format", str(kind), f"must be one of {', '.join(_TYPES)}"))
-    rows, given_rows = sheet.take("max_train_samples")
+    rows, given_rows = flags.take("max_train_samples")
     where = _HUB_DATASETS[name][1] if name in _HUB_DATASETS else {"path": name}
     entry = {**where, "type": _TYPES[kind]} | ({} if rows is None else {"split": f"train[:{rows}]"})
     shown = ", ".join([given_name, given, *([] if rows is None else [given_rows])])
-    sheet.place(shown, {"datasets": [entry]}, "evaluation rows are drawn at random, not by category")
-    purge, given_purge = sheet.take("skip_excess_length", True)
-    sheet.place(given_purge, {"excess_length_strategy": "drop" if purge else "truncate"})
+    imported.place(shown, {"datasets": [entry]}, "evaluation rows are drawn at random, not by category")
+    purge, given_purge = flags.take("skip_excess_length", True)
+    imported.place(given_purge, {"excess_length_strategy": "drop" if purge else "truncate"})
 
 
-def _place_numbers(sheet: FlagSheet) -> None:
-    bf16, given_bf16 = sheet.take("bf16", False)
-    fp16, given_fp16 = sheet.take("fp16", False)
+def _place_numbers(flags: Flags, imported: Imported) -> None:
+    bf16, given_bf16 = flags.take("bf16", False)
+    fp16, given_fp16 = flags.take("fp16", False)
     if bf16 or fp16:
-        sheet.place(given_bf16 if bf16 else given_fp16, {"bf16" if bf16 else "fp16": True})
+        imported.place(given_bf16 if bf16 else given_fp16, {"bf16" if bf16 else "fp16": True})
     else:
-        sheet.place("neither --bf16 nor --fp16", {"float32": True})
-    tf32, given = sheet.take("tf32", True)
-    sheet.place(given, {"tf32": tf32})
-    flash, given = sheet.take("use_flash_attention_2", False)
+        imported.place("neither --bf16 nor --fp16", {"float32": True})
+    tf32, given = flags.take("tf32", True)
+    imported.place(given, {"tf32": tf32})
+    flash, given = flags.take("use_flash_attention_2", False)
     if flash:
-        sheet.place(given, {"attn_implementation": "flash_attention_2"})
+        imported.place(given, {"attn_implementation": "flash_attention_2"})
 
 
-def _place_schedule(sheet: FlagSheet) -> None:
-    optimizer, given = sheet.take("optim", "paged_adamw_32bit")
-    is_small, given_small = sheet.take("adam8bit", False)
-    sheet.place(given_small if is_small else given, {"optimizer": "adamw_bnb_8bit" if is_small else optimizer})
-    scheduler, given = sheet.take("lr_scheduler_type", "constant")
-    sheet.place(given, {"lr_scheduler": scheduler})
-    steps, given_steps = sheet.take("warmup_steps")
-    ratio, given_ratio = sheet.take("warmup_ratio", 0.03)
+def _place_schedule(flags: Flags, imported: Imported) -> None:
+    optimizer, given = flags.take("optim", "paged_adamw_32bit")
+    is_small, given_small = flags.take("adam8bit", False)
+    imported.place(given_small if is_small else given, {"optimizer": "adamw_bnb_8bit" if is_small else optimizer})
+    scheduler, given = flags.take("lr_scheduler_type", "constant")
+    imported.place(given, {"lr_scheduler": scheduler})
+    steps, given_steps = flags.take("warmup_steps")
+    ratio, given_ratio = flags.take("warmup_ratio", 0.03)
     if scheduler == "constant":
-        sheet.drop(given_steps if steps else given_ratio, "the schedule constant has no warmup, there as here")
+        imported.drop(given_steps if steps else given_ratio, "the schedule constant has no warmup, there as here")
     elif steps:
-        sheet.place(given_steps, {"warmup_steps": steps}, "wins over warmup_ratio")
+        imported.place(given_steps, {"warmup_steps": steps}, "wins over warmup_ratio")
     else:
-        sheet.place(given_ratio, {"warmup_ratio": ratio})
+        imported.place(given_ratio, {"warmup_ratio": ratio})
 
 
-def _place_output(sheet: FlagSheet) -> None:
+def _place_output(flags: Flags, imported: Imported) -> None:
     """Intervals and places. Checkpoints live with the run, so that only the finished model needs a directory."""
-    places = [(flag, *sheet.take(flag)) for flag in ("final_output_dir", "output_dir", "working_dir")]
+    places = [(flag, *flags.take(flag)) for flag in ("final_output_dir", "output_dir", "working_dir")]
     named = [(flag, value, given) for flag, value, given in places if value is not None]
     _, value, given = named[0] if named else ("", "./output", "output_dir = ./output, its default")
-    sheet.place(given, {"output_dir": value})
+    imported.place(given, {"output_dir": value})
     for _, _, other in named[1:]:
-        sheet.drop(other, "checkpoints are kept with the run")
-    if sheet.config["save_strategy"] == "steps":
-        sheet.copy("save_steps", "save_steps", 250)
-    when, given = sheet.take("evaluation_strategy")
-    newer, given_newer = sheet.take("eval_strategy", "no")
+        imported.drop(other, "checkpoints are kept with the run")
+    if imported.config["save_strategy"] == "steps":
+        flags.copy("save_steps", "save_steps", 250, imported)
+    when, given = flags.take("evaluation_strategy")
+    newer, given_newer = flags.take("eval_strategy", "no")
     strategy = newer if when is None else when
-    sheet.place(given_newer if when is None else given, {"eval_strategy": strategy})
+    imported.place(given_newer if when is None else given, {"eval_strategy": strategy})
     if strategy == "steps":
-        sheet.copy("eval_steps", "eval_steps", sheet.config["logging_steps"])
-    tracker, given = sheet.take("report_to", "none")
+        flags.copy("eval_steps", "eval_steps", imported.config["logging_steps"], imported)
+    tracker, given = flags.take("report_to", "none")
     trackers = {"wandb": "use_wandb", "tensorboard": "use_tensorboard", "mlflow": "use_mlflow"}
     if tracker in trackers:
-        sheet.place(given, {trackers[tracker]: True})
+        imported.place(given, {trackers[tracker]: True})
     elif tracker != "none":
-        sheet.drop(given, "a tracker that ftl does not know")
+        imported.drop(given, "a tracker that ftl does not know")

@@ -23,6 +23,8 @@ class Line:
 
 @dataclass
 class Imported:
+    """The files that an import gives, and the report about them."""
+
     config: dict[str, Any] = field(default_factory=dict)  # Any: what YAML holds
     """Empty where the input trains a config that ftl reads as it is."""
     cloud: dict[str, Any] = field(default_factory=dict)  # Any: what YAML holds
@@ -45,40 +47,36 @@ class Imported:
         self.lines.append(Line(given, f"cloud file: {shown(keys)}", why))
 
 
-class FlagSheet(Imported):
-    """An import of a command line: flags are taken one after the other, and what nobody took is reported."""
+class Flags:
+    """The flags of a command line, taken one after the other, so that those nobody took can be reported."""
 
     def __init__(self, command: Command) -> None:
-        super().__init__()
-        self._flags = dict(command.flags)
+        self._given = dict(command.flags)
         self._asked: set[str] = set()
-        for argument in command.stray:
-            self.drop(argument, "an argument without a flag; the program takes none")
 
     def take(self, flag: str, default: Any = None) -> tuple[Any, str]:  # Any: what YAML holds
-        """The value of a flag, or the program's own default, and how to show it. It counts as read."""
+        """The value of a flag, or the program's own default, and how to show it."""
         self._asked.add(flag)
-        if flag in self._flags:
-            value = self._flags.pop(flag)
-            value = bool(value) if isinstance(default, bool) and value in (0, 1) else value
-            return value, f"--{flag}" if value is True else f"--{flag} {_plain(value)}"
-        return default, f"{flag} = {_plain(default)}, its default"
+        if flag not in self._given:
+            return default, f"{flag} = {_plain(default)}, its default"
+        value = self._given.pop(flag)
+        value = bool(value) if isinstance(default, bool) and value in (0, 1) else value
+        return value, f"--{flag}" if value is True else f"--{flag} {_plain(value)}"
 
-    def copy(self, flag: str, key: str, default: Any = None, why: str = "") -> None:  # Any: what YAML holds
-        """The flag's value under `key`; the default too, if the program has one."""
+    def copy(self, flag: str, key: str, default: Any, imported: Imported) -> None:  # Any: what YAML holds
+        """Put the flag's value under `key`, or the default if the program has one."""
         value, given = self.take(flag, default)
         if value is not None and value != "":
-            self.place(given, {key: value}, why)
+            imported.place(given, {key: value})
 
-    def drop_rest(self, reasons: Mapping[str, str]) -> None:
+    def drop_rest(self, reasons: Mapping[str, str], imported: Imported) -> None:
         """Report the flags that nobody took: with the reason where it is known, else with what may have been meant."""
         known = {*self._asked, *reasons}
-        for flag in list(self._flags):
+        for flag in list(self._given):
             _, given = self.take(flag)
             remedy = suggestion(flag, known, "--{}")
-            self.drop(
-                given, reasons.get(flag) or "; ".join(["not known to this import", *([remedy] if remedy else [])])
-            )
+            why = reasons.get(flag) or "not known to this import" + (f"; {remedy}" if remedy else "")
+            imported.drop(given, why)
 
 
 def shown(keys: Mapping[str, Any]) -> str:  # Any: what YAML holds
