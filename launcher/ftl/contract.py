@@ -17,6 +17,7 @@ LOG_FILE = "log.txt"
 EXIT_FILE = "exit.json"
 RESULT_FILE = "result.json"
 LOCK_FILE = "run.lock"
+SHOWN_FILE = "documents.jsonl"
 CHECKPOINTS_DIR = "checkpoints"
 OUTPUT_DIR = "output"
 MANIFEST_FILE = "manifest.json"
@@ -90,6 +91,10 @@ class JobSpec(Section):
     version: Literal[1] = 1
     run_id: str
     attempt: Annotated[int, Field(ge=1)] = 1
+    task: Literal["train", "preprocess"] = "train"
+    """preprocess fills the token cache and trains nothing."""
+    num_shown: Annotated[int, Field(ge=0)] = 0
+    """preprocess: so many documents go to SHOWN_FILE, token by token."""
     image: str | None = None
     """Name in images.lock.toml, or repository@sha256 digest; None where the backend has no images."""
     resources: Resources = Resources()
@@ -162,6 +167,38 @@ class JobState(Section):
     message: str | None = None
 
 
+class DatasetUse(Section):
+    """A dataset of the config: which rows it was, and what became of them."""
+
+    key: str
+    """Where the config names it: datasets.0"""
+    label: str
+    """What the user calls it."""
+    revision: str | None = None
+    """The commit of a Hub repository."""
+    identity: str
+    """sha256 over what decides the rows."""
+    was_cached: bool = False
+    """Its tokens were there already."""
+    rows: int | None = None
+    """None for a stream, whose end nobody has seen."""
+    samples: int = 0
+    """Used, for training or evaluation."""
+    tokens: int = 0
+    """Of those."""
+    trained: int = 0
+    """Tokens of those that are labels."""
+    too_long: int = 0
+    too_short: int = 0
+    duplicates: int = 0
+    truncated: int = 0
+    """Used, and cut to sequence_len."""
+    split: int = 0
+    """Used in several pieces."""
+    untrained: int = 0
+    """Used, with no token that is trained."""
+
+
 class RunResult(Section):
     """result.json: what a finished training gives."""
 
@@ -190,12 +227,17 @@ class RunResult(Section):
     """Directory below the run directory that holds the model; its manifest.json lists every file."""
     versions: dict[str, str] = {}
     """Versions of what trained it: python, torch, transformers, peft, ftl."""
+    datasets: tuple[DatasetUse, ...] = ()
+    """What it was trained and evaluated on."""
 
 
 class Event(Section):
     """One line of events.jsonl. `data` depends on `event`:
 
-    phase       name: starting | data | model | training | evaluating | saving | finishing
+    phase       name: starting | data | model | training | evaluating | saving | finishing; while data is tokenised also
+                dataset (its key), label, rows (so far), share (from 0 to 1), rows_per_s, eta_s
+    data        datasets (a DatasetUse each), cache (where the tokens are), train and eval: rows, documents, tokens,
+                fill (the share of the rows' room that holds tokens); null without evaluation, absent for a stream
     step        step, max_steps, epoch, loss, lr, grad_norm, tokens (total), tokens_per_s, memory_gib
     eval        step, loss
     checkpoint  step, path (below the run directory), state: saved | verified | quarantined, seconds, bytes
@@ -211,6 +253,6 @@ class Event(Section):
     """Seconds since the epoch."""
     attempt: int
     event: Literal[
-        "phase", "step", "eval", "checkpoint", "warning", "stopping", "stopped", "resumed", "result", "error"
+        "phase", "data", "step", "eval", "checkpoint", "warning", "stopping", "stopped", "resumed", "result", "error"
     ]
     data: dict[str, Any] = {}  # Any: the shape depends on `event`, see above

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from ftl.contract import OUTPUT_DIR, RESULT_FILE, RunResult
+from ftl.contract import OUTPUT_DIR, RESULT_FILE, DatasetUse, RunResult
 from ftl_runtime import preflight, ranks
 from ftl_runtime.checkpoint import manifest
 from ftl_runtime.checkpoint.volume import storage_errors
@@ -16,10 +16,12 @@ from ftl_runtime.train.progress import peak_memory_gib
 from ftl_runtime.train.trainer import Trainer
 
 
-def finish(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, ctx: Context) -> RunResult:
+def finish(
+    trainer: Trainer, tokenizer: PreTrainedTokenizerBase, used: tuple[DatasetUse, ...], ctx: Context
+) -> RunResult:
     """Write RUN/output and after it RUN/result.json. Raises StorageError when they cannot be written."""
     ctx.phase("finishing")
-    result = _result(trainer, ctx)
+    result = _result(trainer, used, ctx)
     if ctx.device.is_main:
         with storage_errors(ctx.run_dir):
             _write_output(trainer, tokenizer, ctx)
@@ -59,7 +61,7 @@ def _save_model(trainer: Trainer, stage: Path) -> None:
         generation.save_pretrained(stage)
 
 
-def _result(trainer: Trainer, ctx: Context) -> RunResult:
+def _result(trainer: Trainer, used: tuple[DatasetUse, ...], ctx: Context) -> RunResult:
     first, last = trainer.mean_losses()
     progress = trainer.progress
     parameters = list(trainer.accelerator.unwrap_model(trainer.model).parameters())
@@ -81,4 +83,5 @@ def _result(trainer: Trainer, ctx: Context) -> RunResult:
         num_parameters=sum(parameter.numel() for parameter in parameters),
         num_trainable=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         versions=preflight.versions(),
+        datasets=used,
     )

@@ -20,10 +20,10 @@ def main() -> NoReturn:
     _die_with_supervisor()
     stop = StopFlag()
     stop.install()
-    _train(stop, sys.argv[1])
+    _do(stop, sys.argv[1])
 
 
-def _train(stop: StopFlag, job_file: str) -> NoReturn:
+def _do(stop: StopFlag, job_file: str) -> NoReturn:
     import traceback
     from pathlib import Path
 
@@ -36,9 +36,9 @@ def _train(stop: StopFlag, job_file: str) -> NoReturn:
         assert job.paths is not None, "the supervisor refuses a job without paths"
         emit = _open_events(job)
         stop.leave_with(lambda reason: _leave(job, emit, reason))
-        from ftl_runtime.run import train_job
+        from ftl_runtime.run import do_job
 
-        train_job(job, emit, stop)
+        do_job(job, emit, stop)
         verdict = Verdict(ExitCode.DONE, "done")
         send(verdict)
     except BaseException as error:  # the last frame of the process: every end must reach the supervisor

@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from ftl.config.data import DataSection
+from ftl.config.model import Attention
 from ftl.config.train import TrainConfig
 from ftl.contract import BUNDLE_CONFIG, CHECKPOINTS_DIR, JobSpec, RunResult
 from ftl.errors import ConfigError, PreemptedError
@@ -19,8 +23,7 @@ from ftl_runtime.checkpoint.store import Checkpoint
 from ftl_runtime.checkpoint.volume import VolumeStore
 from ftl_runtime.context import Context, Emit
 from ftl_runtime.data.collate import Collator
-from ftl_runtime.data.dataset import build_splits
-from ftl_runtime.data.sampler import BatchOrder
+from ftl_runtime.data.training import open_data, prepare_data
 from ftl_runtime.finish import finish
 from ftl_runtime.models.adapter import add_adapter, warn_untrained_tokens
 from ftl_runtime.models.attention import documents_input, pick_attention
@@ -31,12 +34,12 @@ from ftl_runtime.stop import StopFlag
 from ftl_runtime.train.args import compute_dtype, training_args
 from ftl_runtime.train.batches import Loaders
 from ftl_runtime.train.progress import Progress
-from ftl_runtime.train.schedule import plan_schedule
+from ftl_runtime.train.schedule import Schedule, plan_schedule
 from ftl_runtime.train.trainer import Trainer
 
 
-def train_job(job: JobSpec, emit: Emit, stop: StopFlag) -> RunResult:
-    """Read the job's config and train it. Raises FtlError; PreemptedError when asked to stop before the end."""
+def do_job(job: JobSpec, emit: Emit, stop: StopFlag) -> None:
+    """Read the job's config and do its task. Raises FtlError; PreemptedError when asked to stop before the end."""
     assert job.paths is not None, "the supervisor refuses a job without paths"
     emit("phase", {"name": "starting"})
     run_dir = Path(job.paths.run)
@@ -50,7 +53,17 @@ def train_job(job: JobSpec, emit: Emit, stop: StopFlag) -> RunResult:
         started=float(os.environ["FTL_STARTED"]),
     )
     cfg = TrainConfig.read_json((Path(job.paths.bundle) / BUNDLE_CONFIG).read_bytes())
-    return run(cfg, ctx)
+    if job.task == "preprocess":
+        preprocess(cfg, ctx)
+    else:
+        run(cfg, ctx)
+
+
+def preprocess(cfg: TrainConfig, ctx: Context) -> None:
+    """Fill the token cache for `cfg`; needs neither the model's weights nor a GPU."""
+    ctx.phase("data")
+    tokenizer = load_tokenizer(cfg.model, cfg.data, ctx)
+    prepare_data(cfg, view_of(tokenizer, cfg.data), ctx)
 
 
 def run(cfg: TrainConfig, ctx: Context) -> RunResult:
@@ -65,49 +78,24 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     objective = OBJECTIVES[cfg.objective.kind]
     tokenizer = load_tokenizer(cfg.model, cfg.data, ctx)
     config = load_config(cfg.model, ctx)
-    is_packed = cfg.data.sample_packing or bool(cfg.data.eval_sample_packing)
+    is_packed = _is_packed(cfg.data)
     documents = documents_input(config, cfg.model.attention, is_packed=is_packed)
     attention = pick_attention(
         cfg.model.attention, architecture(config), on_cuda=ctx.device.kind == "cuda", documents=documents
     )
 
     ctx.phase("data")
-    view = view_of(tokenizer, cfg.data)
     with ranks.main_first(ctx.device):
-        splits = build_splits(
-            cfg.data, view, seed=cfg.optim.seed, resolve=ctx.resolve, cache_dir=ctx.cache_dir, emit=ctx.emit
-        )
+        data = open_data(cfg, view_of(tokenizer, cfg.data), progress, ctx)
 
     ctx.phase("model")
-    has_adapter = cfg.adapter is not None
-    base = load_model(
-        cfg.model,
-        config,
-        ctx,
-        dtype=weights_dtype(compute_dtype(cfg.precision, ctx.device), has_adapter=has_adapter),
-        attention=attention,
-        seed=cfg.optim.seed,
-        checkpoint=resume.path if resume and not has_adapter else None,
-    )
-    num_added = fit_to_tokenizer(base, tokenizer, seed=cfg.optim.seed)
-    warn_untrained_tokens(num_added, cfg.adapter, ctx)
-    model = add_adapter(base, cfg.adapter, checkpoint=resume.path if resume else None)
-    if cfg.precision.gradient_checkpointing:
-        recompute_activations(model)
-    num_trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    preflight.check_disk(num_trainable, ctx)
-
+    base, model = _build_model(cfg, config, tokenizer, attention, resume, ctx)
+    dtype = compute_dtype(cfg.precision, ctx.device)
     loaders = Loaders(
-        splits.train,
-        splits.eval,
-        BatchOrder(len(splits.train), cfg.optim.seed),
-        Collator(
-            tokenizer.pad_token_id,
-            cfg.data.sequence_len,
-            cfg.data.pad_to_sequence_len,
-            documents,
-            dtype=compute_dtype(cfg.precision, ctx.device),
-        ),
+        data.train,
+        data.eval,
+        data.order,
+        Collator(tokenizer.pad_token_id, cfg.data.sequence_len, cfg.data.pad_to_sequence_len, documents, dtype=dtype),
         batch_size=cfg.optim.micro_batch_size,
         eval_batch_size=cfg.optim.eval_batch_size or cfg.optim.micro_batch_size,
         device=ctx.device,
@@ -127,6 +115,47 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         keep_checkpoints=cfg.output.save_total_limit,
         flatten_rows=is_packed and attention.startswith("flash_attention"),
     )
+    _train(trainer, schedule, resume, ctx)
+    return finish(trainer, tokenizer, data.used, ctx)
+
+
+def _is_packed(data: DataSection) -> bool:
+    """Whether any row holds several documents."""
+    is_filled = bool(data.pretraining_dataset) and data.pretraining_sample_concatenation
+    return data.sample_packing or bool(data.eval_sample_packing) or is_filled
+
+
+def _build_model(
+    cfg: TrainConfig,
+    config: PretrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    attention: Attention,
+    resume: Checkpoint | None,
+    ctx: Context,
+) -> tuple[nn.Module, nn.Module]:
+    """The base model, and that model with the adapter if there is one."""
+    has_adapter = cfg.adapter is not None
+    base = load_model(
+        cfg.model,
+        config,
+        ctx,
+        dtype=weights_dtype(compute_dtype(cfg.precision, ctx.device), has_adapter=has_adapter),
+        attention=attention,
+        seed=cfg.optim.seed,
+        checkpoint=resume.path if resume and not has_adapter else None,
+    )
+    num_added = fit_to_tokenizer(base, tokenizer, seed=cfg.optim.seed)
+    warn_untrained_tokens(num_added, cfg.adapter, ctx)
+    model = add_adapter(base, cfg.adapter, checkpoint=resume.path if resume else None)
+    if cfg.precision.gradient_checkpointing:
+        recompute_activations(model)
+    num_trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    preflight.check_disk(num_trainable, ctx)
+    return base, model
+
+
+def _train(trainer: Trainer, schedule: Schedule, resume: Checkpoint | None, ctx: Context) -> None:
+    """Train to the end. Raises PreemptedError when asked to stop before."""
     if resume:
         ctx.emit("resumed", {"step": resume.step, "checkpoint": f"{CHECKPOINTS_DIR}/{resume.path.name}"})
     ctx.stop.hold()
@@ -137,7 +166,6 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         raise PreemptedError(
             f"stopped at step {trainer.stopped_at} of {schedule.max_steps}; it can be resumed from there"
         )
-    return finish(trainer, tokenizer, ctx)
 
 
 def _find_checkpoint(cfg: TrainConfig, ctx: Context) -> Checkpoint | None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ftl.tokens import MASKED
-from ftl_runtime.data.dataset import Row
+from ftl_runtime.data.dataset import DocumentRow
 
 # Shapes: B rows, T tokens of the longest row, or sequence_len.
 
@@ -33,7 +33,7 @@ class Collator:
     dtype: torch.dtype = torch.float32
     """Of the mask; that of the model's activations."""
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:  # Any: tensors, and the int num_tokens
+    def __call__(self, rows: Sequence[DocumentRow]) -> dict[str, Any]:  # Any: tensors, and the int num_tokens
         num_tokens_B = [sum(len(document.ids) for document in row) for row in rows]
         width = self.sequence_len if self.pad_to_sequence_len else max(num_tokens_B)
         input_ids_BT = np.full((len(rows), width), self.pad_id, np.int64)

@@ -1,23 +1,27 @@
 """The training and evaluation rows of a config: an index over cached tokens."""
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from ftl.config.data import DataSection, DatasetSection
+from ftl.contract import DatasetUse
 from ftl.errors import ConfigError, Problem
+from ftl.sources import Row, Source
 from ftl.tokens import MASKED, Recipe, TokenizerView
-from ftl_runtime.data.cache import TokenFile, cached_tokens, source_key
-from ftl_runtime.data.pack import Packing, one_per_row, pack
-from ftl_runtime.data.sources import Source, read_examples
+from ftl_runtime.data.cache import TokenFile, cached_tokens, token_key
+from ftl_runtime.data.index import Counts, Part, RowIndex, TooLongError, cached_index
+from ftl_runtime.data.pack import Packing
+from ftl_runtime.data.samples import Emit, read_samples
 
-# Shapes: E examples, D documents. An example is what a line of the data gives; a document is as much of it as fits.
-
-Emit = Callable[[str, dict[str, str]], None]
-
-_MIN_TOKENS = 2  # one token alone predicts nothing
+Open = Callable[[DatasetSection], Source]
+"""Finds the rows of a dataset section."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Document:
     labels: np.ndarray
 
 
-Row = tuple[Document, ...]
+DocumentRow = tuple[Document, ...]
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,20 @@ class TokenRows:
     def __len__(self) -> int:
         return len(self.packing.row_offsets_R1) - 1
 
-    def __getitem__(self, row: int) -> Row:
+    def __getitem__(self, row: int) -> DocumentRow:
         if not 0 <= row < len(self):
             raise IndexError(row)
         first, stop = self.packing.row_offsets_R1[row : row + 2]
         return tuple(self._document(d) for d in self.packing.order_D[first:stop])
+
+    def costs(self, rows: Sequence[int]) -> list[int]:
+        """Of each row the squares of its documents' lengths, summed: what attention takes."""
+        return [int(self._row_costs[row]) for row in rows]
+
+    @cached_property
+    def row_lengths(self) -> np.ndarray:
+        """Tokens of each row."""
+        return self._per_row(self._document_lengths)
 
     @property
     def num_documents(self) -> int:
@@ -56,7 +69,20 @@ class TokenRows:
     @property
     def num_tokens(self) -> int:
         """Tokens in all rows, padding not counted."""
-        return int((self.documents_D3[:, 2] - self.documents_D3[:, 1]).sum())
+        return int(self._document_lengths.sum())
+
+    @property
+    def _document_lengths(self) -> np.ndarray:
+        lengths_D: np.ndarray = self.documents_D3[:, 2] - self.documents_D3[:, 1]
+        return lengths_D
+
+    @cached_property
+    def _row_costs(self) -> np.ndarray:
+        return self._per_row(self._document_lengths**2)
+
+    def _per_row(self, values_D: np.ndarray) -> np.ndarray:
+        sums_R: np.ndarray = np.add.reduceat(values_D[self.packing.order_D], self.packing.row_offsets_R1[:-1])
+        return sums_R
 
     def _document(self, number: int) -> Document:
         file, start, stop = self.documents_D3[number].tolist()
@@ -66,138 +92,127 @@ class TokenRows:
 
 @dataclass(frozen=True)
 class Splits:
-    train: TokenRows
+    train: TokenRows | None
+    """None where only test_datasets are given, beside a stream."""
     eval: TokenRows | None
+    used: tuple[DatasetUse, ...]
+    """Every dataset, with what became of its rows."""
 
 
 def build_splits(
-    data: DataSection,
-    tokenizer: TokenizerView,
-    *,
-    seed: int,
-    resolve: Callable[[str], Path],
-    cache_dir: Path,
-    emit: Emit,
+    data: DataSection, view: TokenizerView, *, seed: int, open: Open, cache_dir: Path, emit: Emit
 ) -> Splits:
     """The rows to train and to evaluate on.
 
-    `resolve` finds a dataset's path on this machine; `emit("warning", {"message": ...})` is told what was left out.
-    The split depends on the data and the seed alone. Raises ConfigError when a row is broken, or nothing is left.
+    `emit` is told what was left out, and what became of every dataset. The result depends on the data, the config and
+    the seed alone. Raises ConfigError when rows are broken, or nothing is left.
     """
     assert not (data.val_set_size and data.test_datasets), "config.rules refuses both"
-    open_all = _Opener(data, tokenizer, resolve, cache_dir, emit)
-    files = open_all(data.datasets)
-    examples_E3 = _usable_examples(files, data, "datasets", emit)
-    rng = np.random.default_rng(seed)
-    order_E = rng.permutation(len(examples_E3))
-    num_eval = _num_eval(data.val_set_size, len(examples_E3))
-    train_E, eval_E = order_E[num_eval:], np.sort(order_E[:num_eval])
-    train = _rows(files, examples_E3[train_E if data.shuffle else np.sort(train_E)], data, data.sample_packing)
-    is_eval_packed = data.sample_packing if data.eval_sample_packing is None else data.eval_sample_packing
-    if data.test_datasets:
-        test_files = open_all(data.test_datasets)
-        test_E3 = _usable_examples(test_files, data, "test_datasets", emit)
-        return Splits(train, _rows(test_files, test_E3, data, is_eval_packed))
-    return Splits(train, _rows(files, examples_E3[eval_E], data, is_eval_packed) if num_eval else None)
+    preparer = _Preparer(data, view, open, cache_dir, emit)
+    opened = [
+        *(preparer.open(f"datasets.{i}", dataset) for i, dataset in enumerate(data.datasets)),
+        *(preparer.open(f"test_datasets.{i}", dataset) for i, dataset in enumerate(data.test_datasets)),
+    ]
+    parts = [one.part for one in opened]
+    try:
+        index = cached_index(cache_dir, parts, data, seed)
+    except TooLongError as e:
+        raise _refuse_long(e, opened, data.sequence_len) from e
+    used = tuple(_use(one, counts) for one, counts in zip(opened, index.counts, strict=True))
+    for use in used:
+        _warn_left_out(use, data, emit)
+    files = tuple(part.file for part in parts)
+    splits = Splits(_token_rows(files, index.train), _token_rows(files, index.eval), used)
+    extents = {"train": _extent(splits.train, data), "eval": _extent(splits.eval, data)}
+    emit("data", {"datasets": [use.model_dump(mode="json") for use in used], "cache": str(cache_dir), **extents})
+    return splits
 
 
 @dataclass(frozen=True)
-class _Opener:
+class _Opened:
+    part: Part
+    source: Source
+
+
+@dataclass(frozen=True)
+class _Preparer:
     """Opens datasets through the token cache."""
 
     data: DataSection
-    tokenizer: TokenizerView
-    resolve: Callable[[str], Path]
+    view: TokenizerView
+    find: Open
     cache_dir: Path
     emit: Emit
 
-    def __call__(self, datasets: Sequence[DatasetSection]) -> tuple[TokenFile, ...]:
-        return tuple(self._open(dataset) for dataset in datasets)
-
-    def _open(self, dataset: DatasetSection) -> TokenFile:
-        assert dataset.path is not None, "config.rules refuses a dataset without one"
-        recipe = Recipe.of(dataset, self.data, "sft", self.tokenizer)
-        source = Source(self.resolve(dataset.path), recipe)
-        key = source_key(source, self.tokenizer)
-        file = cached_tokens(self.cache_dir, key, lambda: read_examples(source), self.tokenizer)
+    def open(self, key: str, dataset: DatasetSection) -> _Opened:
+        recipe = Recipe.of(dataset, self.data, "sft", self.view)
+        source = self.find(dataset)
+        cache_key = token_key(source.identity(), recipe.identity, self.view)
+        file = cached_tokens(self.cache_dir, cache_key, lambda: read_samples(key, source, recipe, self.emit), self.view)
         if recipe.template is not None and dataset.train_on_eos != "none" and not file.trains_eos:
             message = (
-                f"{dataset.path}: no end of a turn is trained, so the model will not learn to stop: the chat template "
-                f"does not end turns with the tokenizer's EOS {self.tokenizer.eos_token}; "
+                f"{source.label}: no end of a turn is trained, so the model will not learn to stop: the chat template "
+                f"does not end turns with the tokenizer's EOS {self.view.eos_token}; "
                 "set special_tokens.eos_token to the token that ends a turn"
             )
             self.emit("warning", {"message": message})
-        return file
+        return _Opened(Part(key, file, is_eval=key.startswith("test_")), source)
 
 
-def _usable_examples(files: Sequence[TokenFile], data: DataSection, key: str, emit: Emit) -> np.ndarray:
-    """[E, 3]: file, first token and the one after the last of every example that gives at least one document."""
-    columns = [
-        np.column_stack([np.full(len(f.offsets) - 1, i), f.offsets[:-1], f.offsets[1:]]) for i, f in enumerate(files)
-    ]
-    examples_E3 = np.concatenate(columns)
-    lengths_E = examples_E3[:, 2] - examples_E3[:, 1]
-    may_cut_E = np.array([file.may_split for file in files])[examples_E3[:, 0]] | (data.excess_length == "truncate")
-    is_long_E = (lengths_E > data.sequence_len) & ~may_cut_E
-    is_short_E = lengths_E < _MIN_TOKENS
-    usable_E3: np.ndarray = examples_E3[~is_long_E & ~is_short_E]
-    left_out = (
-        f"{len(examples_E3)} examples: {is_long_E.sum()} have more than sequence_len = {data.sequence_len} tokens, "
-        f"{is_short_E.sum()} fewer than {_MIN_TOKENS}"
+def identity_of(source: Source) -> str:
+    """sha256 over what decides the rows of a source."""
+    return hashlib.sha256(json.dumps(source.identity(), sort_keys=True).encode()).hexdigest()
+
+
+def _use(opened: _Opened, counts: Counts) -> DatasetUse:
+    source, file = opened.source, opened.part.file
+    return DatasetUse(
+        key=opened.part.key,
+        label=source.label,
+        revision=source.revision,
+        identity=identity_of(source),
+        was_cached=file.was_cached,
+        rows=len(file),
+        **asdict(counts),
     )
-    remedy = "raise sequence_len, or set excess_length_strategy: truncate"
-    if not len(usable_E3):
-        raise ConfigError(Problem(key, f"none usable of {left_out}", remedy=remedy))
-    if len(usable_E3) < len(examples_E3):
-        emit("warning", {"message": f"{key}: {len(examples_E3) - len(usable_E3)} left out of {left_out}; {remedy}"})
-    _check_trained(files, usable_E3, data.sequence_len, key, emit)
-    return usable_E3
 
 
-def _check_trained(
-    files: Sequence[TokenFile], examples_E3: np.ndarray, sequence_len: int, key: str, emit: Emit
-) -> None:
-    num_untrained = 0
-    for i, file in enumerate(files):
-        of_file_E3 = examples_E3[examples_E3[:, 0] == i]
-        numbers_E = np.searchsorted(file.offsets, of_file_E3[:, 1], side="right") - 1
-        is_trained_E = file.num_trained[numbers_E] > 0
-        if not file.may_split:  # the answer of a long example may lie behind the cut
-            for e in np.flatnonzero(is_trained_E & (of_file_E3[:, 2] - of_file_E3[:, 1] > sequence_len)):
-                start = of_file_E3[e, 1]
-                is_trained_E[e] = file.mask[start + 1 : start + sequence_len].any()
-        num_untrained += int((~is_trained_E).sum())
-    remedy = "check the columns with the answers, `roles_to_train` and `train_on_inputs`"
-    if num_untrained == len(examples_E3):
-        raise ConfigError(Problem(key, f"nothing is trained in any of {num_untrained} examples", remedy=remedy))
-    if num_untrained:
-        message = f"{key}: nothing is trained in {num_untrained} of {len(examples_E3)} examples; {remedy}"
-        emit("warning", {"message": message})
+def _warn_left_out(use: DatasetUse, data: DataSection, emit: Emit) -> None:
+    """One sentence about the rows that are not trained as they are, if there are any."""
+    remedies = []
+    if use.too_long:
+        remedies.append("raise sequence_len, or set excess_length_strategy: truncate")
+    if use.untrained:
+        remedies.append("check the columns with the answers, `roles_to_train` and `train_on_inputs`")
+    told = {
+        f"left out with more than sequence_len = {data.sequence_len} tokens": use.too_long,
+        f"left out with fewer than {data.min_sample_len} tokens": use.too_short,
+        "left out as duplicates": use.duplicates,
+        f"cut to sequence_len = {data.sequence_len} tokens": use.truncated,
+        "used with nothing in them that is trained": use.untrained,
+    }
+    found = [f"{number} {what}" for what, number in told.items() if number]
+    if found:
+        message = f"{use.key}: {use.label}: of {use.rows} rows {', '.join(found)}"
+        emit("warning", {"message": "; ".join([message, *remedies])})
 
 
-def _num_eval(val_set_size: float, num_examples: int) -> int:
-    num_eval = int(np.ceil(val_set_size * num_examples)) if val_set_size < 1 else int(val_set_size)
-    if num_eval >= num_examples:
-        given = f"{val_set_size:g}: takes {num_eval} of {num_examples} examples"
-        raise ConfigError(Problem("val_set_size", given, "must leave at least 1 to train on"))
-    return num_eval
+def _refuse_long(error: TooLongError, opened: Sequence[_Opened], sequence_len: int) -> ConfigError:
+    source = next(one.source for one in opened if one.part.key == error.key)
+    row = next(islice(source.scan(start=error.number), 1))
+    assert isinstance(row, Row), "its tokens are in the cache"
+    given = f"{error.num_tokens} tokens, more than sequence_len = {sequence_len}"
+    allowed = f"excess_length_strategy is raise, and {error.num_all} rows are too long"
+    return ConfigError(Problem(row.where, given, allowed, "raise sequence_len, or drop, truncate or split them"))
 
 
-def _rows(files: tuple[TokenFile, ...], examples_E3: np.ndarray, data: DataSection, is_packed: bool) -> TokenRows:
-    documents_D3 = _documents(files, examples_E3, data.sequence_len)
-    lengths_D = documents_D3[:, 2] - documents_D3[:, 1]
-    packing = pack(lengths_D, data.sequence_len) if is_packed else one_per_row(len(documents_D3))
-    return TokenRows(files, documents_D3, packing)
+def _token_rows(files: tuple[TokenFile, ...], index: RowIndex | None) -> TokenRows | None:
+    return None if index is None else TokenRows(files, index.documents_D3, index.packing)
 
 
-def _documents(files: Sequence[TokenFile], examples_E3: np.ndarray, sequence_len: int) -> np.ndarray:
-    """[D, 3]: examples cut to sequence_len, those that may split into as many documents as they need."""
-    lengths_E = examples_E3[:, 2] - examples_E3[:, 1]
-    may_split_E = np.array([file.may_split for file in files])[examples_E3[:, 0]]
-    # A last piece of a single token predicts nothing, so it is left out.
-    num_pieces_E = np.where(may_split_E, (lengths_E + sequence_len - _MIN_TOKENS) // sequence_len, 1)
-    example_D = np.repeat(np.arange(len(examples_E3)), num_pieces_E)
-    piece_D = np.arange(len(example_D)) - np.repeat(np.cumsum(num_pieces_E) - num_pieces_E, num_pieces_E)
-    file_D, first_D, stop_D = examples_E3[example_D].T
-    start_D = first_D + piece_D * sequence_len
-    return np.column_stack([file_D, start_D, np.minimum(start_D + sequence_len, stop_D)])
+def _extent(rows: TokenRows | None, data: DataSection) -> dict[str, float] | None:
+    """How much it is, and which share of the rows' room is filled."""
+    if rows is None:
+        return None
+    fill = rows.num_tokens / (len(rows) * data.sequence_len)
+    return {"rows": len(rows), "documents": rows.num_documents, "tokens": rows.num_tokens, "fill": round(fill, 6)}

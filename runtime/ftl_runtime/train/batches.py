@@ -1,13 +1,16 @@
 """Batches in an order that depends on seed and epoch alone, dealt out to the ranks."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
 from ftl_runtime.context import Device
+from ftl_runtime.data.sampler import deal
+from ftl_runtime.data.stream import Stream
 
 
 class Rows(Protocol):
@@ -16,6 +19,10 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, row: int, /) -> Any:  # Any: between the dataset and its collator
+        ...
+
+    def costs(self, rows: Sequence[int], /) -> list[int]:
+        """What it takes to train each of these rows, in any unit. Asked for every batch, before its rows."""
         ...
 
 
@@ -29,28 +36,46 @@ class EpochOrder(Protocol):
     def set_epoch(self, epoch: int) -> None: ...
 
 
-class RankBatches(Sampler[list[int]]):
-    """The micro-batches of one rank: each global batch is cut into one piece a rank.
+class GlobalBatches(Sampler[list[int]]):
+    """The batches of all ranks together.
 
     With several ranks the last batch of an epoch is filled up from its start, so that all take the same number.
     """
 
-    def __init__(self, order: EpochOrder, size: int, rank: int, num_ranks: int) -> None:
-        self.order = order
-        self._size = size
+    def __init__(self, order: EpochOrder, size: int, num_ranks: int) -> None:
+        self._order = order
+        self._num_ranks = num_ranks
+        self._whole = size * num_ranks
+
+    def __len__(self) -> int:
+        return -(-len(self._order) // self._whole)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        num_missing = len(self) * self._whole - len(self._order) if self._num_ranks > 1 else 0
+        rows = itertools.chain(self._order, itertools.islice(itertools.cycle(self._order), num_missing))
+        while batch := list(itertools.islice(rows, self._whole)):
+            yield batch
+
+
+class RankShare:
+    """A dataset as one rank sees it: asked for a global batch, it gives the rows of this rank.
+
+    The rows are dealt so that the ranks, which wait for each other, have about the same work; the batch as a whole,
+    and so the gradient, is the same however it is dealt.
+    """
+
+    def __init__(self, rows: Rows, rank: int, num_ranks: int) -> None:
+        self._rows = rows
         self._rank = rank
         self._num_ranks = num_ranks
 
     def __len__(self) -> int:
-        return -(-len(self.order) // (self._size * self._num_ranks))
+        return len(self._rows)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        indices = list(self.order)
-        whole = self._size * self._num_ranks
-        if self._num_ranks > 1:
-            indices = list(itertools.islice(itertools.cycle(indices), len(self) * whole))
-        for start in range(self._rank * self._size, len(indices), whole):
-            yield indices[start : start + self._size]
+    def __getitems__(self, batch: Sequence[int]) -> list[Any]:  # Any: as in Rows
+        """What torch's DataLoader calls with a whole batch."""
+        mine = deal(self._rows.costs(batch), self._num_ranks)[self._rank]
+        return [self._rows[batch[place]] for place in mine]
 
 
 class Loaders:
@@ -71,19 +96,28 @@ class Loaders:
         """`takes_positions` tells whether the model's forward has position_ids."""
         self.collator = collator
         self.takes_positions = takes_positions
+        self._train = train
         self._order = order
+        self._rows_per_batch = batch_size * device.num_ranks
         self._pin_memory = device.kind == "cuda"
-        self.train = self._loader(train, RankBatches(order, batch_size, device.rank, device.num_ranks))
+        batches = GlobalBatches(order, batch_size, device.num_ranks)
+        self.train = self._loader(RankShare(train, device.rank, device.num_ranks), batches)
         self.eval: DataLoader[Any] | None = None
         if eval is not None and len(eval):
             # Every rank takes every so-manieth batch; none is repeated, because sums are weighted by tokens.
-            batches = list(_chunks(len(eval), eval_batch_size))
-            self.eval = self._loader(eval, batches[device.rank :: device.num_ranks])
+            chunks = list(_chunks(len(eval), eval_batch_size))
+            self.eval = self._loader(eval, chunks[device.rank :: device.num_ranks])
 
     def set_epoch(self, epoch: int) -> None:
         self._order.set_epoch(epoch)
 
-    def _loader(self, dataset: Rows, batches: Any) -> DataLoader[Any]:  # Any: torch's own is too narrow
+    def stream_mark(self, num_micro_batches: int) -> dict[str, Any] | None:  # Any: JSON
+        """From where a stream is read on after so many micro-batches; None for rows that are all there."""
+        if not isinstance(self._train, Stream):
+            return None
+        return asdict(self._train.mark(num_micro_batches * self._rows_per_batch))
+
+    def _loader(self, dataset: Rows | RankShare, batches: Any) -> DataLoader[Any]:  # Any: torch's own is too narrow
         # A loader without a generator of its own draws a number from the global one at each epoch: training would
         # then depend on how often it was evaluated.
         return DataLoader(

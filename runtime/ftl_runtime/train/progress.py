@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,6 +33,8 @@ class Progress:
     evaluated_step: int | None = None
     first_eval_loss: float | None = None
     last_eval_loss: float | None = None
+    stream: dict[str, Any] | None = None  # Any: JSON
+    """From where a stream is read on: a ftl_runtime.data.stream.Mark."""
     num_threads: int = 0
     """CPU threads of the first attempt; the order of sums, so their last bits, depends on it."""
 

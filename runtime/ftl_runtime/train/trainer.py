@@ -318,6 +318,7 @@ class Trainer(TransformersTrainer):
         self._save_optimizer_and_scheduler(str(stage))
         self._save_scaler(str(stage))
         self.state.save_to_json(str(stage / _STATE_FILE))
+        self.progress.stream = self._loaders.stream_mark(self.state.global_step * self.args.gradient_accumulation_steps)
         self.progress.save(stage)
 
     def _publish(self, stage: Path, step: int, started: float) -> Checkpoint:

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,23 +7,23 @@ import pytest
 
 from ftl.config.data import DataSection
 from ftl.errors import ConfigError
+from ftl.sources import open_source
 from ftl.tokens import MASKED, TokenizerView
-from ftl_runtime.data import cache
 from ftl_runtime.data.dataset import Splits, TokenRows, build_splits
 
 CHAT = "{% for m in messages %}{{ m.role[0] }}{{ m.content }}{{ eos_token }}{% endfor %}"
 
 
 class Builder:
-    """Calls build_splits with files below `root`, and remembers the warnings."""
+    """Calls build_splits with files below `root`, and remembers the events."""
 
     def __init__(self, root: Path, view: TokenizerView) -> None:
         self.root = root
         self.view = view
-        self.warnings: list[str] = []
+        self.events: list[tuple[str, dict[str, Any]]] = []
 
     def __call__(
-        self, type: str = "completion", *, files: tuple[str, ...] = ("a.jsonl",), seed: int = 0, **keys: Any
+        self, type: str | None = "completion", *, files: tuple[str, ...] = ("a.jsonl",), seed: int = 0, **keys: Any
     ) -> Splits:
         datasets = [{"path": name, "type": type} for name in files]
         data = DataSection.model_validate({"datasets": datasets, **keys})
@@ -30,10 +31,22 @@ class Builder:
             data,
             self.view,
             seed=seed,
-            resolve=lambda path: self.root / path,
+            open=lambda dataset: open_source(dataset, self.find, seed=seed, download_dir=None),
             cache_dir=self.root / "cache",
-            emit=lambda event, fields: self.warnings.append(f"{event}: {fields['message']}"),
+            emit=lambda event, fields: self.events.append((event, fields)),
         )
+
+    def find(self, path: str) -> Path | None:
+        return self.root / path if (self.root / path).exists() else None
+
+    @property
+    def warnings(self) -> list[str]:
+        return [fields["message"] for event, fields in self.events if event == "warning"]
+
+    @property
+    def used(self) -> list[dict[str, Any]]:
+        """The datasets of the newest data event."""
+        return [fields["datasets"] for event, fields in self.events if event == "data"][-1]
 
 
 @pytest.fixture
@@ -47,11 +60,12 @@ def letters(write_jsonl: Callable[..., Path]) -> None:
     write_jsonl("a.jsonl", [{"text": chr(97 + n) * (n + 1)} for n in range(20)])
 
 
-def texts(rows: TokenRows, view: TokenizerView) -> list[list[str]]:
+def texts(rows: TokenRows | None, view: TokenizerView) -> list[list[str]]:
+    assert rows is not None
     return [[view.tokenizer.decode(document.ids.tolist()) for document in rows[i]] for i in range(len(rows))]
 
 
-def flat(rows: TokenRows, view: TokenizerView) -> list[str]:
+def flat(rows: TokenRows | None, view: TokenizerView) -> list[str]:
     return [text for row in texts(rows, view) for text in row]
 
 
@@ -87,20 +101,102 @@ def test_long_example_is_dropped_and_counted(build: Builder, write_jsonl: Callab
     rows = build("alpaca", sequence_len=200).train
     assert [len(rows[i][0].ids) for i in range(len(rows))] == [144]
     (warning,) = build.warnings
-    assert warning.startswith("warning: datasets: 1 left out of 2 examples: 1 have more than sequence_len = 200 tokens")
+    assert ": of 2 rows 1 left out with more than sequence_len = 200 tokens; raise sequence_len" in warning
+    assert (build.used[0]["rows"], build.used[0]["samples"], build.used[0]["too_long"]) == (2, 1, 1)
 
 
 def test_long_example_is_cut_where_the_config_says_so(build: Builder, write_jsonl: Callable[..., Path]) -> None:
     write_jsonl("a.jsonl", ALPACA)
     rows = build("alpaca", sequence_len=200, excess_length="truncate").train
     assert sorted(len(rows[i][0].ids) for i in range(len(rows))) == [144, 200]
-    assert build.warnings == []
+    assert build.used[0]["truncated"] == 1
+    assert ": of 2 rows 1 cut to sequence_len = 200 tokens" in build.warnings[0]
+
+
+def test_long_example_is_split_where_the_config_says_so(build: Builder, write_jsonl: Callable[..., Path]) -> None:
+    write_jsonl("a.jsonl", ALPACA)
+    rows = build("alpaca", sequence_len=200, excess_length="split").train
+    assert rows is not None
+    assert sorted(len(rows[i][0].ids) for i in range(len(rows))) == [43, 144, 200]
+    assert (build.used[0]["split"], build.used[0]["tokens"], build.used[0]["trained"]) == (1, 387, 103)
+
+
+def test_long_example_is_refused_with_its_place_where_the_config_says_so(
+    build: Builder, write_jsonl: Callable[..., Path]
+) -> None:
+    write_jsonl("a.jsonl", ALPACA)
+    with pytest.raises(ConfigError, match=r"a\.jsonl:2: 243 tokens, more than sequence_len = 200"):
+        build("alpaca", sequence_len=200, excess_length="raise")
+
+
+def test_short_example_is_left_out_and_counted(build: Builder, letters: None) -> None:
+    rows = build(sequence_len=64, min_sample_len=10).train
+    assert rows is not None
+    assert (len(rows), build.used[0]["too_short"]) == (13, 7)
+
+
+def test_duplicates_are_left_out_and_counted(build: Builder, write_jsonl: Callable[..., Path]) -> None:
+    write_jsonl("a.jsonl", [{"text": text} for text in ("one", "two", "one")])
+    write_jsonl("b.jsonl", [{"text": text} for text in ("two", "three")])
+    kept = flat(build(files=("a.jsonl", "b.jsonl"), exact_deduplication=True, shuffle=False).train, build.view)
+    assert kept == ["one", "two", "three"]
+    assert [use["duplicates"] for use in build.used] == [1, 1]
+
+
+def test_same_tokens_with_another_mask_are_no_duplicate(build: Builder, write_jsonl: Callable[..., Path]) -> None:
+    write_jsonl("a.jsonl", [{"instruction": "q", "output": "a"}])
+    both = {"datasets": [{"path": "a.jsonl", "type": "alpaca"}, {"path": "a.jsonl", "type": "alpaca"}]}
+    assert len(build(exact_deduplication=True, **both).train or ()) == 1
+    segments = [{"segments": [{"label": label, "text": "q"}, {"label": True, "text": "a"}]} for label in (True, False)]
+    write_jsonl("b.jsonl", segments)
+    assert len(build("input_output", files=("b.jsonl",), exact_deduplication=True).train or ()) == 2
+
+
+def test_what_is_evaluated_on_is_not_trained(build: Builder, write_jsonl: Callable[..., Path]) -> None:
+    write_jsonl("a.jsonl", [{"text": text} for text in ("one", "two", "three")])
+    write_jsonl("t.jsonl", [{"text": "two"}, {"text": "two"}])
+    tests = [{"path": "t.jsonl", "type": "completion"}]
+    splits = build(test_datasets=tests, exact_deduplication=True, shuffle=False)
+    assert flat(splits.train, build.view) == ["one", "three"]
+    assert flat(splits.eval, build.view) == ["two"]
+    assert [use["duplicates"] for use in build.used] == [1, 1]
+
+
+def test_parts_of_the_merged_rows_are_disjoint_and_whole(build: Builder, letters: None) -> None:
+    parts = [set(flat(build(sequence_len=64, shard_num=3, shard_idx=i).train, build.view)) for i in range(3)]
+    assert sorted(len(part) for part in parts) == [6, 7, 7]
+    assert len(set.union(*parts)) == 20
+
+
+def test_rows_that_are_tokens_already_are_taken_as_they_are(build: Builder, write_jsonl: Callable[..., Path]) -> None:
+    row = {"input_ids": [5, 6, 7], "attention_mask": [1, 1, 1], "labels": [-100, 6, 7]}
+    write_jsonl("a.jsonl", [row])
+    train = build(None).train
+    assert train is not None
+    (document,) = train[0]
+    assert (document.ids.tolist(), document.labels.tolist()) == ([5, 6, 7], [-100, 6, 7])
+
+
+def test_used_datasets_are_named_by_their_content(build: Builder, letters: None, tmp_path: Path) -> None:
+    (first,) = build(sequence_len=64).used
+    shutil.copy(tmp_path / "a.jsonl", tmp_path / "b.jsonl")
+    (second,) = build(sequence_len=64, files=("b.jsonl",)).used
+    assert first.identity == second.identity
+    assert (first.was_cached, second.was_cached) == (False, True)
+    assert (first.key, first.rows, first.samples, first.tokens) == ("datasets.0", 20, 20, 250)
+
+
+def test_costs_are_the_squares_of_document_lengths(build: Builder, letters: None) -> None:
+    packed = build(sequence_len=32, sample_packing=True).train
+    assert packed is not None
+    for row, cost in enumerate(packed.costs(range(len(packed)))):
+        assert cost == sum(len(document.ids) ** 2 for document in packed[row])
 
 
 def test_example_whose_answer_is_cut_off_is_reported(build: Builder, write_jsonl: Callable[..., Path]) -> None:
     write_jsonl("a.jsonl", [*ALPACA, {"instruction": "q" * 100, "output": "a"}])
     assert len(build("alpaca", sequence_len=200, excess_length="truncate").train) == 3
-    assert "nothing is trained in 1 of 3 examples" in build.warnings[0]
+    assert "1 used with nothing in them that is trained; check the columns" in build.warnings[0]
 
 
 def test_packed_rows_hold_every_document_once(build: Builder, letters: None) -> None:
@@ -169,43 +265,42 @@ def test_evaluation_is_packed_as_training_unless_said(
     assert (len(splits.eval) < 10) == is_packed
 
 
-def test_other_length_seed_and_packing_tokenise_nothing(
-    build: Builder, letters: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    build(sequence_len=64)
-    monkeypatch.setattr(cache, "encode", None)  # whoever tokenises now, crashes
-    for keys in ({"sequence_len": 8}, {"seed": 7}, {"sample_packing": True}, {"val_set_size": 0.5}, {"shuffle": False}):
-        assert len(build(**{"sequence_len": 64, **keys}).train) > 0
-
-
 def test_bad_row_in_the_middle_names_file_and_line(build: Builder, write_jsonl: Callable[..., Path]) -> None:
-    path = write_jsonl("a.jsonl", [*[{"text": "x"}] * 3, {"text": 5}, {"text": "x"}])
+    write_jsonl("a.jsonl", [*[{"text": "x"}] * 3, {"text": 5}, {"text": "x"}])
+    with pytest.raises(ConfigError, match=r"/a\.jsonl:4: `text` = 5: must be text$"):
+        build()
+
+
+def test_first_broken_rows_are_named_and_the_others_counted(build: Builder, write_jsonl: Callable[..., Path]) -> None:
+    write_jsonl("a.jsonl", [{"text": "x"}, *[{"text": 5}] * 7])
     with pytest.raises(ConfigError) as caught:
         build()
-    assert str(caught.value) == f"{path}:4: `text` = 5: must be text"
+    said = str(caught.value).splitlines()
+    assert [line.partition(": ")[0].rpartition("/")[2] for line in said[:5]] == [f"a.jsonl:{n}" for n in range(2, 7)]
+    assert said[5:] == ["datasets.0: 2 more rows are broken"]
 
 
 def test_unreadable_row_names_file_and_line(build: Builder, write_jsonl: Callable[..., Path]) -> None:
     path = write_jsonl("a.jsonl", [{"text": "x"}] * 3)
     path.write_text(path.read_text() + "{")
-    with pytest.raises(ConfigError, match=rf"{path}:4: not JSON at column 2"):
+    with pytest.raises(ConfigError, match=r"a\.jsonl:4: not JSON at column 2"):
         build()
 
 
 def test_row_that_the_chat_template_refuses_names_file_and_line(
     build: Builder, write_jsonl: Callable[..., Path]
 ) -> None:
-    path = write_jsonl("a.jsonl", [{"messages": [{"role": role, "content": "x"}]} for role in ("user", "system")])
-    with pytest.raises(ConfigError, match=rf"{path}:2: the chat template refuses the row: System role not supported"):
+    write_jsonl("a.jsonl", [{"messages": [{"role": role, "content": "x"}]} for role in ("user", "system")])
+    with pytest.raises(ConfigError, match=r"a\.jsonl:2: the chat template refuses the row: System role not supported"):
         build("chat_template", chat_template="gemma")
 
 
 @pytest.mark.parametrize(
     ("rows", "keys", "said"),
     [
-        ([{"instruction": "q", "output": "a"}], {"sequence_len": 8}, "none usable of 1 examples: 1 have more than"),
-        ([{"instruction": "q", "output": ""}] * 2, {}, "nothing is trained in any of 2 examples"),
-        ([{"instruction": "q", "output": "a"}], {"val_set_size": 1}, "val_set_size: 1: takes 1 of 1 examples"),
+        ([{"instruction": "q", "output": "a"}], {"sequence_len": 8}, "none usable of 1 samples: 1 have more than"),
+        ([{"instruction": "q", "output": ""}] * 2, {}, "nothing is trained in any of 2 samples"),
+        ([{"instruction": "q", "output": "a"}], {"val_set_size": 1}, "val_set_size: 1: takes 1 of 1 samples"),
     ],
     ids=["too-long", "no-answers", "all-held-out"],
 )

@@ -1,18 +1,18 @@
 import pickle
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ftl.formats.example import Example, FormatOptions, Segment
+from ftl.formats.example import Example, Segment, TokenRow
 from ftl.tokens import TokenizerView
-from ftl_runtime.data.cache import TokenFile, cached_tokens, source_key
-from ftl_runtime.data.sources import Source
+from ftl_runtime.data.cache import TokenFile, cached_tokens, token_key
 
 EXAMPLES = [Example((Segment("q", False), Segment(text, True))) for text in ("a", "", "ccc")]
+
+EXAMPLE_WITHOUT_TEXT = Example((Segment("", True),))
 
 
 def build(cache_dir: Path, view: TokenizerView) -> TokenFile:
@@ -85,34 +85,25 @@ def test_token_file_travels_without_its_tokens(tmp_path: Path, byte_view: Tokeni
     check(pickle.loads(sent))
 
 
-@pytest.fixture
-def source(write_jsonl: Callable[..., Path]) -> Source:
-    return Source(write_jsonl("a.jsonl", [{"text": "x"}]), "completion", FormatOptions(), None)
+def test_rows_that_are_tokens_already_keep_their_labels(tmp_path: Path, byte_view: TokenizerView) -> None:
+    rows = [TokenRow((5, 6, 7), (-100, 6, 7))]
+    file = cached_tokens(tmp_path, "key", lambda: iter(rows), byte_view)
+    assert (file.tokens.tolist(), file.mask.tolist()) == ([5, 6, 7], [0, 1, 1])
 
 
-def test_key_is_the_content_not_the_place(tmp_path: Path, source: Source, byte_view: TokenizerView) -> None:
-    copied = shutil.copy(source.path, tmp_path / "b.jsonl")
-    assert source_key(replace(source, path=Path(copied)), byte_view) == source_key(source, byte_view)
+def test_dataset_without_a_token_is_an_entry_too(tmp_path: Path, byte_view: TokenizerView) -> None:
+    file = cached_tokens(tmp_path, "key", lambda: iter([EXAMPLE_WITHOUT_TEXT]), byte_view)
+    assert (len(file), file.tokens.tolist()) == (1, [])
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        lambda s: replace(s, type="alpaca"),
-        lambda s: replace(s, template="{{ x }}"),
-        lambda s: replace(s, options=replace(s.options, train_on_inputs=True)),
-        lambda s: replace(s, options=replace(s.options, roles={"user": ("me",)})),
-    ],
-    ids=["type", "template", "train_on_inputs", "roles"],
+    "other",
+    [("other rows", {"type": "x"}), ("rows", {"type": "y"})],
+    ids=["rows", "recipe"],
 )
-def test_key_changes_with_what_changes_tokens(
-    source: Source, byte_view: TokenizerView, change: Callable[[Source], Source]
-) -> None:
-    assert source_key(change(source), byte_view) != source_key(source, byte_view)
+def test_key_changes_with(byte_view: TokenizerView, other: tuple[str, dict[str, str]]) -> None:
+    assert token_key(*other, byte_view) != token_key("rows", {"type": "x"}, byte_view)
 
 
-def test_key_changes_with_the_data_and_the_tokenizer(source: Source, byte_view: TokenizerView) -> None:
-    key = source_key(source, byte_view)
-    assert source_key(source, replace(byte_view, prefix_ids=())) != key
-    source.path.write_text('{"text": "y"}\n')
-    assert source_key(source, byte_view) != key
+def test_key_changes_with_the_tokenizer(byte_view: TokenizerView) -> None:
+    assert token_key("rows", {}, replace(byte_view, prefix_ids=())) != token_key("rows", {}, byte_view)

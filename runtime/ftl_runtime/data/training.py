@@ -1,0 +1,91 @@
+"""All the data of one training: rows from the cache or from a stream, in their order."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from ftl.config.data import DatasetSection
+from ftl.config.train import TrainConfig
+from ftl.contract import SHOWN_FILE, DatasetUse
+from ftl.sources import Source, open_source
+from ftl.tokens import TokenizerView
+from ftl_runtime.context import Context
+from ftl_runtime.data.dataset import Open, TokenRows, build_splits
+from ftl_runtime.data.sampler import BatchOrder, LengthOrder, ReadingOrder
+from ftl_runtime.data.stream import Mark, Stream, open_stream
+from ftl_runtime.train.progress import Progress
+
+_DOWNLOADS = "downloads"
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    train: TokenRows | Stream
+    eval: TokenRows | None
+    order: BatchOrder | LengthOrder | ReadingOrder
+    used: tuple[DatasetUse, ...]
+
+
+def open_data(cfg: TrainConfig, view: TokenizerView, progress: Progress, ctx: Context) -> TrainingData:
+    """The data to train on, a stream from where `progress` left it. Raises ConfigError for data that cannot be used."""
+    seed, find = _seed(cfg), _finder(cfg, ctx)
+    rows_per_batch = cfg.optim.micro_batch_size * ctx.device.num_ranks
+    evaluation: TokenRows | None = None
+    used: tuple[DatasetUse, ...] = ()
+    if cfg.data.datasets or cfg.data.test_datasets:
+        splits = build_splits(cfg.data, view, seed=seed, open=find, cache_dir=ctx.cache_dir, emit=ctx.emit)
+        evaluation, used = splits.eval, splits.used
+        if splits.train is not None:
+            order: BatchOrder | LengthOrder = BatchOrder(len(splits.train), seed)
+            if cfg.data.group_by_length:
+                order = LengthOrder(splits.train.row_lengths, rows_per_batch, seed)
+            return TrainingData(splits.train, evaluation, order, used)
+    assert cfg.optim.max_steps is not None, "config.rules asks for it beside pretraining_dataset"
+    stream = open_stream(
+        cfg.data,
+        view,
+        seed=seed,
+        open=find,
+        num_rows=cfg.optim.max_steps * cfg.optim.gradient_accumulation_steps * rows_per_batch,
+        start=Mark.read(progress.stream) if progress.stream else None,
+        emit=ctx.emit,
+    )
+    return TrainingData(stream, evaluation, ReadingOrder(len(stream)), (*used, *stream.used))
+
+
+def prepare_data(cfg: TrainConfig, view: TokenizerView, ctx: Context) -> None:
+    """Fill the cache with all that a training of `cfg` would tokenise before its first step."""
+    if cfg.data.pretraining_dataset:
+        ctx.warn("pretraining_dataset: is tokenised while it is trained on, so there is nothing to prepare")
+    if not cfg.data.datasets and not cfg.data.test_datasets:
+        return
+    splits = build_splits(
+        cfg.data, view, seed=_seed(cfg), open=_finder(cfg, ctx), cache_dir=ctx.cache_dir, emit=ctx.emit
+    )
+    if splits.train is not None:
+        _show(splits.train, ctx.job.num_shown, view, ctx.run_dir / SHOWN_FILE)
+
+
+def _seed(cfg: TrainConfig) -> int:
+    return cfg.optim.seed if cfg.data.data_seed is None else cfg.data.data_seed
+
+
+def _finder(cfg: TrainConfig, ctx: Context) -> Open:
+    def find(dataset: DatasetSection) -> Source:
+        return open_source(dataset, resolve, seed=_seed(cfg), download_dir=ctx.cache_dir / _DOWNLOADS)
+
+    def resolve(reference: str) -> Path | None:
+        path = ctx.resolve(reference)
+        return path if path.exists() else None
+
+    return find
+
+
+def _show(rows: TokenRows, num_documents: int, view: TokenizerView, path: Path) -> None:
+    """Write the first documents, one a line: a list of [text, label, id] for its tokens."""
+    documents = [document for r in range(min(num_documents, len(rows))) for document in rows[r]][:num_documents]
+    with path.open("w") as file:
+        for document in documents:
+            ids = document.ids.tolist()
+            texts = [view.tokenizer.decode([id], skip_special_tokens=False) for id in ids]
+            file.write(json.dumps(list(zip(texts, document.labels.tolist(), ids, strict=True))) + "\n")
