@@ -1,6 +1,6 @@
 """Conversations in columns and with templates of their own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ftl.formats.example import Conversation, FormatOptions, RowError, Turn
 from ftl.formats.format import Format
@@ -50,18 +50,15 @@ _PYGMALION = {"system": "system", "human": "user", "bot": "assistant"}
 def read_llama2(row: Row, options: FormatOptions) -> Conversation:
     """`conversation` or `conversations`: human and gpt by turns, system at most at the beginning."""
     column = "conversation" if "conversation" in row else "conversations"
-    turns = _said(row, column, "from", _SHAREGPT, _LLAMA2_SYSTEM)
-    return _conversation([(role, f"{text.strip()} " if role == "assistant" else text) for role, text in turns], options)
+    return _conversation(_spaced(_by_turns(row, column, _LLAMA2_SYSTEM)), options)
 
 
 def read_airoboros_chat(row: Row, options: FormatOptions) -> Conversation:
     """As `read_llama2`, where the last answer is the only one that is trained."""
-    turns = _said(row, "conversations", "from", _SHAREGPT, _AIROBOROS_SYSTEM)
-    (*before, (role, answer)) = turns
+    *before, (role, answer) = _by_turns(row, "conversations", _AIROBOROS_SYSTEM)
     if role != "assistant":
         raise RowError("`conversations` ends without a message of gpt: must end with the answer to be trained")
-    spaced = [(role, f"{text.strip()} " if role == "assistant" else text) for role, text in before]
-    return _conversation([*spaced, (role, answer)], options, lambda position: position == len(turns) - 1)
+    return _conversation([*_spaced(before), (role, answer)], options, last_only=True)
 
 
 def read_pygmalion(row: Row, options: FormatOptions) -> Conversation:
@@ -86,9 +83,9 @@ def read_jokes(row: Row, options: FormatOptions) -> Conversation:
     return _conversation(turns, options)
 
 
-def _said(row: Row, column: str, role_key: str, roles: dict[str, str], system: str) -> list[tuple[str, str]]:
-    """The messages, which must go by turns, with a system text in front where they have none."""
-    turns = _messages(row, column, role_key, roles)
+def _by_turns(row: Row, column: str, system: str) -> list[tuple[str, str]]:
+    """Role and text of the messages of human and gpt by turns, behind a system text: theirs, or else this one."""
+    turns = _messages(row, column, "from", _SHAREGPT)
     turns = turns if turns[0][0] == "system" else [("system", system), *turns]
     for position, (role, _) in enumerate(turns[1:]):
         expected = ("user", "assistant")[position % 2]
@@ -99,27 +96,32 @@ def _said(row: Row, column: str, role_key: str, roles: dict[str, str], system: s
     return turns
 
 
+def _spaced(turns: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """With each answer stripped, and the space after it that Llama 2 puts before EOS."""
+    return [(role, f"{text.strip()} " if role == "assistant" else text) for role, text in turns]
+
+
 def _messages(row: Row, column: str, role_key: str, roles: dict[str, str]) -> list[tuple[str, str]]:
     """Role and text of each message."""
     found = []
     for position, message in enumerate(list_of(row, column)):
         where = f"{column}[{position}]"
-        if not isinstance(message, dict) or message.get(role_key) not in roles:
+        role = message.get(role_key) if isinstance(message, dict) else None
+        if not isinstance(role, str) or role not in roles:
             raise RowError(f"{where} = {shorten(message)}: must have `{role_key}`, one of {', '.join(roles)}")
         if not isinstance(message.get("value"), str):
             raise RowError(f"{where}.value = {shorten(message.get('value'))}: must be text")
-        found.append((roles[message[role_key]], message["value"]))
+        found.append((roles[role], message["value"]))
     if not found:
         raise RowError(f"`{column}` is empty: must hold at least one message; remove the row")
     return found
 
 
-def _conversation(
-    turns: Sequence[tuple[str, str]], options: FormatOptions, is_trained: Callable[[int], bool] = lambda position: True
-) -> Conversation:
+def _conversation(turns: Sequence[tuple[str, str]], options: FormatOptions, *, last_only: bool = False) -> Conversation:
+    first_trained = len(turns) - 1 if last_only else 0
     return Conversation(
         tuple(
-            Turn(role, text, options.train_on_inputs or (role == "assistant" and is_trained(position)))
+            Turn(role, text, options.train_on_inputs or (role == "assistant" and position >= first_trained))
             for position, (role, text) in enumerate(turns)
         ),
         "turn",

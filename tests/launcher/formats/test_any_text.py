@@ -5,9 +5,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftl.formats.example import Conversation, Example, FormatOptions, Steps
+from ftl.formats.example import Conversation, Example, FormatOptions, RowError, Steps
 from ftl.formats.render import find_format
 from ftl.formats.rows import pieces
+from ftl.formats.sft import SFT
+from ftl.formats.stepwise import PRM
 from ftl.formats.table import SINGLE_TURN
 
 TRICKY = [
@@ -31,6 +33,20 @@ LOOKED_AT = {
     "airoboros_prompt": ["instruction", "response"],
     "split_at_bot": [],
 }
+
+
+NAMES = st.sampled_from(
+    [
+        *("instruction", "input", "output", "system", "question", "answer", "choices", "text", "segments", "label"),
+        *("prompt", "completions", "labels", "input_ids", "attention_mask", "conversations", "conversation", "from"),
+        *("role", "value", "scores", "critiques", "revision", "article", "response", "title", "explanation"),
+    ]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-101, 3) | st.sampled_from(["human", "gpt", "system", "bot"]) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=8,
+)
 
 
 def columns_of(type: str) -> list[str]:
@@ -87,3 +103,21 @@ def test_other_formats_keep_every_text(question: str, answer: str, column: str) 
         said = [{"role": "human", "value": question}, {"role": "bot", "value": answer}]
         text = text_of(find_format("pygmalion", "sft").read({column: said}, FormatOptions()))
         assert text == f" {question.strip()} {answer.strip()}"
+
+
+@settings(max_examples=400, deadline=None)
+@given(type=st.sampled_from(sorted(SFT)), row=st.dictionaries(NAMES, JSON, max_size=8))
+def test_any_row_is_rendered_or_refused_in_one_sentence(type: str, row: dict[str, Any]) -> None:
+    try:
+        SFT[type].read(row, FormatOptions())
+    except RowError as e:
+        assert str(e) and "\n" not in str(e)
+
+
+@settings(deadline=None)
+@given(row=st.fixed_dictionaries({"prompt": JSON, "completions": JSON, "labels": JSON}))
+def test_any_steps_are_read_or_refused_in_one_sentence(row: dict[str, Any]) -> None:
+    try:
+        PRM["stepwise_supervised"].read(row, FormatOptions(family="prm"))
+    except RowError as e:
+        assert str(e) and "\n" not in str(e)
