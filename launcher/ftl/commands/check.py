@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ftl import bundle, precheck
+from ftl import precheck
 from ftl.backends import Backend
 from ftl.cloudfile import load_cloud
 from ftl.commands.overrides import read_overrides
@@ -17,6 +17,8 @@ from ftl.inspect.datasets import Listed, is_local, listed, loc_of, located
 from ftl.inspect.hub import Wanted, hub_problems
 from ftl.inspect.summary import Summary, remarks, summarise
 from ftl.inspect.tokenizer import load_view
+from ftl.references import locate, references
+from ftl.sources.hubrepo import Repo, is_repo_id
 from ftl.sources.local import LOADERS
 from ftl.tokens import TokenizerView
 
@@ -54,20 +56,22 @@ def run(
     as_json: bool,
 ) -> int:
     """Check all there is to check; 0, or 2 when there is any problem."""
-    loaded, problems = load_bearing(config, read_overrides(flags, assignments, _OPTIONS))
+    read = load_bearing(config, read_overrides(flags, assignments, _OPTIONS))
+    loaded, summary = read.loaded, None
     findings = _Findings()
-    for problem in problems:
+    for problem in read.problems:
         findings.add(problem)
-    summary = None
     with make_check_view(as_json) as view:
         backend = _load_cloud(cloud, findings)
         if loaded is None:
-            view.note("the data and the network are not checked: first the config must be one")
+            view.note("neither data nor repositories are checked before the config is mended")
         else:
             for note in loaded.notes:
                 view.note(note)
             _check_files(loaded, backend, findings)
-            if data:
+            if data and not read.is_data_clear:
+                view.note("the data is not checked before the keys that say what it is are mended")
+            elif data:
                 summary = _check_data(loaded, view, findings, network=network, limit=max_problems)
             _check_hub(loaded, view, findings, network=network)
         _check_secrets(backend, findings)
@@ -87,7 +91,7 @@ def _load_cloud(path: Path | None, findings: _Findings) -> Backend | None:
 
 def _check_files(loaded: Loaded, backend: Backend | None, findings: _Findings) -> None:
     """The local files that the config names, and what the machine asked for cannot do with them."""
-    refs, missing = bundle.references(loaded.config, loaded.path)
+    refs, missing = references(loaded.config, loaded.path)
     unfit = [] if backend is None else precheck.problems(loaded.config, refs, backend.spec_fields()["resources"])
     for problem in (*missing, *unfit):
         findings.add(located(problem, loaded))
@@ -139,7 +143,7 @@ def _check_hub(loaded: Loaded, view: CheckView, findings: _Findings, *, network:
     wanted = _wanted(loaded)
     if not wanted:
         return
-    repos = ", ".join(dict.fromkeys(one.repo for one in wanted))
+    repos = ", ".join(dict.fromkeys(one.repo.id for one in wanted))
     if not network or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
         view.note(f"without the network, {repos} is not looked up on the Hub")
         return
@@ -154,28 +158,21 @@ def _wanted(loaded: Loaded) -> list[Wanted]:
     """The repositories of the Hub that the config reads or writes."""
     config = loaded.config
     model = config.model
-    found = []
-    if bundle.locate(model.base, loaded.path) is None:
-        found.append(Wanted("base_model", model.base, "model", model.revision))
-    if model.tokenizer and bundle.locate(model.tokenizer, loaded.path) is None:
-        found.append(Wanted("tokenizer_config", model.tokenizer, "model"))
+    read = [Repo(model.base, model.revision, "model", "base_model", "model_revision")]
+    if model.tokenizer:
+        read.append(Repo(model.tokenizer, None, "model", "tokenizer_config"))
     for dataset in listed(config.data):
-        path = dataset.section.path
-        if path and path not in LOADERS and bundle.locate(path, loaded.path) is None:
-            found.append(Wanted(f"{dataset.key}.path", path, "dataset", dataset.section.revision))
-    found = [one for one in found if _is_repo(one.repo)]
-    pushed = loaded.file.data.get("hub_model_id")
-    if isinstance(pushed, str) and pushed:
-        found.append(Wanted("hub_model_id", pushed, "model", is_written=True))
+        path, revision = dataset.section.path, dataset.section.revision
+        if path and path not in LOADERS:
+            read.append(Repo(path, revision, "dataset", f"{dataset.key}.path", f"{dataset.key}.revision"))
+    wanted = [Wanted(repo) for repo in read if is_repo_id(repo.id) and locate(repo.id, loaded.path) is None]
+    model_id = loaded.file.data.get("hub_model_id")  # the file's own: it is checked before ftl can push
+    if isinstance(model_id, str) and model_id:
+        wanted.append(Wanted(Repo(model_id, None, "model", "hub_model_id"), is_written=True))
     if config.data.push_to_hub:
-        found.append(Wanted("push_dataset_to_hub", config.data.push_to_hub, "dataset", is_written=True))
-    return found
-
-
-def _is_repo(name: str) -> bool:
-    """Whether it can be the id of a repository: `org/name` or `name`, not a path or an address."""
-    parts = name.split("/")
-    return len(parts) <= 2 and all(part and not part.startswith((".", "~")) for part in parts) and ":" not in name
+        repo = Repo(config.data.push_to_hub, None, "dataset", "push_dataset_to_hub")
+        wanted.append(Wanted(repo, is_written=True))
+    return wanted
 
 
 def _check_secrets(backend: Backend | None, findings: _Findings) -> None:

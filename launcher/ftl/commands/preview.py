@@ -8,11 +8,10 @@ from itertools import dropwhile, islice
 from pathlib import Path
 
 from ftl.commands.overrides import read_overrides
-from ftl.config.load import Loaded
+from ftl.config.load import Loaded, load_train
 from ftl.console import notice
 from ftl.errors import ConfigError, ExitCode, Problem
 from ftl.inspect import previewview
-from ftl.inspect.bearing import load_bearing
 from ftl.inspect.datasets import Listed, listed, open_rows, recipe_of
 from ftl.inspect.page import write_page
 from ftl.inspect.preview import PreviewRow, preview_row, row_json
@@ -45,11 +44,7 @@ def run(
     as_json: bool,
 ) -> int:
     """Show the rows, or write them into a page."""
-    loaded, problems = load_bearing(config, read_overrides(flags, assignments, _OPTIONS))
-    if loaded is None:
-        raise ConfigError(*problems)
-    if problems:
-        notice(f"{config} has {len(problems)} problems, which `ftl check {config}` names")
+    loaded = load_train(config, read_overrides(flags, assignments, _OPTIONS), bear_unbuilt=True)
     view = load_view(loaded, network=True)
     chosen = _Chosen(0, num_rows) if row is None else _Chosen(row, 1)
     shown = [(number, entry, _rows(entry, loaded, view, chosen)) for number, entry in _datasets(loaded, dataset)]

@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ftl.config.data import DataSection
-from ftl.formats.example import Example, Pair, Sample, Steps
-from ftl.tokens import Tokens
+from ftl.formats.example import Example, Judged, Pair, Preference, Sample, Steps
+from ftl.tokens import MASKED, Tokens
 
 Parts = tuple[Tokens, ...]
 """The token sequences of one sample: two for a preference or a pair, else one."""
 
 _ALWAYS_CUT = (Pair, Steps)  # reward data is cut at sequence_len whatever excess_length_strategy says
+
+_ANSWERED = (Preference, Judged)  # without a word of the answer they say nothing
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,10 @@ def fit(sample: Sample, parts: Parts, data: DataSection) -> Fitted:
     may_split = data.excess_length == "split" or (isinstance(sample, Example) and sample.may_split)
     if may_split and len(parts) == 1:
         return Fitted(tuple((piece,) for piece in _split(parts[0], data)))
-    if data.excess_length == "truncate" or isinstance(sample, _ALWAYS_CUT):
-        return Fitted((tuple(_cut(tokens, 0, data.sequence_len) for tokens in parts),), is_truncated=True)
+    cut = tuple(_cut(tokens, 0, data.sequence_len) for tokens in parts)
+    is_cut = data.excess_length == "truncate" or isinstance(sample, _ALWAYS_CUT)
+    if is_cut and not (isinstance(sample, _ANSWERED) and any(_trains_nothing(tokens) for tokens in cut)):
+        return Fitted((cut,), is_truncated=True)
     return Fitted((), "too long")
 
 
@@ -41,6 +45,10 @@ def _split(tokens: Tokens, data: DataSection) -> list[Tokens]:
     """Pieces of sequence_len; a last one below min_sample_len is left out."""
     pieces = [_cut(tokens, start, data.sequence_len) for start in range(0, len(tokens.ids), data.sequence_len)]
     return pieces if len(pieces[-1].ids) >= data.min_sample_len else pieces[:-1]
+
+
+def _trains_nothing(tokens: Tokens) -> bool:
+    return tokens.labels.count(MASKED) == len(tokens.labels)
 
 
 def _cut(tokens: Tokens, start: int, length: int) -> Tokens:

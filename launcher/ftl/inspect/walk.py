@@ -7,12 +7,7 @@ from ftl.errors import Problem
 from ftl.formats.example import Example, Pair, Preference, Rendered, RowError, Sample
 from ftl.inspect.fit import Parts
 from ftl.sources import Row
-from ftl.tokens import Recipe, TokenizerView, encode
-
-
-def encode_any(samples, view):
-    return [(t,) for t in encode(samples, view)]
-
+from ftl.tokens import Recipe, TokenizerView, encode_any
 
 _BATCH_ROWS = 500
 _BATCH_CHARS = 500_000  # the tokenizer takes some 25 bytes of memory for a character while it works
