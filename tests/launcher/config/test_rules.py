@@ -157,6 +157,7 @@ def test_stream_may_have_the_keys_of_a_stream():
         ({"optim": {"scheduler": "constant", "warmup_steps": 5}}, ["warmup_steps"]),
         ({"dataset": {"type": "completion"}, "data": {"excess_length": "drop"}}, ["excess_length_strategy"]),
         ({"data": {"group_by_length": True, "sample_packing": True}}, ["group_by_length"]),
+        ({"data": {"group_by_length": False, "sample_packing": True}}, []),
         ({"data": {**STREAM, "exact_deduplication": True}, "optim": {"max_steps": 1}}, ["dataset_exact_deduplication"]),
         ({"data": {"pretraining_sample_concatenation": True}}, ["pretraining_sample_concatenation"]),
         ({"data": {"eot_tokens": ["<end>"]}}, ["eot_tokens"]),

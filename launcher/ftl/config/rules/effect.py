@@ -70,7 +70,7 @@ WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
 
 
 def without_effect(config: TrainConfig) -> list[Problem]:
-    """The keys that were given and change nothing. The training goes ahead."""
+    """The keys that were given and change nothing; what is switched off asks for nothing. The training goes ahead."""
     given = config.model_dump(exclude_unset=True)
     found: dict[str, str] = {}
     for row in WITHOUT_EFFECT:
@@ -79,5 +79,5 @@ def without_effect(config: TrainConfig) -> list[Problem]:
     return [
         Problem(key, allowed=f"has no effect {why}")
         for key, why in found.items()
-        if value_at(given, keys()[key].loc) is not None
+        if value_at(given, keys()[key].loc) not in (None, False)
     ]
