@@ -130,22 +130,27 @@ class _Reading:
         conversion = self._dialect.values.get(name) or self._dialect.convert[name]
         try:
             modern = conversion.convert(value, self._given)
-        except NotBuiltError as e:
-            self.result.unbuilt.append(Problem(key, allowed=str(e)))
-            for other, new in e.kept.items():
-                self._set(other, new, key)
-            return
         except ValueError as e:
-            self.result.problems.append(Problem(key, allowed=str(e)))
+            if not self._is_displaced(name, key):
+                self._refuse_value(e, key)
             return
         if conversion.is_noted and modern != {name: value}:
-            became = ", ".join(f"{name} = {show_value(new)}" for name, new in modern.items()) or "nothing"
+            became = ", ".join(f"{other} = {show_value(new)}" for other, new in modern.items()) or "nothing"
             self._note(key, f"read as {became}: {conversion.reason}")
         for other, new in modern.items():
             if other == name:
                 self._set(name, new, key)
             else:
                 self.place(other, new, key)
+
+    def _refuse_value(self, error: ValueError, key: str) -> None:
+        problem = Problem(key, allowed=str(error))
+        if not isinstance(error, NotBuiltError):
+            self.result.problems.append(problem)
+            return
+        self.result.unbuilt.append(problem)
+        for name, value in error.kept.items():
+            self._set(name, value, key)
 
     def _refuse(self, name: str, value: Any, key: str) -> None:  # Any: what YAML holds
         aside = self._dialect.refused[name]
@@ -176,6 +181,10 @@ class _Reading:
         if is_contradiction and (first in self._winners) == (key in self._winners):
             told = f"contradicts `{first}`, which gives `{name}` too"
             result.problems.append(Problem(key, allowed=told, remedy="keep one of them"))
+
+    def _is_displaced(self, name: str, key: str) -> bool:
+        """Whether the command line says `name` already, in this or another key."""
+        return self.result.origin.get(name) in self._winners and key not in self._winners
 
     def _note(self, key: str, told: str) -> None:
         self.result.notes.append(Problem(key, allowed=told))

@@ -293,7 +293,7 @@ def test_what_an_old_key_stands_for_is_refused_in_its_name(given, where, told):
 def test_unbuilt_objective_is_kept_for_the_checks_of_data():
     result = translate({"rl": "dpo"}, TRAIN)
     assert result.values == {"objective": "dpo"}
-    assert [str(problem) for problem in result.unbuilt] == ["rl: not built yet: only sft is trained so far"]
+    assert [str(problem) for problem in result.unbuilt] == ["rl: not built yet: so far sft"]
     assert result.problems == []
     assert result.notes == []
 
@@ -318,6 +318,12 @@ def test_slip_below_a_refused_key_is_told_with_its_place():
             "flash_attention",
             {"attn_implementation": "sdpa"},
         ),
+        ({"rl": "dpo", "objective": "sft"}, "objective", {"objective": "sft"}),
+        (
+            {"attn_implementation": "flex_attention", "flash_attention": True},
+            "flash_attention",
+            {"attn_implementation": "flash_attention_2"},
+        ),
         (
             {"max_packed_sequence_len": 64, "sequence_len": 32},
             "sequence_len",
@@ -338,5 +344,5 @@ def test_slip_below_a_refused_key_is_told_with_its_place():
 )
 def test_what_the_command_line_says_displaces_the_file(given, winner, values):
     result = translate(given, TRAIN, frozenset([winner]))
-    assert result.problems == []
+    assert [*result.problems, *result.unbuilt] == []
     assert result.values == values

@@ -99,6 +99,7 @@ _ATTENTION: dict[str, str | ValueError] = {
         NotBuiltError("not built yet: so far eager, sdpa and flash_attention_2"),
     ),
 }
+_TRAINED = ", ".join(BUILT)
 _UNTRAINED = tuple(kind for kind in get_args(ObjectiveKind) if kind not in BUILT)
 _YAML_NO = "YAML reads a bare no as false"
 
@@ -124,10 +125,7 @@ VALUES: dict[str, Conversion] = {
                     ("grpo", "gdpo", "ebft", "rloo", "online_dpo"),
                     NotBuiltError("not built yet: training on completions that the model draws itself"),
                 ),
-                **{
-                    kind: NotBuiltError("not built yet: only sft is trained so far", objective=kind)
-                    for kind in _UNTRAINED
-                },
+                **{kind: NotBuiltError(f"not built yet: so far {_TRAINED}", objective=kind) for kind in _UNTRAINED},
                 "ppo": ValueError("axolotl never trained it, and neither does ftl; dpo needs no reward model"),
             },
             "objective",
