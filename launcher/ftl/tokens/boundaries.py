@@ -15,7 +15,7 @@ from ftl.tokens.view import TokenizerView
 
 _Range = tuple[int, int]  # the first one, and the one after the last
 
-_MAX_HEAD_CHARS = 64  # longer ones are no headers, so they would be tokenised in vain
+_MAX_HEAD_CHARS = 64  # longer ones are no headers, so they are not kept
 
 
 class Boundaries:
@@ -61,12 +61,14 @@ class Boundaries:
 
     def _within(self, head: str, ids: list[int], start: int) -> int | None:
         """The position after the tokens of `head`, which a piece begins with at `start`; None where it is not sure."""
-        if len(head) > _MAX_HEAD_CHARS:
-            return None
-        if head not in self._heads:
-            self._heads[head] = self._tokenizer.encode(head, add_special_tokens=False).ids
-        end = start + len(self._heads[head])
-        return end if ids[start:end] == self._heads[head] else None
+        head_ids = self._heads.get(head)
+        if head_ids is None:
+            (encoding,) = self._tokenizer.encode_batch_fast([head], add_special_tokens=False)
+            head_ids = encoding.ids
+            if len(head) <= _MAX_HEAD_CHARS:
+                self._heads[head] = head_ids
+        end = start + len(head_ids)
+        return end if ids[start:end] == head_ids else None
 
 
 def _holding(encoding: Encoding, start: int, end: int, num_chars: int) -> _Range:
