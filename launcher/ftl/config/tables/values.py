@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from ftl.config.dialect import Conversion, Convert, NotBuiltError, Values
+from ftl.config.model import Attention
 from ftl.config.objective import BUILT, ObjectiveKind
+from ftl.config.optim import Optimizer, Scheduler
 from ftl.config.tables.unbuilt import QUANTISED
 
 
@@ -14,7 +16,7 @@ def _one_of(choices: Mapping[Any, Any], key: str) -> Convert:  # Any: what YAML 
     def convert(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
         chosen = choices.get(value, value) if isinstance(value, str | bool) else value
         if isinstance(chosen, ValueError):
-            raise chosen
+            raise chosen.with_traceback(None)
         return {key: chosen}
 
     return convert
@@ -55,7 +57,7 @@ def _resume(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML hold
 
 _EIGHT_BIT = NotBuiltError("not built yet: optimizers with 8-bit or 4-bit states; adamw_torch_fused is the default")
 _PAGED = NotBuiltError("not built yet: optimizers whose states are paged; adamw_torch_fused takes the same steps")
-_OTHER_OPTIMIZER = NotBuiltError("not built yet: so far adamw_torch_fused, adamw_torch, sgd and adafactor")
+_OTHER_OPTIMIZER = NotBuiltError(f"not built yet: so far {', '.join(get_args(Optimizer))}")
 _OPTIMIZERS: dict[str, str | ValueError] = {
     "adamw_hf": "adamw_torch",
     "adamw_apex_fused": "adamw_torch_fused",
@@ -86,17 +88,16 @@ _SCHEDULES = dict.fromkeys(
         *("one_cycle", "log_sweep", "rex", "cosine_with_restarts", "cosine_with_min_lr", "reduce_lr_on_plateau"),
         *("warmup_stable_decay", "cosine_warmup_with_min_lr"),
     ),
-    NotBuiltError("not built yet: so far cosine, linear, constant, constant_with_warmup, polynomial and inverse_sqrt"),
+    NotBuiltError(f"not built yet: so far {', '.join(get_args(Scheduler))}"),
 )
 _ATTENTION: dict[str, str | ValueError] = {
     "xformers": "sdpa",
-    "flash_attention": "flash_attention_2",
     "s2": ValueError(
         "shifted sparse attention is gone; overrides_of_model_config with rope_scaling yarn is today's way"
     ),
     **dict.fromkeys(
         ("flex_attention", "flash_attention_3", "flash_attention_4", "sage", "fp8"),
-        NotBuiltError("not built yet: so far eager, sdpa and flash_attention_2"),
+        NotBuiltError(f"not built yet: so far {', '.join(get_args(Attention))}"),
     ),
 }
 _TRAINED = ", ".join(BUILT)
