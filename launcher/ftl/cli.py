@@ -389,7 +389,9 @@ def import_llm_finetuning(
 
 @imports.command("dstack")
 def import_dstack(
-    task: Annotated[Path, typer.Argument(metavar="FILE", help="A task file of dstack.", show_default=False)],
+    task: Annotated[
+        str, typer.Argument(metavar="FILE", help="A task file, or the dstack command in quotes.", show_default=False)
+    ],
     output: _Written = None,
     force: _Force = False,
     as_json: AsJson = False,
@@ -400,7 +402,7 @@ def import_dstack(
     """
     from ftl.commands.import_ import run
 
-    raise typer.Exit(run("dstack", str(task), output=output, force=force, as_json=as_json))
+    raise typer.Exit(run("dstack", task, output=output, force=force, as_json=as_json))
 
 
 def main() -> None:

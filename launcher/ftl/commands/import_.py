@@ -33,7 +33,7 @@ def run(program: str, source: str, *, output: Path | None, force: bool, as_json:
     contradicts itself.
     """
     if program == "dstack":
-        imported, name = import_dstack(Path(source)), Path(source).stem.removesuffix(".dstack")
+        imported, name = import_dstack(source), "dstack"
     else:
         imported, name = _FROM_TEXT[program](_text(source)), program
     files = _files(imported, name, output)

@@ -1,6 +1,7 @@
 """dstack: a task file that trains an axolotl config, as a cloud file. The config itself is ftl's dialect already."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +46,17 @@ _PREPARES = {
 }
 
 
-def import_dstack(path: Path) -> Imported:
-    """The task file at `path` as a cloud file, and the config that its commands train.
+def import_dstack(source: str) -> Imported:
+    """A task file, or the `dstack run` or `dstack apply` that starts it, as a cloud file and the config it trains.
 
     Raises ConfigError when it is no task, or no command of it trains an axolotl config.
     """
+    imported = Imported(cloud={"provider": "docker"})
+    path = _task_file(source, imported)
     task = {key: value for key, value in read(path).data.items() if value is not None}
     kind = task.pop("type", None)
     if kind != "task":
         raise ConfigError(Problem(str(path), f"type = {kind}", "must be a task: only those train and end"))
-    imported = Imported(cloud={"provider": "docker"})
     _place_commands(path, task.pop("commands", []), imported)
     _place_env(task.pop("env", []), imported)
     _place_resources(task.pop("resources", {}), imported)
@@ -65,6 +67,23 @@ def import_dstack(path: Path) -> Imported:
     for key, value in task.items():
         imported.drop(shown({key: value}), _DROPPED.get(key, "unknown to this import"))
     return imported
+
+
+def _task_file(source: str, imported: Imported) -> Path:
+    """The file that `source` is, or that a command line of dstack names with -f; its other flags are reported."""
+    if not source.startswith("dstack "):
+        return Path(source)
+    words = statements(source)[0]
+    file = next((after for word, after in pairwise(words) if word in ("-f", "--file")), None)
+    if file is None:
+        raise ConfigError(Problem("command", source[:60], "names no task file", "add -f FILE"))
+    for word in words:
+        if word in ("-d", "--detach"):
+            imported.arguments += ("--detach",)
+            imported.lines.append(Line(word, "ftl train --detach"))
+        elif word.startswith("-") and word not in ("-f", "--file"):
+            imported.drop(word, _NO_CLOUD)
+    return Path(file)
 
 
 def _place_commands(path: Path, commands: Any, imported: Imported) -> None:  # Any: what YAML holds
@@ -78,7 +97,7 @@ def _place_commands(path: Path, commands: Any, imported: Imported) -> None:  # A
         text = " ".join(statement)
         if statement == training[0]:
             at = _config_of(statement)
-            imported.arguments = tuple(statement[at:])
+            imported.arguments = (*statement[at:], *imported.arguments)
             imported.lines.append(Line(text, f"ftl train {' '.join(statement[at:])} --cloud FILE"))
             _place_processes(statement[:at], imported)
         elif statement in training:

@@ -67,7 +67,7 @@ def test_table_ends_with_the_command_that_trains(tmp_path: Path, capsys: pytest.
         "type: task\ncommands: [accelerate launch -m axolotl.cli.train my.yml --lora_r 8]\nresources: {gpu: 2}\n"
     )
     run("dstack", "train.dstack.yaml", output=None, force=False, as_json=False)
-    assert capsys.readouterr().out.splitlines()[-1] == "next: ftl train my.yml --lora_r 8 --cloud train-cloud.yml"
+    assert capsys.readouterr().out.splitlines()[-1] == "next: ftl train my.yml --lora_r 8 --cloud dstack-cloud.yml"
 
 
 def test_contradictions_of_the_input_are_told_once_it_is_written(tmp_path: Path) -> None:

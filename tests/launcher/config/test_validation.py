@@ -99,7 +99,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("VR-32", "{eval_batch_size: 4, micro_batch_size: 2, val_set_size: 0.1}", NOTHING),
     # The token of the environment is used without being asked for.
     ("VR-33", "push_dataset_to_hub: org/name", NOTHING),
-    ("VR-34", "{base_model: tiiuae/falcon-7b, fsdp: [full_shard]}", "fsdp = ['full_shard']: does not shard Falcon's"),
+    ("VR-34", "{base_model: tiiuae/falcon-7b, fsdp: [full_shard]}", "fsdp = ['full_shard']: cannot shard the Falcon"),
     # MPT in the pinned transformers can recompute activations.
     ("VR-35", "{base_model: mosaicml/mpt-7b, gradient_checkpointing: true}", NOTHING),
     # BetterTransformer became sdpa, which goes with adapters and with every number format.
@@ -333,6 +333,7 @@ def test_config_is_answered(snippet: str, expected: str, tmp_path: Path) -> None
     [
         ("adapter: qlora", []),
         ("{cut_cross_entropy: true, liger_fused_linear_cross_entropy: true}", ["cut_cross_entropy"]),
+        ("gptq: true", ["gptq"]),
         ("early_stopping_patience: 3", ["early_stopping_patience"]),
         ("{load_best_model_at_end: true, val_set_size: 0.1, eval_strategy: no}", ["load_best_model_at_end"]),
         ("{load_in_8bit: true, load_in_4bit: true, adapter: lora}", ["load_in_8bit"]),

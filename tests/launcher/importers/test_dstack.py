@@ -73,7 +73,7 @@ def task(tmp_path: Path, text: str) -> Path:
     ids=["image", "python"],
 )
 def test_task_becomes_a_cloud_file(text: str, cloud: dict, arguments: tuple[str, ...], tmp_path: Path) -> None:
-    imported = import_dstack(task(tmp_path, text))
+    imported = import_dstack(str(task(tmp_path, text)))
     assert imported.cloud == cloud
     assert imported.config == {}
     assert imported.arguments == arguments
@@ -81,7 +81,7 @@ def test_task_becomes_a_cloud_file(text: str, cloud: dict, arguments: tuple[str,
 
 def test_cloud_file_of_a_task_is_one_that_loads(tmp_path: Path) -> None:
     path = tmp_path / "cloud.yml"
-    path.write_text(yaml.safe_dump(import_dstack(task(tmp_path, PYTHON)).cloud))
+    path.write_text(yaml.safe_dump(import_dstack(str(task(tmp_path, PYTHON))).cloud))
     assert load_cloud(path).cloud.timeout == 6 * 3600
 
 
@@ -104,13 +104,24 @@ def test_cloud_file_of_a_task_is_one_that_loads(tmp_path: Path) -> None:
     ],
 )
 def test_what_has_no_place_is_dropped_with_the_reason(text: str, given: str, why: str, tmp_path: Path) -> None:
-    (line,) = [line for line in import_dstack(task(tmp_path, text)).lines if line.given == given]
+    (line,) = [line for line in import_dstack(str(task(tmp_path, text))).lines if line.given == given]
     assert line.became == ""
     assert line.why.startswith(why)
 
 
+def test_command_line_of_dstack_is_read_too(tmp_path: Path) -> None:
+    imported = import_dstack(f"dstack run . -f {task(tmp_path, IMAGE)} --spot -d")
+    assert imported.arguments == ("config.yaml", "--detach")
+    assert [(line.given, line.became) for line in imported.lines[:2]] == [
+        ("--spot", ""),
+        ("-d", "ftl train --detach"),
+    ]
+
+
 def test_memory_of_a_gpu_names_kinds_that_have_it(tmp_path: Path) -> None:
-    (line,) = [line for line in import_dstack(task(tmp_path, IMAGE)).lines if line.given.startswith("resources.gpu")]
+    (line,) = [
+        line for line in import_dstack(str(task(tmp_path, IMAGE))).lines if line.given.startswith("resources.gpu")
+    ]
     assert line.became == "cloud file: gpu: 2"
     assert line.why.startswith("use a machine with 24GB.. a GPU, such as A10, A10G, RTX3090, L4: docker trains")
 
@@ -125,5 +136,5 @@ def test_memory_of_a_gpu_names_kinds_that_have_it(tmp_path: Path) -> None:
 )
 def test_what_is_no_training_is_refused(text: str, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        import_dstack(task(tmp_path, text))
+        import_dstack(str(task(tmp_path, text)))
     assert sentence in str(caught.value)

@@ -35,9 +35,9 @@ def _is_eight_bit(given: Values) -> bool:
 
 def _offloads(given: Values) -> bool:
     settings, modes = given.get("fsdp_config"), given.get("fsdp")
-    is_set = isinstance(settings, dict) and is_on(settings, "fsdp_offload_params")
-    is_set = is_set or (isinstance(settings, dict) and is_on(settings, "offload_params"))
-    return is_set or "offload" in (modes if isinstance(modes, list | str) else ())
+    if isinstance(settings, dict) and (is_on(settings, "fsdp_offload_params") or is_on(settings, "offload_params")):
+        return True
+    return isinstance(modes, list | str) and "offload" in modes
 
 
 def _has_fsdp(given: Values) -> bool:
@@ -57,7 +57,7 @@ def _packs_evaluation(given: Values) -> bool:
     return is_on(given, "sample_packing") and given.get("eval_sample_packing") is not False
 
 
-def _is_number_below(value: Any, bound: float) -> bool:  # Any: what YAML holds
+def _is_at_most(value: Any, bound: float) -> bool:  # Any: what YAML holds
     return isinstance(value, int | float) and not isinstance(value, bool) and value <= bound
 
 
@@ -72,9 +72,9 @@ _QUANTISATION = (
             key,
             _on_and(key, lambda given: not is_on(given, "adapter")),
             "needs an `adapter`: weights in so few bits cannot be trained themselves",
-            "add `adapter: qlora` or `adapter: lora`, or remove it",
+            "add `adapter: lora`, or remove it",
         )
-        for key in ("load_in_8bit", "load_in_4bit")
+        for key in ("load_in_8bit", "load_in_4bit", "gptq")
     ),
     _together("load_in_8bit", "load_in_4bit", "cannot be given together with `load_in_4bit`"),
     KeyRule(
@@ -114,7 +114,7 @@ _SHARDING = (
     KeyRule(
         "fsdp",
         lambda given: is_on(given, "fsdp") and _is_falcon(given),
-        "does not shard Falcon's layers, by its `base_model`",
+        "cannot shard the Falcon model that `base_model` names",
         "use deepspeed, or plain data parallel training",
     ),
     KeyRule(
@@ -233,7 +233,7 @@ _TRAINING = (
     _together("dpo_beta", "rl_beta", "is the older name of `rl_beta`"),
     KeyRule(
         "neftune_noise_alpha",
-        lambda given: _is_number_below(given.get("neftune_noise_alpha"), 0),
+        lambda given: _is_at_most(given.get("neftune_noise_alpha"), 0),
         "must be above 0",
         "remove it to train without noise",
     ),
