@@ -193,6 +193,92 @@ def preview(
 
 
 @app.command()
+def explain(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CFG]", help="The training config.", show_default=False)
+    ] = None,
+    key: Annotated[str | None, typer.Option(metavar="KEY", help="Show the manual page of this key instead.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show every default, not those alone that do something.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what each key of CFG does: honoured, translated, ignored or refused, and why.
+
+    Examples: `ftl explain cfg.yml`, `ftl explain --key lora_r`, `ftl explain --key datasets.roles_to_train`
+    """
+    from ftl.commands.explain import run
+
+    raise typer.Exit(run(config, key=key, everything=everything, as_json=as_json))
+
+
+@app.command()
+def schema(
+    format: Annotated[str, typer.Option(metavar="json|yaml|markdown", help="How to print it.")] = "json",
+    field: Annotated[str | None, typer.Option(metavar="KEY", help="Only this key.")] = None,
+) -> None:
+    """Print the keys of a config: a JSON Schema for editors, or the reference in Markdown.
+
+    With `ftl schema > ftl.schema.json` and the line `# yaml-language-server: $schema=ftl.schema.json` at the top of
+    a config, an editor completes and checks its keys.
+    """
+    from ftl.commands.schema import run
+
+    raise typer.Exit(run(format, field=field))
+
+
+@app.command()
+def migrate(
+    config: Annotated[Path, typer.Argument(metavar="CFG", help="The training config.", show_default=False)],
+    write: Annotated[bool, typer.Option("--write", help="Change the file itself.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a new file, and leave CFG as it is.")
+    ] = None,
+) -> None:
+    """Show CFG in today's spellings, as a difference. Comments, order and blank lines are kept.
+
+    Examples: `ftl migrate cfg.yml`, `ftl migrate cfg.yml --write`
+    """
+    from ftl.commands.migrate import run
+
+    raise typer.Exit(run(config, write=write, output=output))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def preprocess(
+    context: typer.Context,
+    config: ConfigFile,
+    debug: Annotated[bool, typer.Option("--debug", help="Show documents as token(label, id).")] = False,
+    num_examples: Annotated[
+        int, typer.Option("--debug-num-examples", metavar="N", min=1, help="With --debug: so many documents.")
+    ] = 1,
+    text_only: Annotated[bool, typer.Option("--debug-text-only", help="With --debug: without labels and ids.")] = False,
+    assignments: Assignments = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tokenise the data of CFG on this machine, without a GPU; `ftl train` then finds its tokens here.
+
+    Every config key is also a flag, as in `ftl train`.
+
+    Examples: `ftl preprocess cfg.yml`, `ftl preprocess cfg.yml --debug --debug-num-examples 5`
+    """
+    from ftl.commands.preprocess import run
+
+    flags = list(context.args)
+    num_shown = num_examples if debug else 0
+    raise typer.Exit(
+        run(
+            config,
+            flags=flags,
+            assignments=assignments or [],
+            num_shown=num_shown,
+            text_only=text_only,
+            as_json=as_json,
+        )
+    )
+
+
+@app.command()
 def ps(as_json: AsJson = False) -> None:
     """List the runs launched from this machine, newest first."""
     from ftl.commands.jobs import ps as run

@@ -1,0 +1,105 @@
+"""ftl preprocess: fill the token cache of this machine, with no GPU and no training."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ftl import __version__, bundle, jobs, launch
+from ftl.backends import Backend, load
+from ftl.commands import preprocessview, show
+from ftl.commands.overrides import read_overrides
+from ftl.config.load import Loaded, load_train
+from ftl.console import RunView, make_view
+from ftl.contract import SHOWN_FILE, DatasetUse, Event, JobSpec
+from ftl.errors import BackendError, ConfigError, ExitCode, FtlError
+from ftl.inspect.datasets import located
+from ftl.jobs import RunRecord
+from ftl.plan import plan
+from ftl.references import references
+
+_OPTIONS = ("--debug", "--debug-num-examples", "--debug-text-only", "--set", "--json")
+
+
+def run(
+    config: Path, *, flags: list[str], assignments: list[str], num_shown: int, text_only: bool, as_json: bool
+) -> int:
+    """Tokenise what a training of CFG on this machine would, and say what it came to."""
+    loaded = load_train(config, read_overrides(flags, assignments, _OPTIONS))
+    kind = load("local")
+    backend = kind(kind.Cloud(gpu="none"))  # type: ignore[call-arg]  # the local section has it
+    for note in loaded.notes:
+        show.note(note, as_json=as_json)
+    record = _record(loaded, backend, num_shown)
+    jobs.save(record)
+    try:
+        return _follow(launch.submit(record, backend), backend, text_only=text_only, as_json=as_json)
+    finally:
+        jobs.delete(record.id)  # all that stays is the cache
+
+
+def _record(loaded: Loaded, backend: Backend, num_shown: int) -> RunRecord:
+    refs, missing = references(loaded.config, loaded.path)
+    if missing:
+        raise ConfigError(*(located(problem, loaded) for problem in missing))
+    packed = bundle.pack(loaded.config, refs)
+    run_id = jobs.new_id("preprocess")
+    spec = plan(backend.cloud, backend.spec_fields(), run_id=run_id, mounts=packed.mounts)
+    spec = JobSpec.model_validate({**spec.model_dump(), "task": "preprocess", "num_shown": num_shown})
+    problems = backend.preflight(spec)
+    if problems:
+        raise BackendError(*problems)
+    return RunRecord(
+        id=run_id,
+        name="preprocess",
+        created_at=time.time(),
+        ftl_version=__version__,
+        config_path=str(loaded.path.absolute()),
+        output_dir="",
+        provider=backend.cloud.provider,
+        cloud=backend.cloud.model_dump(mode="json"),
+        spec=spec,
+        bundle=bundle.write(packed),
+    )
+
+
+@dataclass
+class _Watcher:
+    """Shows the events of a preparation, and keeps what its data came to."""
+
+    view: RunView
+    data: dict[str, Any] = field(default_factory=dict)  # Any: see ftl.contract.Event
+
+    def on_event(self, event: Event) -> None:
+        if event.event == "data":
+            self.data |= event.data
+        self.view.on_event(event)
+
+
+def _follow(record: RunRecord, backend: Backend, *, text_only: bool, as_json: bool) -> int:
+    """Watch the preparation to its end and show its result. Ctrl-C ends it: unlike a training it is soon done again."""
+    try:
+        with make_view(as_json) as view:
+            watcher = _Watcher(view)
+            outcome = launch.follow(record, backend, watcher)
+    except KeyboardInterrupt:
+        if record.handle is not None:
+            backend.cancel(record.handle, now=True)
+        return ExitCode.DETACHED
+    state = outcome.state
+    if state.exit_code != ExitCode.DONE:
+        raise _failure(state.exit_code, state.message or f"ended: {state.cause}")
+    assert record.handle is not None
+    if not as_json:
+        uses = [DatasetUse.read(use) for use in watcher.data.get("datasets", ())]
+        preprocessview.show_data(uses, watcher.data)
+    documents = backend.read(record.handle, SHOWN_FILE, 0).decode().splitlines()
+    preprocessview.show_documents(documents, text_only=text_only, as_json=as_json)
+    return ExitCode.DONE
+
+
+def _failure(exit_code: int | None, message: str) -> FtlError:
+    """What the runtime said, with its exit code."""
+    error = FtlError(*message.splitlines())
+    error.exit_code = next((code for code in ExitCode if code == exit_code), ExitCode.TRAINING)
+    return error
