@@ -36,6 +36,8 @@ ALLOWED: dict[str, set[str]] = {
     "bundle": CONTRACT | {"config", "formats", "jobs", "references", "sources"},
     "gpus": YAML,
     "importers": YAML | {"gpus"},
+    "manual": YAML | {"config"},
+    "migrate": YAML | {"config"},
     "precheck": CONTRACT | {"config", "references", "gpus"},
     "launch": CONTRACT | {"backends", "jobs"},
     "inspect": YAML | {"formats", "config", "sources", "tokens", "references", "console"},
