@@ -107,6 +107,7 @@ def test_flag_kinds():
         ({"evals_per_epoch": 0, "saves_per_epoch": 2}, {"eval_strategy": "no", "saves_per_epoch": 2}),
         ({"warmup_steps": 0.1}, {"warmup_ratio": 0.1}),
         ({"warmup_steps": 10}, {"warmup_steps": 10}),
+        ({"optimizer": "paged_adamw_32bit"}, {"optimizer": "adamw_torch_fused"}),
         ({"xformers_attention": True}, {"attn_implementation": "sdpa"}),
         ({"attn_implementation": "xformers"}, {"attn_implementation": "sdpa"}),
         ({"flash_optimum": True}, {"attn_implementation": "sdpa"}),

@@ -56,17 +56,16 @@ def _resume(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML hold
 
 
 _EIGHT_BIT = NotBuiltError("not built yet: optimizers with 8-bit or 4-bit states; adamw_torch_fused is the default")
-_PAGED = NotBuiltError("not built yet: optimizers whose states are paged; adamw_torch_fused takes the same steps")
 _OTHER_OPTIMIZER = NotBuiltError(f"not built yet: so far {', '.join(get_args(Optimizer))}")
 _OPTIMIZERS: dict[str, str | ValueError] = {
     "adamw_hf": "adamw_torch",
     "adamw_apex_fused": "adamw_torch_fused",
     "adamw_anyprecision": ValueError("torchdistx is no longer developed; adamw_torch_fused is the default"),
-    "paged_adamw_32bit": _PAGED,
-    "paged_lion_32bit": _PAGED,
+    "paged_adamw": "adamw_torch_fused",
+    "paged_adamw_32bit": "adamw_torch_fused",
     **dict.fromkeys(
         (
-            *("adamw_bnb_8bit", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adamw_torch_8bit"),
+            *("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit", "adamw_torch_8bit"),
             *("adamw_torch_4bit", "ao_adamw_4bit", "ao_adamw_8bit", "ao_adamw_fp8", "lion_8bit", "paged_lion_8bit"),
             *("ademamix_8bit", "paged_ademamix_8bit", "rmsprop_bnb_8bit", "galore_adamw_8bit"),
             *("galore_adamw_8bit_layerwise", "q_galore_adamw8bit", "flash_adamw"),
@@ -76,7 +75,7 @@ _OPTIMIZERS: dict[str, str | ValueError] = {
     **dict.fromkeys(
         (
             *("adamw_torch_xla", "adamw_torch_npu_fused", "adopt_adamw", "adagrad", "rmsprop", "lion_32bit"),
-            *("lion_pytorch", "galore_adamw", "galore_adafactor", "galore_adamw_layerwise"),
+            *("lion_pytorch", "paged_lion_32bit", "galore_adamw", "galore_adafactor", "galore_adamw_layerwise"),
             *("galore_adafactor_layerwise", "optimi_adamw", "muon", "dion", "came_pytorch", "lomo", "adalomo"),
             *("grokadamw", "ademamix", "stable_adamw", "schedule_free_adamw", "schedule_free_sgd", "apollo_adamw"),
         ),
@@ -109,7 +108,7 @@ VALUES: dict[str, Conversion] = {
     "optimizer": Conversion(
         _one_of(_OPTIMIZERS, "optimizer"),
         "optimizer: adamw_torch_fused",
-        "today's torch brings the same algorithm",
+        "torch brings the same algorithm, with its states on the GPU",
         is_noted=True,
     ),
     "lr_scheduler": Conversion(_one_of(_SCHEDULES, "lr_scheduler"), "lr_scheduler: cosine", "the schedules so far"),
