@@ -17,6 +17,7 @@ class InlineType(Section):
     system_prompt: str = ""
     """The system text of rows that bring none."""
     system_format: str = "{system}"
+    """How a system text is written, with {system}."""
     format: str | None = None
     """The prompt, with {instruction}, {input} and {system}."""
     no_input_format: str | None = None
@@ -24,19 +25,31 @@ class InlineType(Section):
     field: str | None = None
     """A column with a whole text; nothing else is read then."""
     field_system: str | None = None
+    """The column with the system text; `system` when absent."""
     field_instruction: str | None = None
+    """The column with the instruction; `instruction` when absent."""
     field_input: str | None = None
+    """The column with the input; `input` when absent."""
     field_output: str | None = None
+    """The column with the answer; `output` when absent."""
     field_prompt: str | None = None
+    """The column with the prompt; `prompt` when absent."""
     field_chosen: str | None = None
+    """The column with the better answer; `chosen` when absent."""
     field_rejected: str | None = None
+    """The column with the worse answer; `rejected` when absent."""
     field_completion: str | None = None
+    """The column with the answer; `completion` when absent."""
     field_label: str | None = None
+    """The column that says whether the answer is good; `label` when absent."""
     prompt_format: str | None = None
     """Preference and unpaired data: the prompt, with {prompt} and {system}."""
     chosen_format: str | None = None
+    """The better answer, with {chosen}."""
     rejected_format: str | None = None
+    """The worse answer, with {rejected}."""
     completion_format: str | None = None
+    """Unpaired data: the answer, with {completion}."""
 
 
 class DatasetSection(Section):
@@ -106,14 +119,23 @@ class DatasetSection(Section):
     """chat_template: leave out a system message at the beginning."""
 
     field_prompt: str | None = None
+    """user_defined: the column with the prompt; `prompt` when absent."""
     field_chosen: str | None = None
+    """user_defined: the column with the better answer; `chosen` when absent."""
     field_rejected: str | None = None
+    """user_defined: the column with the worse answer; `rejected` when absent."""
     field_completion: str | None = None
+    """user_defined: the column with the answer; `completion` when absent."""
     field_label: str | None = None
+    """user_defined: the column that says whether the answer is good; `label` when absent."""
     prompt_format: str | None = None
+    """user_defined: the prompt, with {prompt} and {system}."""
     chosen_format: str | None = None
+    """user_defined: the better answer, with {chosen}."""
     rejected_format: str | None = None
+    """user_defined: the worse answer, with {rejected}."""
     completion_format: str | None = None
+    """user_defined: the answer, with {completion}."""
 
     step_separator: str = "\n"
     """stepwise_supervised: put after every step; its last token carries the step's label."""
@@ -125,6 +147,7 @@ class DatasetSection(Section):
 
 class DataSection(Section):
     datasets: Annotated[tuple[DatasetSection, ...], Flat("datasets")] = ()
+    """What is trained on, one after another or mixed."""
     test_datasets: Annotated[tuple[DatasetSection, ...], Flat("test_datasets")] = ()
     """Evaluated on; not together with val_set_size."""
     pretraining_dataset: Annotated[tuple[DatasetSection, ...], Flat("pretraining_dataset")] = ()

@@ -14,10 +14,15 @@ class SpecialTokens(Section):
     """Tokens with a role. A string the tokenizer does not have yet is added, and the embeddings grow."""
 
     bos_token: str | None = None
+    """Begins a text."""
     eos_token: str | None = None
+    """Ends an answer."""
     unk_token: str | None = None
+    """Stands for text that the vocabulary lacks."""
     pad_token: str | None = None
+    """Fills rows up to one length; never trained."""
     additional_special_tokens: tuple[str, ...] = ()
+    """Further tokens without a role of their own, kept whole."""
 
 
 class ModelSection(Section):
@@ -36,5 +41,6 @@ class ModelSection(Section):
     attention: Annotated[Attention | None, Flat("attn_implementation")] = None
     """None takes the fastest that the machine has."""
     special_tokens: Annotated[SpecialTokens, Flat("special_tokens")] = SpecialTokens()
+    """Tokens with a role, in place of those that the tokenizer names."""
     tokens: Annotated[tuple[str, ...], Flat("tokens")] = ()
     """Further tokens to add to the vocabulary."""

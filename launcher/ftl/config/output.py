@@ -18,6 +18,7 @@ class OutputSection(Section):
     save_steps: Annotated[Every | None, Flat("save_steps")] = None
     """Every so many steps, or this share of all steps if below 1."""
     saves_per_epoch: Annotated[int | None, Flat("saves_per_epoch"), Field(ge=1)] = None
+    """Checkpoints in each epoch, evenly spaced."""
     save_total_limit: Annotated[int, Flat("save_total_limit"), Field(ge=1)] = 4
     """Checkpoints kept; an older one goes only once a newer one is verified."""
     eval_strategy: Annotated[Literal["steps", "epoch", "no"] | None, Flat("eval_strategy")] = None
@@ -25,6 +26,7 @@ class OutputSection(Section):
     eval_steps: Annotated[Every | None, Flat("eval_steps")] = None
     """Every so many steps, or this share of all steps if below 1."""
     evals_per_epoch: Annotated[int | None, Flat("evals_per_epoch"), Field(ge=1)] = None
+    """Evaluations in each epoch, evenly spaced."""
     logging_steps: Annotated[int, Flat("logging_steps"), Field(ge=1)] = 1
     """The loss is reported every so many steps, as the mean over them."""
     resume_from_checkpoint: Annotated[str | None, Flat("resume_from_checkpoint")] = None
