@@ -8,7 +8,7 @@ from typing import Any
 from ftl import gpus
 from ftl.errors import ConfigError, Problem
 from ftl.importers.commandline import statements
-from ftl.importers.machines import SECRET, place_secret, place_variable
+from ftl.importers.machines import TRACKER_KEYS, is_secret, place_secret, place_variable
 from ftl.importers.sheet import Imported, Line, shown
 from ftl.yamlfile import read
 
@@ -129,8 +129,10 @@ def _place_env(env: Any, imported: Imported) -> None:  # Any: what YAML holds
     entries = [f"{key}={value}" for key, value in env.items()] if isinstance(env, dict) else env
     for entry in entries:
         name, equals, value = str(entry).partition("=")
-        if SECRET.search(name):
+        if is_secret(name, value):
             place_secret(name, imported)
+        elif equals and name in TRACKER_KEYS:
+            imported.drop(str(entry), f"write `{TRACKER_KEYS[name]}: {value}` into the config")
         elif equals:
             place_variable(name, value, imported)
         else:

@@ -4,10 +4,11 @@ import re
 
 from ftl.importers.commandline import Command
 from ftl.importers.sheet import Imported
+from ftl.yamlfile import secret_problems
 
-SECRET = re.compile(r"(TOKEN|API_KEY|SECRET|PASSWORD)$")
+_SECRET = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS)(_|$)")
 HUB_TOKENS = {"HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "HF_API_TOKEN"}
-_TRACKER_KEYS = {
+TRACKER_KEYS = {
     "WANDB_PROJECT": "wandb_project",
     "WANDB_ENTITY": "wandb_entity",
     "WANDB_NAME": "wandb_name",
@@ -47,12 +48,17 @@ def place_machines(command: Command, imported: Imported) -> None:
         imported.cloud = {"provider": "docker", **imported.cloud}
 
 
+def is_secret(name: str, value: str = "") -> bool:
+    """Whether a variable is a secret, by its name or by the form of its value."""
+    return bool(_SECRET.search(name) or secret_problems({name: value}, lambda loc: ""))
+
+
 def place_variable(name: str, value: str, imported: Imported) -> None:
     """One variable of the environment: a secret by its name alone, others with their value."""
-    if SECRET.search(name):
+    if is_secret(name, value):
         place_secret(name, imported)
-    elif name in _TRACKER_KEYS:
-        imported.place(f"{name}={value}", {_TRACKER_KEYS[name]: value})
+    elif name in TRACKER_KEYS:
+        imported.place(f"{name}={value}", {TRACKER_KEYS[name]: value})
     elif name == "CUDA_VISIBLE_DEVICES":
         ids = [item.strip() for item in value.split(",") if item.strip()]
         imported.place_cloud(f"{name}={value}", {"gpu": ids} if ids else {"gpu": 0})

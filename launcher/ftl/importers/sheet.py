@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ftl.importers.commandline import Command
-from ftl.yamlfile import suggestion
+from ftl.yamlfile import secret_problems, suggestion
 
 
 @dataclass(frozen=True)
@@ -91,4 +91,4 @@ def _plain(value: Any) -> str:  # Any: what YAML holds
         return "[" + ", ".join(_plain(item) for item in value) + "]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_plain(item)}" for key, item in value.items()) + "}"
-    return str(value)
+    return "***" if secret_problems({"": value}, lambda loc: "") else str(value)

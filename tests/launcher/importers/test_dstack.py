@@ -29,6 +29,7 @@ python: "3.11"
 env:
   - HF_TOKEN
   - WANDB_PROJECT
+  - WANDB_ENTITY=team
   - NCCL_P2P_LEVEL=NVL
 commands:
   - git clone https://example.invalid/axolotl && cd axolotl

@@ -240,14 +240,17 @@ def test_flag_without_a_key_is_dropped_with_the_reason(flags: str, given: str, w
 
 
 def test_secret_is_named_and_its_value_is_nowhere() -> None:
-    imported = import_qlora("HUGGING_FACE_HUB_TOKEN=abc123 WANDB_API_KEY=def456 NCCL_P2P_LEVEL=NVL python train.py")
+    imported = import_qlora(
+        "HUGGING_FACE_HUB_TOKEN=abc123 WANDB_API_KEY=def456 AWS_SECRET_ACCESS_KEY=ghi789 NCCL_P2P_LEVEL=NVL "
+        "MINE=hf_abcdefghijklmnopqrst TOKENIZERS_PARALLELISM=false "
+        "python train.py --hub_token hf_abcdefghijklmnopqrst"
+    )
     assert imported.cloud == {
         "provider": "docker",
-        "secrets": ["HF_TOKEN", "WANDB_API_KEY"],
-        "env": {"NCCL_P2P_LEVEL": "NVL"},
+        "secrets": ["HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "MINE"],
+        "env": {"NCCL_P2P_LEVEL": "NVL", "TOKENIZERS_PARALLELISM": "false"},
     }
-    assert "abc123" not in repr(imported)
-    assert "def456" not in repr(imported)
+    assert [value for value in ("abc123", "def456", "ghi789", "hf_abc") if value in repr(imported)] == []
 
 
 def test_visible_devices_win_over_the_number_of_processes() -> None:
