@@ -77,8 +77,12 @@ def _rows(entry: Listed, loaded: Loaded, view: TokenizerView, chosen: _Chosen) -
     texts = TokenTexts(view)
     rows = numbered(open_rows(entry, loaded).scan())
     taken = islice(dropwhile(lambda pair: pair[0] < chosen.first, rows), chosen.num_rows)
+    is_empty = True
     for walked in walk(taken, recipe, view):
+        is_empty = False
         yield preview_row(walked, texts, loaded.config.data)
+    if is_empty and chosen.first:
+        raise ConfigError(Problem("--row", str(chosen.first), f"{entry.name} has no such row, counted from 0"))
 
 
 def _print_json(shown: list[tuple[int, Listed, Iterator[PreviewRow]]], *, ids: bool) -> None:

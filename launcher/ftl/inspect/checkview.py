@@ -145,7 +145,7 @@ class TextCheckView:
         if problems:
             show_error(ConfigError(*problems))
         else:
-            console.print("[green]ok[/], nothing stands in the way of `ftl train`", highlight=False)
+            console.print("[green]ok[/], no problems found", highlight=False)
 
     def __enter__(self) -> Self:
         if self._progress is not None:

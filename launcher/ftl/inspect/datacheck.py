@@ -9,7 +9,7 @@ from ftl.config.load import Loaded
 from ftl.errors import Problem
 from ftl.formats.example import Conversation, Example, Rendered
 from ftl.inspect.datasets import Listed, open_rows, recipe_of
-from ftl.inspect.fit import fit
+from ftl.inspect.fit import fit, too_long_sentence
 from ftl.inspect.tally import Tally
 from ftl.inspect.walk import Broken, Numbered, Read, Sampled, numbered, walk, walk_untokenised
 from ftl.tokens import Recipe, TokenizerView
@@ -28,6 +28,8 @@ class DatasetReport:
     tally: Tally = field(default_factory=Tally)
     problems: list[Problem] = field(default_factory=list)
     """At most `limit` broken rows, how many more there are, and what is wrong with the dataset as a whole."""
+    has_template: bool = False
+    """A chat template makes the text of its rows."""
     has_trained_text: bool = False
     """A row that was rendered and not tokenised has a text to train on."""
     is_tokenised: bool = False
@@ -58,6 +60,7 @@ def check_dataset(
     dataset cannot be opened, or its type or chat template is wrong.
     """
     recipe = recipe_of(report.dataset, loaded, view)
+    report.has_template = recipe.template is not None
     rows = numbered(open_rows(report.dataset, loaded).scan(on_progress=on_share))
     _count(report, _walk(rows, recipe, view, num_tokenised), loaded.config.data, limit, _ends(view, loaded), on_rows)
     report.is_tokenised = view is not None and (num_tokenised is None or report.tally.rows <= num_tokenised)
@@ -85,7 +88,7 @@ def _count(
         else:
             fitted = fit(row.sample, row.parts, data)
             if fitted.dropped == "too long" and data.excess_length == "raise":
-                _note_broken(report, Problem(row.where, _length_sentence(row, data)), limit)
+                _note_broken(report, Problem(row.where, too_long_sentence(row.parts, data)), limit)
             else:
                 tally.add(row.sample, row.parts, fitted, ends)
         if tally.rows % _PROGRESS_ROWS == 0:
@@ -120,13 +123,6 @@ def _whole_problems(report: DatasetReport, data: DataSection) -> Iterator[Proble
     elif not tally.trained and not report.has_trained_text:
         remedy = "check the columns with the answers, `roles` and `roles_to_train`, `train_on_inputs`"
         yield Problem(report.name, f"nothing is trained in any of {tally.rows:,} rows", remedy=remedy)
-
-
-def _length_sentence(row: Sampled, data: DataSection) -> str:
-    length = max(len(tokens.ids) for tokens in row.parts)
-    return (
-        f"{length:,} tokens, more than sequence_len = {data.sequence_len}, which excess_length_strategy: raise forbids"
-    )
 
 
 def _has_trained_text(rendered: Rendered) -> bool:

@@ -41,6 +41,13 @@ def fit(sample: Sample, parts: Parts, data: DataSection) -> Fitted:
     return Fitted((), "too long")
 
 
+def too_long_sentence(parts: Parts, data: DataSection) -> str:
+    """What is wrong with a sample that was left out as too long."""
+    length = max(len(tokens.ids) for tokens in parts)
+    reason = f"{length:,} tokens, more than sequence_len = {data.sequence_len}"
+    return f"{reason}: excess_length_strategy: raise forbids it" if data.excess_length == "raise" else reason
+
+
 def _split(tokens: Tokens, data: DataSection) -> list[Tokens]:
     """Pieces of sequence_len; a last one below min_sample_len is left out."""
     pieces = [_cut(tokens, start, data.sequence_len) for start in range(0, len(tokens.ids), data.sequence_len)]

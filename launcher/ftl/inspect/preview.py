@@ -7,7 +7,7 @@ from typing import Any
 
 from ftl.config.data import DataSection
 from ftl.formats.example import Example, Judged, Pair, Preference, Sample, Steps
-from ftl.inspect.fit import fit
+from ftl.inspect.fit import fit, too_long_sentence
 from ftl.inspect.tokentext import TokenTexts
 from ftl.inspect.walk import Broken, Sampled
 from ftl.tokens import MASKED, Tokens
@@ -140,13 +140,12 @@ def _text(pieces: Pieces) -> dict[str, str]:
 
 
 def _left_out(walked: Sampled, dropped: str, data: DataSection) -> PreviewRow:
-    length = max(len(tokens.ids) for tokens in walked.parts)
     if dropped == "too short":
-        reason = f"{min(len(tokens.ids) for tokens in walked.parts)} tokens, fewer than {data.min_sample_len}"
-        return PreviewRow(walked.number, walked.where, dropped=reason)
-    reason = f"{length:,} tokens, more than sequence_len = {data.sequence_len}"
+        shortest = min(len(tokens.ids) for tokens in walked.parts)
+        return PreviewRow(walked.number, walked.where, dropped=f"{shortest} tokens, fewer than {data.min_sample_len}")
+    reason = too_long_sentence(walked.parts, data)
     if data.excess_length == "raise":
-        return PreviewRow(walked.number, walked.where, error=f"{reason}: excess_length_strategy: raise forbids it")
+        return PreviewRow(walked.number, walked.where, error=reason)
     return PreviewRow(walked.number, walked.where, dropped=reason)
 
 

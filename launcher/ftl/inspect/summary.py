@@ -70,6 +70,9 @@ def _remarks_of(report: DatasetReport, data: DataSection) -> list[str]:
     if tally.untrained_turns:
         remedy = "raise sequence_len, or leave them out with excess_length_strategy: drop"
         found.append(f"{report.key}: truncation cuts off {tally.untrained_turns:,} trained turns whole; {remedy}")
+    if report.has_template and tally.trained and not tally.trains_eos and report.dataset.section.train_on_eos != "none":
+        remedy = "set special_tokens.eos_token, or eot_tokens, to the token that ends a turn in the chat template"
+        found.append(f"{report.key}: no end of a turn is trained, so the model will not learn to stop; {remedy}")
     num_duplicates = tally.digests.num_duplicates
     if num_duplicates and not data.exact_deduplication:
         remedy = "dataset_exact_deduplication: true leaves them out"

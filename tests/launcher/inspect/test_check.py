@@ -1,0 +1,213 @@
+"""`ftl check` as a program calls it: its events and its exit code."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import MakeConfig
+
+from ftl.cli import app
+from ftl.console import console
+
+Events = list[dict[str, Any]]
+
+
+@pytest.fixture
+def check(capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    """Run `ftl check --json`; the exit code and the events."""
+
+    def run(config: Path, *arguments: str) -> tuple[int, Events]:
+        code = app(["check", str(config), "--json", "--no-network", *arguments], standalone_mode=False)
+        return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return run
+
+
+def only(events: Events, kind: str) -> dict[str, Any]:
+    (found,) = [event for event in events if event["event"] == kind]
+    return found
+
+
+def texts(events: Events, kind: str = "problem") -> list[str]:
+    return [event["text"] for event in events if event["event"] == kind]
+
+
+def test_dataset_is_counted_as_it_will_be_trained(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
+    masked, trained = {"text": "ask", "label": False}, {"text": "tell", "label": True}
+    rows = [
+        {"segments": [masked, trained]},
+        {"segments": [masked, trained]},
+        {"segments": [masked]},
+        {"segments": [{"text": "x" * 100, "label": True}]},
+    ]
+    code, events = check(make_config(rows, dataset={"type": "input_output"}))
+    assert code == 0
+    assert only(events, "dataset") == {
+        "event": "dataset",
+        "key": "datasets.0",
+        "path": "rows.jsonl",
+        "rows": 4,
+        "broken": 0,
+        "tokenised": True,
+        "samples": 3,
+        "tokens": 7 + 7 + 3,
+        "trained_tokens": 4 + 4,
+        "truncated": 0,
+        "split": 0,
+        "too_long": 1,
+        "too_short": 0,
+        "duplicates": 1,
+        "untrained_samples": 1,
+        "untrained_turns": 0,
+        "length": {"mean": 29.2, "p50": 7, "p95": 100, "p99": 100, "max": 100},
+    }
+    assert only(events, "result")["ok"] is True
+
+
+def test_missing_column_is_a_problem_with_its_line_and_the_columns(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
+    code, events = check(make_config([{"text": "fine"}, {"body": "not"}]))
+    assert code == 2
+    (said,) = texts(events)
+    assert said.startswith("rows.jsonl:2: ")
+    assert "`text`" in said
+    assert "`body`" in said
+
+
+def test_broken_rows_are_named_up_to_the_limit_then_counted(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
+    code, events = check(make_config(["{broken"] * 7), "--max-problems", "2")
+    said = texts(events)
+    assert code == 2
+    assert [line.partition(": ")[0] for line in said] == ["rows.jsonl:1", "rows.jsonl:2", "rows.jsonl"]
+    assert said[2] == "rows.jsonl: 5 more broken rows"
+
+
+def test_problems_of_keys_and_rows_come_together_in_the_order_of_the_file(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
+    config = make_config(["{broken"], lora_r=0, adapter="lora", wrong_key=1, val_set_size=0.1)
+    code, events = check(config)
+    assert code == 2
+    wheres = [said.partition(": ")[0] for said in texts(events)]
+    assert wheres == ["rows.jsonl:1", "cfg.yml:6", "cfg.yml:8"]
+
+
+def test_config_without_learning_rate_has_its_data_checked(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
+    config = make_config(["{broken"])
+    config.write_text("\n".join(line for line in config.read_text().splitlines() if "learning_rate" not in line))
+    _, events = check(config)
+    assert any("`learning_rate` is missing" in said for said in texts(events))
+    assert any(said.startswith("rows.jsonl:1") for said in texts(events))
+
+
+def test_data_is_left_alone_while_its_own_keys_are_wrong(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
+    code, events = check(make_config([{"body": "x"}], dataset={"fieldd": "body"}))
+    assert code == 2
+    assert len(texts(events)) == 1
+    assert "fieldd" in texts(events)[0]
+    assert not [event for event in events if event["event"] == "dataset"]
+
+
+def test_data_of_an_objective_that_is_not_built_is_counted(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
+    rows = [{"prompt": "p", "chosen": "good", "rejected": "bad"}]
+    code, events = check(make_config(rows, dataset={"type": None}, rl="dpo"))
+    assert code == 2
+    assert any("not built yet" in said for said in texts(events))
+    # <s>, the prompt and the answer, twice; the answers are the labels
+    counts = only(events, "dataset")
+    assert (counts["tokens"], counts["trained_tokens"]) == (2 + 4 + 2 + 3, 4 + 3)
+
+
+def test_nothing_trained_is_a_problem(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
+    rows = [{"instruction": "a", "input": "", "output": ""}]
+    code, events = check(make_config(rows, dataset={"type": "alpaca"}, sequence_len=256))
+    assert code == 2
+    assert "nothing is trained in any of 1 rows" in texts(events)[0]
+
+
+def test_all_rows_too_long_is_a_problem_with_a_remedy(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
+    rows = [{"instruction": "a", "output": "b"}] * 3
+    code, events = check(make_config(rows, dataset={"type": "alpaca"}, sequence_len=16))
+    assert code == 2
+    assert texts(events) == [
+        "rows.jsonl: none of 3 rows is usable: 3 have more than sequence_len = 16 tokens; "
+        "raise sequence_len, or set excess_length_strategy: truncate"
+    ]
+
+
+def test_too_long_row_is_broken_where_the_config_forbids_it(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
+    rows = [{"instruction": "a", "output": "b"}]
+    config = make_config(rows, dataset={"type": "alpaca"}, sequence_len=16, excess_length_strategy="raise")
+    _, events = check(config)
+    assert texts(events)[0].startswith("rows.jsonl:1: ")
+    assert "excess_length_strategy: raise forbids it" in texts(events)[0]
+
+
+def test_evaluation_split_must_leave_a_row(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
+    code, events = check(make_config([{"text": "one"}, {"text": "two"}], val_set_size=2))
+    assert code == 2
+    (said,) = texts(events)
+    assert said.startswith("cfg.yml:6: val_set_size")
+    assert "takes 2 of 2 samples" in said
+
+
+def test_split_and_packing_are_in_the_result(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
+    # <s>, eight letters, </s>: ten tokens a row, of which all are trained
+    _, events = check(make_config([{"text": f"letters{i}"} for i in range(10)], val_set_size=2, sample_packing=True))
+    result = only(events, "result")
+    assert result["train"] == {"samples": 8, "tokens": 80, "trained": 80, "packed_rows": 2}
+    assert result["eval"] == {"samples": 2, "tokens": 20, "trained": 20, "packed_rows": 1}
+
+
+def test_samples_of_the_test_set_that_are_trained_too_are_told(check, make_config: MakeConfig, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "test.jsonl").write_text('{"text": "seen"}\n{"text": "unseen"}\n')
+    rows = [{"text": "seen"}, {"text": "other"}]
+    _, events = check(make_config(rows, test_datasets=[{"path": "test.jsonl", "type": "completion"}]))
+    assert any("test_datasets.0: 1 of its samples are also trained on" in said for said in texts(events, "note"))
+
+
+def test_without_a_tokenizer_rows_are_still_rendered(check, make_config: MakeConfig, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    config = make_config([{"text": "fine"}, {"body": "not"}], tokenizer_config="org/not-on-this-machine")
+    code, events = check(config)
+    assert code == 2
+    assert any(said.startswith("rows are read and rendered, not tokenised") for said in texts(events, "note"))
+    assert only(events, "dataset")["tokenised"] is False
+    assert texts(events)[0].startswith("rows.jsonl:2: ")
+
+
+def test_no_data_reads_no_row(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
+    code, events = check(make_config(["{broken"]), "--no-data")
+    assert (code, [event["event"] for event in events]) == (0, ["result"])
+
+
+def test_cloud_file_and_its_secrets_are_checked(  # type: ignore[no-untyped-def]
+    check, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FTL_TEST_ABSENT", raising=False)
+    (tmp_path / "cloud.yml").write_text("provider: local\nsecrets: [FTL_TEST_ABSENT]\n")
+    (tmp_path / "wrong.yml").write_text("provider: nowhere\n")
+    config = make_config([{"text": "fine"}])
+    code, events = check(config, "--cloud", "cloud.yml")
+    assert code == 2
+    assert texts(events) == ["secret FTL_TEST_ABSENT: not set in this shell; `export FTL_TEST_ABSENT=...`"]
+    code, events = check(config, "--cloud", "wrong.yml")
+    assert code == 2
+    assert texts(events)[0].startswith("wrong.yml:1")
+
+
+def test_flag_overrides_the_file(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
+    config = make_config([{"text": "x" * 100}])
+    _, events = check(config, "--sequence-len", "200")
+    assert only(events, "dataset")["split"] == 0
+    _, events = check(config)
+    assert only(events, "dataset")["split"] == 1
+
+
+def test_panels_fit_a_narrow_terminal(  # type: ignore[no-untyped-def]
+    make_config: MakeConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "width", 80)
+    config = make_config([{"text": "x" * i} for i in range(1, 200)], val_set_size=0.1, sample_packing=True)
+    app(["check", str(config), "--no-network"], standalone_mode=False)
+    shown = capsys.readouterr().out
+    assert "datasets.0" in shown
+    assert "what will be trained" in shown
+    assert max(map(len, shown.splitlines())) <= 80
