@@ -85,6 +85,8 @@ class Translation:
     unbuilt: list[Problem] = field(default_factory=list)
     """Problems of keys that are refused until ftl can train what they say."""
     notes: list[Problem] = field(default_factory=list)
+    displaced: set[str] = field(default_factory=set)
+    """Keys of the user that the command line contradicts, and that count for nothing therefore."""
 
 
 def translate(given: Values, dialect: Dialect, winners: frozenset[str] = frozenset()) -> Translation:
@@ -107,10 +109,13 @@ class _Reading:
         self._given = given
         self._dialect = dialect
         self._winners = winners
+        self._first: dict[str, str] = {}
+        """Modern key -> the user's key that said it first."""
 
     def place(self, name: str, value: Any, key: str) -> None:  # Any: what YAML holds
         """Put `name`, which is the user's `key` or what it was converted to, where its table says."""
         dialect = self._dialect
+        self._first.setdefault(name, key)
         match dialect.table_of(name):
             case "derived" if name not in dialect.values:
                 self._set(name, value, key)
@@ -131,7 +136,7 @@ class _Reading:
         try:
             modern = conversion.convert(value, self._given)
         except ValueError as e:
-            if not self._is_displaced(name, key):
+            if not self._displace(name, key):
                 self._refuse_value(e, key)
             return
         if conversion.is_noted and modern != {name: value}:
@@ -154,7 +159,7 @@ class _Reading:
 
     def _refuse(self, name: str, value: Any, key: str) -> None:  # Any: what YAML holds
         aside = self._dialect.refused[name]
-        if not _is_harmless(value, aside):
+        if not _is_harmless(value, aside) and not self._displace(name, key):
             told = aside.reason if name == key else f"stands for `{name}`: {aside.reason}"
             (self.result.unbuilt if aside.is_unbuilt else self.result.problems).append(Problem(key, allowed=told))
         self._check_nested(name, value, key)
@@ -177,14 +182,16 @@ class _Reading:
             result.values[name] = value | present
         else:
             is_contradiction = present != value
-        first = result.origin[name]
-        if is_contradiction and (first in self._winners) == (key in self._winners):
-            told = f"contradicts `{first}`, which gives `{name}` too"
+        if is_contradiction and not self._displace(name, key):
+            told = f"contradicts `{result.origin[name]}`, which gives `{name}` too"
             result.problems.append(Problem(key, allowed=told, remedy="keep one of them"))
 
-    def _is_displaced(self, name: str, key: str) -> bool:
-        """Whether the command line says `name` already, in this or another key."""
-        return self.result.origin.get(name) in self._winners and key not in self._winners
+    def _displace(self, name: str, key: str) -> bool:
+        """Whether the command line says `name` already, so that the file's `key` is set aside."""
+        is_displaced = self._first.get(name) in self._winners and key not in self._winners
+        if is_displaced:
+            self.result.displaced.add(key)
+        return is_displaced
 
     def _note(self, key: str, told: str) -> None:
         self.result.notes.append(Problem(key, allowed=told))

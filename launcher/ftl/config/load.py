@@ -113,8 +113,8 @@ def _read(file: YamlFile) -> _Reading:
     """The file's keys as sections. Whatever has no place there is a problem or a note."""
     nested: dict[str, Any] = {name: {} for name in TrainConfig.model_fields if name != "adapter"}
     reading = _Reading(file, nested, {}, [], [], [], {}, {})
-    given = _without_nulls(file.data)
     flat = _translate(file.data, TRAIN, (), reading)
+    given = {key: value for key, value in _without_nulls(file.data).items() if key not in flat.displaced}
     reading.given, reading.origin = {**given, **flat.values}, flat.origin
     for key, value in flat.values.items():
         loc = keys()[key].loc

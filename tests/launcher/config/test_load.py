@@ -144,6 +144,11 @@ def test_flag_displaces_the_old_spelling_in_the_file(write):
     assert load_train(path, [("eval_strategy", "no")]).config.output.eval_strategy == "no"
 
 
+def test_flag_displaces_the_old_spelling_of_an_unbuilt_key(write):
+    found = refusals(write("dpo_beta: 0.1\n"), ("rl_beta", "0.2"))
+    assert [sentence.partition(":")[0] for sentence in found] == ["--rl-beta"]
+
+
 def test_set_displaces_the_old_spelling_in_a_dataset(write):
     path = write(base=chat("message_field_role: who"))
     loaded = load_train(path, [("datasets.0.message_property_mappings.role", "from")])
