@@ -1,6 +1,7 @@
 """ftl preprocess: fill the token cache of this machine, with no GPU and no training."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from ftl.config.load import Loaded, load_train
 from ftl.console import RunView, make_view
 from ftl.contract import SHOWN_FILE, DatasetUse, Event, JobSpec
 from ftl.errors import BackendError, ConfigError, ExitCode, FtlError
-from ftl.inspect.datasets import located
+from ftl.inspect.datasets import listed, located
 from ftl.jobs import RunRecord
 from ftl.plan import plan
 from ftl.references import references
@@ -33,7 +34,8 @@ def run(
     record = _record(loaded, backend, num_shown)
     jobs.save(record)
     try:
-        return _follow(launch.submit(record, backend), backend, text_only=text_only, as_json=as_json)
+        names = {entry.key: entry.name for entry in listed(loaded.config.data)}
+        return _follow(launch.submit(record, backend), backend, names, text_only=text_only, as_json=as_json)
     finally:
         jobs.delete(record.id)  # all that stays is the cache
 
@@ -76,7 +78,7 @@ class _Watcher:
         self.view.on_event(event)
 
 
-def _follow(record: RunRecord, backend: Backend, *, text_only: bool, as_json: bool) -> int:
+def _follow(record: RunRecord, backend: Backend, names: Mapping[str, str], *, text_only: bool, as_json: bool) -> int:
     """Watch the preparation to its end and show its result. Ctrl-C ends it: unlike a training it is soon done again."""
     try:
         with make_view(as_json) as view:
@@ -91,8 +93,9 @@ def _follow(record: RunRecord, backend: Backend, *, text_only: bool, as_json: bo
         raise _failure(state.exit_code, state.message or f"ended: {state.cause}")
     assert record.handle is not None
     if not as_json:
-        uses = [DatasetUse.read(use) for use in watcher.data.get("datasets", ())]
-        preprocessview.show_data(uses, watcher.data)
+        preprocessview.show_data(
+            [DatasetUse.read(use) for use in watcher.data.get("datasets", ())], watcher.data, names
+        )
     documents = backend.read(record.handle, SHOWN_FILE, 0).decode().splitlines()
     preprocessview.show_documents(documents, text_only=text_only, as_json=as_json)
     return ExitCode.DONE

@@ -17,15 +17,22 @@ _ALWAYS = ("rows", "samples", "tokens", "trained")
 _COUNTS = (*_ALWAYS, "too_long", "too_short", "duplicates", "truncated", "split", "untrained")
 
 
-def show_data(uses: Sequence[DatasetUse], data: Mapping[str, Any]) -> None:  # Any: see ftl.contract.Event
-    """A line for each dataset, then what they came to and where the tokens are."""
+def show_data(
+    uses: Sequence[DatasetUse],
+    data: Mapping[str, Any],  # Any: see ftl.contract.Event
+    names: Mapping[str, str],
+) -> None:
+    """A line for each dataset, then what they came to and where the tokens are. `names` are the user's, by key."""
     if not uses:
         return
     for use in uses:
         counts = {name: getattr(use, name) for name in _COUNTS}
         told = [f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count or name in _ALWAYS]
         origin = "found in the cache" if use.was_cached else "tokenised now"
-        console.print(Text.assemble((use.key, "bold"), f" {use.label}: {', '.join(told)}; {origin}"), soft_wrap=True)
+        console.print(
+            Text.assemble((use.key, "bold"), f" {names.get(use.key, use.label)}: {', '.join(told)}; {origin}"),
+            soft_wrap=True,
+        )
     for name, extent in (("train", data.get("train")), ("eval", data.get("eval"))):
         if extent:
             rows = f"{extent['documents']:,} documents in {extent['rows']:,} rows"
