@@ -64,9 +64,10 @@ def page(entry: Entry) -> list[tuple[str, str]]:
 
 def shown_default(entry: Entry) -> str:
     """What holds where the key is left out, as it would stand in a file."""
-    if not is_default_active(entry.default) and entry.default is not False:
-        return "none"
-    return _dump(entry.default)
+    is_empty = entry.default in (None, "", [], {}) or (
+        isinstance(entry.default, dict) and not any(entry.default.values())
+    )
+    return "none" if is_empty else _dump(entry.default)
 
 
 def example(entry: Entry) -> str:

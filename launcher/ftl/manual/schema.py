@@ -11,17 +11,18 @@ from typing import Any
 from ftl.config.dialect import Aside, Conversion, Dialect
 from ftl.config.flat import DATASET, TRAIN
 from ftl.config.tables.nested import NESTED
+from ftl.config.tables.values import ATTENTIONS, OPTIMIZERS
 from ftl.manual.fields import Node, forms, required_keys, section_fields, top_fields
 
 # Values of a key that are read besides those of its field: what the conversions take.
-OLDER_VALUES: Mapping[str, tuple[Any, ...]] = {  # Any: JSON
+_OLDER_VALUES: Mapping[str, tuple[Any, ...]] = {  # Any: JSON
     "adapter": (False,),
-    "attn_implementation": ("xformers", "flash_attention"),
+    "attn_implementation": tuple(old for old, new in ATTENTIONS.items() if isinstance(new, str)),
     "bf16": ("auto",),
     "eval_strategy": (False,),
     "evals_per_epoch": (0,),
     "gradient_checkpointing": ("unsloth",),
-    "optimizer": ("adamw_hf", "adamw_apex_fused"),
+    "optimizer": tuple(old for old, new in OPTIMIZERS.items() if isinstance(new, str)),
     "resume_from_checkpoint": (False,),
     "rl": (False,),
     "save_strategy": (False,),
@@ -72,7 +73,7 @@ def _loose(node: Node, name: str = "") -> Node:
     accepted: list[Node] = []
     for wide in (*itertools.chain(*map(_wide, forms(node))), *_OLDER_FORMS.get(name, ())):
         accepted += [wide] if wide not in accepted else []
-    choices = (*OLDER_VALUES.get(name, ()), None)
+    choices = (*_OLDER_VALUES.get(name, ()), None)
     accepted = [{"enum": [*form["enum"], *choices]} if "enum" in form else form for form in accepted]
     if not any("enum" in form for form in accepted):
         accepted.append({"enum": list(choices)} if len(choices) > 1 else {"type": "null"})
@@ -93,9 +94,9 @@ def _converted(name: str, conversion: Conversion, own: Mapping[str, Node]) -> No
     told = {"description": f"Today: {conversion.becomes}. {_sentence(conversion.reason)}", "deprecated": True}
     if _is_renamed(conversion) and conversion.becomes in own:
         node = {key: value for key, value in own[conversion.becomes].items() if key != "default"}
-        choices = {"enum": [*OLDER_VALUES.get(name, ()), *node["enum"]]} if "enum" in node else {}
+        choices = {"enum": [*_OLDER_VALUES.get(name, ()), *node["enum"]]} if "enum" in node else {}
         return {**node, **choices, **told}
-    return {**told, "enum": [True, False, *OLDER_VALUES.get(name, ()), None]} if conversion.is_bool else told
+    return {**told, "enum": [True, False, *_OLDER_VALUES.get(name, ()), None]} if conversion.is_bool else told
 
 
 def _is_renamed(conversion: Conversion) -> bool:

@@ -57,7 +57,7 @@ def _resume(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML hold
 
 _EIGHT_BIT = NotBuiltError("not built yet: optimizers with 8-bit or 4-bit states; adamw_torch_fused is the default")
 _OTHER_OPTIMIZER = NotBuiltError(f"not built yet: so far {', '.join(get_args(Optimizer))}")
-_OPTIMIZERS: dict[str, str | ValueError] = {
+OPTIMIZERS: dict[str, str | ValueError] = {
     "adamw_hf": "adamw_torch",
     "adamw_apex_fused": "adamw_torch_fused",
     "adamw_anyprecision": ValueError("torchdistx is no longer developed; adamw_torch_fused is the default"),
@@ -89,7 +89,7 @@ _SCHEDULES = dict.fromkeys(
     ),
     NotBuiltError(f"not built yet: so far {', '.join(get_args(Scheduler))}"),
 )
-_ATTENTION: dict[str, str | ValueError] = {
+ATTENTIONS: dict[str, str | ValueError] = {
     "xformers": "sdpa",
     "s2": ValueError(
         "shifted sparse attention is gone; overrides_of_model_config with rope_scaling yarn is today's way"
@@ -106,14 +106,14 @@ _YAML_NO = "YAML reads a bare no as false"
 VALUES: dict[str, Conversion] = {
     "adapter": Conversion(_adapter, "adapter: lora", "adapters are plain LoRA so far"),
     "optimizer": Conversion(
-        _one_of(_OPTIMIZERS, "optimizer"),
+        _one_of(OPTIMIZERS, "optimizer"),
         "optimizer: adamw_torch_fused",
         "torch brings the same algorithm, with its states on the GPU",
         is_noted=True,
     ),
     "lr_scheduler": Conversion(_one_of(_SCHEDULES, "lr_scheduler"), "lr_scheduler: cosine", "the schedules so far"),
     "attn_implementation": Conversion(
-        _one_of(_ATTENTION, "attn_implementation"),
+        _one_of(ATTENTIONS, "attn_implementation"),
         "attn_implementation: sdpa",
         "torch's own attention is as fast and as exact",
         is_noted=True,
