@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Gives a Debian machine with root what tests/docker needs: a Docker engine, a base image, a registry on 127.0.0.1.
+# Gives a Debian machine with root what the tests need besides Python: for tests/docker an engine, a base image and a
+# registry on 127.0.0.1, and Chromium for the page of `ftl preview --html`.
 #
 #   .ci/engine.sh          all of it; what is already there is left as it is (3 minutes on a bare machine, 1 s after)
 #
@@ -20,7 +21,7 @@ say() { printf '[engine %3ds] %s\n' "$((SECONDS - started))" "$*"; }
 
 install_packages() {
   local package missing=()
-  for package in docker.io iptables debootstrap docker-registry ca-certificates; do
+  for package in docker.io iptables debootstrap docker-registry ca-certificates chromium; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
   done
   [ ${#missing[@]} -gt 0 ] || return 0

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models
 
 ROOT = Path(__file__).parents[2]
 BASE = {"errors", "section", "state"}
@@ -156,6 +157,7 @@ def test_cli_imports_only_typer_and_pathlib_at_the_top() -> None:
     assert top == {"typer", "pathlib", "typing"}
 
 
+RUNTIME_STACK = ("torch", "transformers", "datasets", "accelerate", "peft", "numpy")
 FORBIDDEN = (
     *("torch", "transformers", "datasets", "docker", "modal", "sky", "yaml", "peft"),
     *("pyarrow", "tokenizers", "jinja2", "huggingface_hub", "fsspec", "pydantic"),
@@ -173,13 +175,36 @@ FORBIDDEN = (
     ],
 )
 def test_command_loads_nothing_heavy(arguments: list[str], forbidden: tuple[str, ...], tmp_path: Path) -> None:
+    assert loaded_by(arguments, forbidden, tmp_path) == []
+
+
+@pytest.mark.parametrize("arguments", [["check", "--no-network"], ["preview"], ["explain"]], ids=lambda a: a[0])
+def test_command_reads_local_data_with_the_base_install_alone(arguments: list[str], tmp_path: Path) -> None:
+    tokenizer = Tokenizer(models.WordLevel({"hello": 0, "</s>": 1}, unk_token="hello"))
+    (tmp_path / "model").mkdir()
+    tokenizer.save(str(tmp_path / "model/tokenizer.json"))
+    (tmp_path / "model/tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+    (tmp_path / "model/config.json").write_text("{}")
+    (tmp_path / "rows.jsonl").write_text('{"text": "hello"}\n')
+    (tmp_path / "cfg.yml").write_text(
+        f"base_model: {tmp_path}/model\nreinit_weights: true\nlearning_rate: 1e-4\n"
+        f"datasets:\n  - path: {tmp_path}/rows.jsonl\n    type: completion\n"
+    )
+    command, *options = arguments
+    assert loaded_by([command, str(tmp_path / "cfg.yml"), *options], RUNTIME_STACK, tmp_path) == []
+
+
+def loaded_by(arguments: list[str], forbidden: tuple[str, ...], state: Path) -> list[str]:
+    """The forbidden modules that are there after a command that ends well."""
     program = (
         "import sys; sys.argv = ['ftl', *sys.argv[1:]]\n"
         "import ftl.cli\n"
         "try:\n    ftl.cli.main()\nexcept SystemExit as end:\n    assert end.code in (0, None), end.code\n"
-        f"print('LOADED', [name for name in {forbidden!r} if name in sys.modules])"
+        f"print(' '.join(['LOADED', *(name for name in {forbidden!r} if name in sys.modules)]))"
     )
-    environment = {**os.environ, "FTL_STATE_DIR": str(tmp_path)}
+    environment = {**os.environ, "FTL_STATE_DIR": str(state)}
     command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout.splitlines()[-1] == "LOADED []"
+    told, *names = done.stdout.splitlines()[-1].split()
+    assert told == "LOADED"
+    return names

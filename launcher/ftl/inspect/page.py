@@ -62,13 +62,14 @@ def _section(dataset: Listed, rows: Sequence[PreviewRow]) -> str:
     sequences = [pieces for row in rows for sample in row.samples for pieces in sample.values()]
     tokens = sum(map(len, sequences))
     trained = sum(piece.is_trained for pieces in sequences for piece in pieces)
-    counts = f"{len(rows):,} rows, {tokens:,} tokens, {trained:,} trained ({trained / max(tokens, 1):.1%})"
+    rows_shown = "1 row" if len(rows) == 1 else f"{len(rows):,} rows"
+    counts = f"{rows_shown}, {tokens:,} tokens, {trained:,} trained ({trained / max(tokens, 1):.1%})"
     head = f'<h2>{escape(dataset.key)} {escape(dataset.name)} <span class="soft">{escape(kind)}<br>{counts}</span></h2>'
     return f"<section>{head}\n" + "".join(_article(row) for row in rows) + "</section>\n"
 
 
 def _article(row: PreviewRow) -> str:
-    head = f'row {row.row} <span class="soft">{escape(row.where)}'
+    head = f'row {row.row} <span class="soft">&middot; {escape(row.where)}'
     if row.error is not None or row.dropped is not None:
         what, why = ("cannot be used", row.error) if row.error is not None else ("dropped", row.dropped)
         return f'<article><h3>{head}</span></h3><p class="bad">{what}: {escape(str(why))}</p></article>\n'
@@ -85,7 +86,7 @@ def _sample(sample: Mapping[str, Pieces], row: PreviewRow, head: str) -> str:
         trained = sum(piece.is_trained for piece in pieces)
         verdict = row.texts.get("label") if row.texts else None
         said = name or ("" if verdict is None else f"label {str(verdict).lower()}")
-        facts = f"{escape(said)} {len(pieces):,} tokens, {trained:,} trained</span>"
+        facts = f"{escape(said)} &middot; {len(pieces):,} tokens, {trained:,} trained</span>"
         parts.append(f'<h3>{head} {facts}</h3>\n<div class="text">{_text(pieces, row)}</div>\n{_token_list(pieces)}')
     return f"<article>{''.join(parts)}</article>\n"
 
