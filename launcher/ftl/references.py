@@ -1,16 +1,17 @@
 """The local files that a config names, and the commits of the Hub datasets it names."""
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 from ftl.config.data import DatasetSection
 from ftl.config.train import TrainConfig
-from ftl.errors import ConfigError, Problem
+from ftl.errors import ConfigError, FtlError, Problem
 from ftl.formats.python import strategy_file
-from ftl.sources import UnreachableError
-from ftl.sources.hubrepo import Repo, check_access, is_repo_id, resolve_commit
+from ftl.sources.hubrepo import Repo, is_repo_id, readable_commit
 from ftl.sources.local import LOADERS, find_listed, looks_local
 from ftl.sources.remote import is_address
 
@@ -52,7 +53,7 @@ def references(config: TrainConfig, config_path: Path) -> tuple[list[Reference],
         for number, (given, paths) in enumerate(_data_files(dataset, config_path)):
             own = f"{key}.data_files.{number}"
             found += [Reference(own, given, path) for path in paths]
-            problems += [] if paths else [_missing(own, given, config_path)]
+            problems += [] if paths or is_address(given) else [_missing(own, given, config_path)]
     return found, problems
 
 
@@ -72,29 +73,59 @@ def datasets_of(config: TrainConfig) -> Iterator[tuple[str, DatasetSection]]:
         yield from ((f"{key}.{number}", dataset) for number, dataset in enumerate(datasets))
 
 
-def pin_revisions(config: TrainConfig, config_path: Path) -> tuple[TrainConfig, list[str]]:
-    """The config with every Hub dataset at the commit that its revision is now, and notes on those left as they are.
+def pin_revisions(
+    config: TrainConfig,
+    config_path: Path,
+    *,
+    budget_s: float = 5.0,
+    commit_of: Callable[[Repo], str] = readable_commit,
+) -> tuple[TrainConfig, list[str]]:
+    """The config with every Hub dataset at the commit that its revision is now, and a note on each left as it is.
 
-    Asks the Hub once a dataset. Raises ConfigError where it says that there is no such repository or no access.
+    All are asked at once, for `budget_s` seconds at most. Raises ConfigError where the Hub says that there is no such
+    repository or revision, or no access.
     """
+    repos = {
+        key: Repo(dataset.path or "", dataset.revision, key=f"{key}.path", revision_key=f"{key}.revision")
+        for key, dataset in datasets_of(config)
+        if _is_on_the_hub(dataset, config_path)
+    }
+    answers = _asked_at_once(repos, commit_of, budget_s)
+    refused = [answer for answer in answers.values() if isinstance(answer, ConfigError)]
+    if refused:
+        raise ConfigError(*(problem for error in refused for problem in error.problems))
     nested = config.model_dump(mode="json")
-    notes: list[str] = []
-    problems: list[Problem | str] = []
-    for key, dataset in datasets_of(config):
-        if not _is_on_the_hub(dataset, config_path):
-            continue
-        repo = Repo(dataset.path or "", dataset.revision, key=f"{key}.path", revision_key=f"{key}.revision")
-        try:
-            check_access(repo)
+    notes = []
+    for key, repo in repos.items():
+        answer = answers.get(key)
+        if isinstance(answer, str):
             name, number = key.split(".")
-            nested["data"][name][int(number)]["revision"] = resolve_commit(repo)
-        except UnreachableError as e:
-            notes.append(f"{e}; the revision is not pinned")
-        except ConfigError as e:
-            problems += e.problems
-    if problems:
-        raise ConfigError(*problems)
+            nested["data"][name][int(number)]["revision"] = answer
+        else:
+            reason = "the Hub does not answer" if answer is None else str(answer)
+            notes.append(f"{repo.id} is not pinned to a commit: {reason}")
     return TrainConfig.model_validate(nested), notes
+
+
+def _asked_at_once(
+    repos: dict[str, Repo], commit_of: Callable[[Repo], str], budget_s: float
+) -> dict[str, str | FtlError]:
+    """Commit or failure of each that answers in time."""
+    answers: dict[str, str | FtlError] = {}
+
+    def ask(key: str) -> None:
+        try:
+            answers[key] = commit_of(repos[key])
+        except FtlError as e:
+            answers[key] = e
+
+    threads = [Thread(target=ask, args=(key,), daemon=True) for key in repos]
+    deadline = time.monotonic() + budget_s
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return dict(answers)
 
 
 def is_template_path(given: str | None) -> bool:
@@ -124,9 +155,8 @@ def _templates(prefix: str, given: str | None) -> Iterator[_Wanted]:
 
 
 def _data_files(dataset: DatasetSection, config_path: Path) -> list[tuple[str, list[Path]]]:
-    """Each entry of data_files with the local files it names; empty where they are not on this machine."""
-    listed = find_listed(dataset, lambda given: locate(given, config_path)) or []
-    return [(given, paths) for given, paths in listed]
+    """Each entry of data_files with the local files it names; none where they are a repository's."""
+    return find_listed(dataset, lambda given: locate(given, config_path)) or []
 
 
 def _is_on_the_hub(dataset: DatasetSection, config_path: Path) -> bool:

@@ -69,6 +69,50 @@ def test_resolved_config_names_places_in_the_bundle(project: Path) -> None:
     assert path.removeprefix("bundle:") in made.files
 
 
+def test_resolved_config_has_files_of_the_bundle_in_the_place_of_each_path(project: Path) -> None:
+    for name, content in (
+        ("a.jsonl", "1"),
+        ("b.jsonl", "2"),
+        ("c.jsonl", "3"),
+        ("own.py", "4"),
+        ("own.jinja", "{{ x }}"),
+    ):
+        (project / name).write_text(content)
+    listed = {"path": "json", "data_files": ["c.jsonl", "https://host/x.jsonl", "[ab].jsonl"], "type": "own.py:render"}
+    data = {"datasets": [listed | {"chat_template_jinja": "own.jinja"}], "chat_template_jinja": "./own.jinja"}
+    (dataset,) = (made := packed(project, data=data)).config.data.datasets
+    assert [file.rpartition("-")[2] for file in dataset.data_files] == [
+        "c.jsonl",
+        "https://host/x.jsonl",
+        "a.jsonl",
+        "b.jsonl",
+    ]
+    assert all(f.removeprefix("bundle:") in made.files for f in dataset.data_files if not f.startswith("https:"))
+    assert dataset.path == "json"
+    file, function = str(dataset.type).removeprefix("bundle:").rsplit(":", 1)
+    assert (made.files[file], function) == (project / "own.py", "render")
+    assert (dataset.chat_template_jinja, made.config.data.chat_template_jinja) == ("{{ x }}", "{{ x }}")
+
+
+def test_only_the_named_files_of_a_data_directory_go_into_the_bundle(project: Path) -> None:
+    (project / "data").mkdir()
+    for name in ("a.jsonl", "b.jsonl"):
+        (project / "data" / name).write_text(name)
+    made = packed(project, data={"pretraining_dataset": [{"path": "data", "data_files": ["b.jsonl"]}]})
+    (dataset,) = made.config.data.pretraining_dataset
+    assert dataset.path is None
+    assert [file.rpartition("-")[2] for file in dataset.data_files] == ["b.jsonl"]
+    assert not any(name.endswith("a.jsonl") for name in made.files)
+
+
+def test_changed_template_is_another_bundle(project: Path) -> None:
+    (project / "own.jinja").write_text("one")
+    data = {"datasets": [{"path": "./rows.jsonl", "type": "alpaca"}], "chat_template_jinja": "own.jinja"}
+    first = packed(project, data=data).bundle.sha256
+    (project / "own.jinja").write_text("two")
+    assert packed(project, data=data).bundle.sha256 != first
+
+
 def test_bundle_holds_the_code_of_both_packages_and_no_data_of_the_wheel(project: Path) -> None:
     names = set(packed(project).files)
     assert "code/ftl/contract.py" in names

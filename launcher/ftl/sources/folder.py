@@ -103,8 +103,11 @@ def _saved_files(directory: Path, label: str) -> tuple[DataFile, ...]:
     def names(content: Any) -> list[str]:  # Any: what JSON holds
         return [str(entry["filename"]) for entry in content["_data_files"]]
 
-    state = directory / "state.json"
-    return tuple(DataFile(directory / name, f"{label}/{name}", "arrow") for name in _read(state, label, names))
+    files = [directory / name for name in _read(directory / "state.json", label, names)]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise ConfigError(Problem("path", f"{label}: state.json names {missing[0]}, which is not there"))
+    return tuple(DataFile(file, f"{label}/{file.name}", "arrow") for file in files)
 
 
 def _read(file: Path, label: str, read: Callable[[Any], list[str]]) -> list[str]:  # Any: what JSON holds

@@ -33,7 +33,8 @@ class HubShelf:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        return tuple(str(split) for split in self.builder.config.data_files)
+        # Offline the library knows no files any more, only what it has stored.
+        return tuple(str(split) for split in self.builder.config.data_files or self.builder.info.splits or ())
 
     def unread(self, split: str, reading: Reading) -> Iterator[Unread]:
         return self._streamed(split, reading) if self.is_streamed else self._stored(split, reading)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ftl.errors import ConfigError, Problem
-from ftl.sources.retry import PassingError, UnreachableError, causes, with_retries
+from ftl.sources.retry import DELAYS_S, PassingError, UnreachableError, causes, with_retries
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -32,7 +32,7 @@ def is_repo_id(given: str) -> bool:
     return _REPO_ID.fullmatch(given) is not None
 
 
-def resolve_commit(repo: Repo) -> str:
+def resolve_commit(repo: Repo, *, delays_s: tuple[float, ...] = DELAYS_S) -> str:
     """The commit that the branch or tag (the default branch when None) is now; a commit is itself, unasked.
 
     Where the Hub does not answer, or HF_HUB_OFFLINE is set, it is the commit seen last on this machine. Raises
@@ -41,18 +41,28 @@ def resolve_commit(repo: Repo) -> str:
     from huggingface_hub import HfApi
 
     api = HfApi()
-    return ask_hub(repo, lambda: api.resolve_revision(repo.id, repo_type=repo.kind, revision=repo.revision).resolved)
+
+    def resolve() -> str:
+        return api.resolve_revision(repo.id, repo_type=repo.kind, revision=repo.revision).resolved
+
+    return ask_hub(repo, resolve, delays_s=delays_s)
 
 
-def check_access(repo: Repo) -> None:
+def check_access(repo: Repo, *, delays_s: tuple[float, ...] = DELAYS_S) -> None:
     """Raises ConfigError where the files of the repository may not be read, and UnreachableError."""
     from huggingface_hub import HfApi
 
-    ask_hub(repo, lambda: HfApi().auth_check(repo.id, repo_type=repo.kind))
+    ask_hub(repo, lambda: HfApi().auth_check(repo.id, repo_type=repo.kind), delays_s=delays_s)
 
 
-def ask_hub(repo: Repo, call: Callable[[], _Result]) -> _Result:
-    """What `call` gives, tried again within the budget of `with_retries` where a failure may pass.
+def readable_commit(repo: Repo) -> str:
+    """As `resolve_commit`, once it is known that the files may be read; without a second try."""
+    check_access(repo, delays_s=())
+    return resolve_commit(repo, delays_s=())
+
+
+def ask_hub(repo: Repo, call: Callable[[], _Result], *, delays_s: tuple[float, ...] = DELAYS_S) -> _Result:
+    """What `call` gives, tried again after each of `delays_s` where a failure may pass.
 
     Raises ConfigError where asking again is of no use, and UnreachableError where it was of none.
     """
@@ -62,7 +72,7 @@ def ask_hub(repo: Repo, call: Callable[[], _Result]) -> _Result:
             return call()
 
     try:
-        return with_retries(told)
+        return with_retries(told, delays_s)
     except PassingError as e:
         raise UnreachableError(Problem(repo.key, f"{repo.id}: {e}", None, "try again later")) from e
 

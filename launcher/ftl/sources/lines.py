@@ -69,7 +69,7 @@ def tsv_rows(stream: BinaryIO, name: str) -> Iterator[Unread]:
 
 def _object(line: bytes, where: str) -> Decoded:
     try:
-        text = line.decode()
+        text = line.rstrip().decode()
         return _checked(json.loads(text), text, where)
     except UnicodeDecodeError as e:
         return _not_utf8(where, e)

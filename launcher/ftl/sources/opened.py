@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from ftl.errors import ConfigError, Problem
 from ftl.sources.columnar import arrow_rows, count_parquet, parquet_rows
@@ -32,7 +32,6 @@ TYPES = {
     ".txt": "text",
     ".text": "text",
 }
-_DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class DataFile:
             with self.path.open("rb") as raw:
                 size = max(1, self.path.stat().st_size)
                 yield opener(raw) if opener else raw, lambda: raw.tell() / size
-        except _DAMAGED as e:
+        except _damaged(self.path) as e:
             raise ConfigError(Problem(self.name, f"cannot be read: {e}")) from e
 
 
@@ -90,11 +89,22 @@ def _opener(path: Path) -> Callable[[BinaryIO], BinaryIO] | None:
     return _OPENERS.get(path.suffix.lower())
 
 
-def _zstd(raw: BinaryIO) -> BinaryIO:
+def _damaged(path: Path) -> tuple[type[Exception], ...]:
+    """What reading a broken file of that ending raises."""
+    damaged = (OSError, EOFError, zlib.error, lzma.LZMAError)
+    return (*damaged, _zstandard().ZstdError) if path.suffix.lower() == ".zst" else damaged
+
+
+def _zstandard() -> Any:  # Any: a module
     try:
         import zstandard
     except ImportError as e:
         raise ConfigError(Problem("path", "a .zst file", "needs 'zstandard'", "pip install zstandard")) from e
+    return zstandard
+
+
+def _zstd(raw: BinaryIO) -> BinaryIO:
+    zstandard = _zstandard()
     return cast(BinaryIO, io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)))
 
 

@@ -26,18 +26,18 @@ class PassingError(Exception):
         self.after_s = after_s
 
 
-def with_retries(call: Callable[[], _Result]) -> _Result:
-    """What `call` gives, tried again when it raises PassingError.
+def with_retries(call: Callable[[], _Result], delays_s: tuple[float, ...] = DELAYS_S) -> _Result:
+    """What `call` gives, tried again after each of the delays when it raises PassingError.
 
-    Raises the last PassingError, with the number of tries and the seconds waited in its words.
+    Raises the last one, with the number of tries and the seconds waited in its words.
     """
     waited = 0.0
-    for delay in (*DELAYS_S, None):
+    for delay in (*delays_s, None):
         try:
             return call()
         except PassingError as e:
             if delay is None:
-                raise PassingError(f"{e}, {len(DELAYS_S) + 1} times in {waited:.0f} s") from e
+                raise PassingError(f"{e}, {len(delays_s) + 1} times in {waited:.0f} s" if delays_s else str(e)) from e
             pause = min(max(delay, e.after_s or 0.0), MAX_DELAY_S)
         time.sleep(pause)
         waited += pause
