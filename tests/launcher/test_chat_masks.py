@@ -303,7 +303,7 @@ def test_eot_tokens_are_trained_as_eos_unless_said_otherwise(
 
 
 def test_eot_token_that_the_tokenizer_lacks_is_refused(view: TokenizerView) -> None:
-    with pytest.raises(ConfigError, match=r"eot_tokens = <end>|eot_tokens.*<end>"):
+    with pytest.raises(ConfigError, match="eot_tokens: <end>: must be a token"):
         ChatTemplate(CHAT, view, eot_tokens=("<end>",))
 
 

@@ -1,5 +1,6 @@
 """Ids and labels, written here as the pieces of text they stand for; `train` is the second of each pair."""
 
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -9,9 +10,9 @@ from byte_tokenizer import pieces, save_byte_tokenizer
 from ftl.config.data import DataSection, DatasetSection
 from ftl.config.model import SpecialTokens
 from ftl.errors import ConfigError
-from ftl.formats.example import Example, Segment
+from ftl.formats.example import Example, Judged, Pair, Preference, Segment, Steps, TokenRow
 from ftl.formats.templates import TEMPLATES
-from ftl.tokens import TokenizerView, chat_template_source, encode
+from ftl.tokens import MASKED, TokenizerView, Tokens, chat_template_source, encode, encode_any
 
 
 @pytest.fixture
@@ -87,6 +88,41 @@ def test_examples_of_both_kinds_keep_their_order_in_a_batch(view: TokenizerView)
     assert given == [alone, [("x", False), ("y", True)], alone]
 
 
+def test_steps_have_their_label_on_the_last_token_of_their_separator(view: TokenizerView) -> None:
+    steps = Steps("q", ("a", "b", "c"), (1, None, 0), separator=" \n", max_completion_length=None)
+    (tokens,) = encode([steps], view)
+    assert view.tokenizer.decode(tokens.ids, skip_special_tokens=False) == "<s>qa \nb \nc \n"
+    assert [label for label in tokens.labels if label != MASKED] == [1, 0]
+    assert (tokens.labels[4], tokens.labels[-1]) == (1, 0)
+
+
+def test_steps_are_cut_at_their_greatest_length(view: TokenizerView) -> None:
+    steps = Steps("q", ("a", "b"), (1, 0), separator="\n", max_completion_length=3)
+    (tokens,) = encode([steps], view)
+    assert view.tokenizer.decode(tokens.ids, skip_special_tokens=False) == "<s>qa\nb"
+    assert tokens.labels == [MASKED, MASKED, MASKED, 1, MASKED]
+
+
+def test_tokens_are_taken_as_they_are(view: TokenizerView) -> None:
+    assert encode([TokenRow((7, 8), (MASKED, 8))], view) == [Tokens([7, 8], [MASKED, 8])]
+
+
+def test_rows_of_every_kind_of_sample(view: TokenizerView) -> None:
+    whole = Example((Segment("x", False),))
+    samples = [
+        Preference("q", "a</s>", "b"),
+        Judged("<s>q", "a", True),
+        Pair(whole, whole),
+        Example((Segment("t", True),)),
+    ]
+    assert [[pieces(view, tokens) for tokens in rows] for rows in encode_any(samples, view)] == [
+        [[("<s>q", False), ("a</s>", True)], [("<s>q", False), ("b", True)]],
+        [[("<s>q", False), ("a", True)]],
+        [[("<s>x</s>", False)], [("<s>x</s>", False)]],
+        [[("<s>t</s>", True)]],
+    ]
+
+
 def data(**keys: object) -> DataSection:
     return DataSection.model_validate({"datasets": [{"path": "a", "type": "chat_template"}], **keys})
 
@@ -105,9 +141,10 @@ def test_jinja_text_alone_implies_jinja(view: TokenizerView) -> None:
     [
         ({"chat_template": "own"}, "own"),
         ({"chat_template": [{"name": "rag", "template": "no"}, {"name": "default", "template": "own"}]}, "own"),
+        ({"chat_template": [{"name": "only", "template": "own"}]}, "own"),
         ({}, TEMPLATES["chatml"]),
     ],
-    ids=["text", "list", "absent"],
+    ids=["text", "list", "single", "absent"],
 )
 def test_tokenizer_default_with_a_fallback(tmp_path: Path, saved: dict[str, object], expected: str) -> None:
     view = TokenizerView.load(save_byte_tokenizer(tmp_path, **saved))
@@ -149,6 +186,34 @@ def test_tokenizer_without_eos_is_refused(tmp_path: Path) -> None:
 def test_directory_without_tokenizer_json_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"tokenizer.json: no such file"):
         TokenizerView.load(tmp_path)
+
+
+def test_tokenizer_in_the_slow_format_alone_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"no such file; tokenizer.model alone is not enough; save the tokenizer in"):
+        TokenizerView.load(tmp_path)
+
+
+def test_broken_tokenizer_is_refused_by_its_file(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"tokenizer.json: no tokenizer"):
+        TokenizerView.load(tmp_path)
+
+
+def test_special_tokens_come_from_every_file_that_transformers_writes(tmp_path: Path) -> None:
+    extra = {"image_token": "<img>", "eoi_token": {"content": "</img>"}}
+    save_byte_tokenizer(tmp_path, bos_token={"content": "<s>"}, model_specific_special_tokens=extra)
+    special = {"eos_token": "no", "unk_token": "<unk>", "additional_special_tokens": ["<a>", {"content": "<b>"}]}
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(special))
+    assert TokenizerView.load(tmp_path).named_tokens == {
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "pad_token": "<pad>",
+        "additional_special_tokens": ["<a>", "<b>"],
+        "image_token": "<img>",
+        "eoi_token": "</img>",
+    }
 
 
 def test_fingerprint_changes_with_the_tokens_only(tmp_path: Path) -> None:
