@@ -50,6 +50,29 @@ def test_killed_lora_run_with_dropout_equals_straight_run(make_attempt, weights)
     assert weights_of(killed, "adapter_model.safetensors") == weights_of(straight, "adapter_model.safetensors")
 
 
+def test_killed_stream_goes_on_at_the_exact_row(make_attempt):
+    """Two sources by weight, small blocks, and passes that end amid the training."""
+    config = {
+        "data__datasets": [],
+        "data__val_set_size": 0,
+        "data__pretraining_dataset": [{"path": "bundle:texts.jsonl", "weight": 2}, {"path": "bundle:texts.jsonl"}],
+        "data__pretraining_sample_concatenation": True,
+        "data__pretrain_multipack_buffer_size": 13,
+        "optim__max_steps": 14,
+        "output__save_steps": 3,
+    }
+    straight, killed = (make_attempt(name, **config) for name in ("straight", "killed"))
+    assert straight.go() == 0, straight.output
+    kill_and_resume(killed, random.Random(3))
+    assert list(killed.losses()) == list(range(1, 15))
+    assert killed.losses() == straight.losses()
+    assert weights_of(killed) == weights_of(straight)
+    assert [use["key"] for use in killed.events("result")[0]["data"]["datasets"]] == [
+        "pretraining_dataset.0",
+        "pretraining_dataset.1",
+    ]
+
+
 def test_stops_inside_and_between_windows_and_epochs_change_nothing(make_attempt):
     """Four steps an epoch, two logged together, dropout on: stopped after steps 3, 4, 5 and 9, resumed each time."""
     config = {"output__logging_steps": 2, "output__save_strategy": "no", "output__eval_steps": 1}

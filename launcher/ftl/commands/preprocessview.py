@@ -29,15 +29,13 @@ def show_data(
         counts = {name: getattr(use, name) for name in _COUNTS}
         told = [f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count or name in _ALWAYS]
         origin = "found in the cache" if use.was_cached else "tokenised now"
-        console.print(
-            Text.assemble((use.key, "bold"), f" {names.get(use.key, use.label)}: {', '.join(told)}; {origin}"),
-            soft_wrap=True,
-        )
-    for name, extent in (("train", data.get("train")), ("eval", data.get("eval"))):
+        line = f" {names.get(use.key, use.label)}: {', '.join(told)}; {origin}"
+        console.print(Text.assemble((use.key, "bold"), line), soft_wrap=True)
+    for split, extent in (("train", data.get("train")), ("eval", data.get("eval"))):
         if extent:
-            rows = f"{extent['documents']:,} documents in {extent['rows']:,} rows"
+            rows = f" {extent['documents']:,} documents in {extent['rows']:,} rows"
             filled = f"{extent['tokens']:,} tokens, {extent['fill']:.2%} full"
-            console.print(Text.assemble((name, "bold"), f" {rows}, {filled}"), soft_wrap=True)
+            console.print(Text.assemble((split, "bold"), f"{rows}, {filled}"), soft_wrap=True)
     console.print(Text.assemble(("cache", "bold"), f" {data.get('cache')}"), soft_wrap=True)
 
 
