@@ -48,7 +48,7 @@ def migrate(text: str, where: str) -> str:
     migrated = text
     for edit in sorted(edits, key=lambda edit: edit.start, reverse=True):
         migrated = migrated[: edit.start] + edit.text + migrated[edit.end :]
-    if edits and _meaning(parse(migrated, lambda line: where)[0]) != _meaning(data):
+    if edits and _meaning(parse(migrated, lambda line: where)[0] or {}) != _meaning(data):
         remedy = "write out what `*` and `<<` stand for, then migrate"
         raise ConfigError(Problem(where, "anchors share keys that would have to differ", remedy=remedy))
     return migrated
@@ -64,11 +64,12 @@ def todays_keys(given: Values, dialect: Dialect) -> dict[str, dict[str, Any]]:  
     today = {key: {key: new[key]} if key in new else {} for key, new in modern.items()}
     owners = {key: key for key in today if today[key]}
     for key, new in modern.items():
-        joined = {name: _joined(today[owners[name]][name], new[name]) for name in new if name in owners and name != key}
+        others = {name: value for name, value in new.items() if name != key}
+        joined = {name: _joined(today[owners[name]][name], others[name]) for name in others if name in owners}
         if _CONTRADICTION in joined.values():
             today[key] = {key: given[key]}  # for the one who reads the config to decide
             continue
-        for name, value in new.items():
+        for name, value in others.items():
             today[owners.setdefault(name, key)][name] = joined.get(name, value)
     return today
 
