@@ -60,9 +60,12 @@ def references(config: TrainConfig, config_path: Path) -> tuple[list[Reference],
 def locate(given: str, config_path: Path) -> Path | None:
     """Where a path of the config is: beside the config, else in the working directory, else None."""
     for base in (config_path.parent, Path.cwd()):
-        candidate = (base / Path(given).expanduser()).absolute()
-        if candidate.exists():
-            return Path(os.path.normpath(candidate))
+        try:
+            candidate = (base / Path(given).expanduser()).absolute()
+            if candidate.exists():
+                return Path(os.path.normpath(candidate))
+        except (OSError, ValueError, RuntimeError):  # too long for a name, a null in it, no such ~user
+            return None
     return None
 
 
@@ -79,11 +82,11 @@ def pin_revisions(
     *,
     budget_s: float = 5.0,
     commit_of: Callable[[Repo], str] = readable_commit,
-) -> tuple[TrainConfig, list[str]]:
-    """The config with every Hub dataset at the commit that its revision is now, and a note on each left as it is.
+) -> tuple[TrainConfig, list[str], list[Problem | str]]:
+    """The config with every Hub dataset at the commit that its revision is now, notes on those left, and problems.
 
-    All are asked at once, for `budget_s` seconds at most. Raises ConfigError where the Hub says that there is no such
-    repository or revision, or no access.
+    All are asked at once, for `budget_s` seconds at most; one that does not answer is left as it is. It is a problem
+    when the Hub says that there is no such repository or revision, or no access.
     """
     repos = {
         key: Repo(dataset.path or "", dataset.revision, key=f"{key}.path", revision_key=f"{key}.revision")
@@ -91,20 +94,20 @@ def pin_revisions(
         if _is_on_the_hub(dataset, config_path)
     }
     answers = _asked_at_once(repos, commit_of, budget_s)
-    refused = [answer for answer in answers.values() if isinstance(answer, ConfigError)]
-    if refused:
-        raise ConfigError(*(problem for error in refused for problem in error.problems))
     nested = config.model_dump(mode="json")
-    notes = []
+    notes: list[str] = []
+    problems: list[Problem | str] = []
     for key, repo in repos.items():
         answer = answers.get(key)
         if isinstance(answer, str):
             name, number = key.split(".")
             nested["data"][name][int(number)]["revision"] = answer
+        elif isinstance(answer, ConfigError):
+            problems += answer.problems
         else:
             reason = "the Hub does not answer" if answer is None else str(answer)
             notes.append(f"{repo.id} is not pinned to a commit: {reason}")
-    return TrainConfig.model_validate(nested), notes
+    return TrainConfig.model_validate(nested), notes, problems
 
 
 def _asked_at_once(

@@ -8,7 +8,7 @@ import pytest
 
 from ftl.config.train import TrainConfig
 from ftl.errors import ConfigError, Problem
-from ftl.references import Reference, pin_revisions, references
+from ftl.references import Reference, locate, pin_revisions, references
 from ftl.sources import UnreachableError
 from ftl.sources.hubrepo import Repo
 
@@ -104,8 +104,8 @@ def test_hub_datasets_are_pinned_and_others_are_not_asked_for(project: Path) -> 
         asked.append(repo.id)
         return f"commit of {repo.id} at {repo.revision}"
 
-    pinned, notes = pin_revisions(given, project / "cfg.yml", commit_of=commit_of)
-    assert (sorted(asked), notes) == (["imdb", "org/rows"], [])
+    pinned, notes, problems = pin_revisions(given, project / "cfg.yml", commit_of=commit_of)
+    assert (sorted(asked), notes, problems) == (["imdb", "org/rows"], [], [])
     assert [d.revision for d in pinned.data.datasets] == ["commit of org/rows at v1", None, None]
     assert [d.revision for d in pinned.data.test_datasets] == ["commit of imdb at None", None]
 
@@ -119,9 +119,9 @@ def test_unreachable_hub_leaves_the_revision_and_a_note(project: Path) -> None:
             never.wait(60)
         raise UnreachableError(Problem("datasets.0.path", "org/rows: no answer"))
 
-    pinned, notes = pin_revisions(given, project / "cfg.yml", budget_s=0.05, commit_of=commit_of)
+    pinned, notes, problems = pin_revisions(given, project / "cfg.yml", budget_s=0.05, commit_of=commit_of)
     never.set()
-    assert pinned == given
+    assert (pinned, problems) == (given, [])
     assert notes == [
         "org/rows is not pinned to a commit: datasets.0.path: org/rows: no answer",
         "org/slow is not pinned to a commit: the Hub does not answer",
@@ -132,9 +132,15 @@ def test_refused_repository_is_a_problem_of_its_key(project: Path) -> None:
     def commit_of(repo: Repo) -> str:
         raise ConfigError(Problem(repo.key, f"{repo.id}: is gated"))
 
-    with pytest.raises(ConfigError, match=r"datasets\.0\.path: org/rows: is gated\ntest_datasets\.0\.path: org/t: is"):
-        pin_revisions(
-            config(datasets=[{"path": "org/rows"}], test_datasets=[{"path": "org/t"}]),
-            project / "cfg.yml",
-            commit_of=commit_of,
-        )
+    given = config(datasets=[{"path": "org/rows"}], test_datasets=[{"path": "org/t"}])
+    _, notes, problems = pin_revisions(given, project / "cfg.yml", commit_of=commit_of)
+    assert notes == []
+    assert [str(problem) for problem in problems] == [
+        "datasets.0.path: org/rows: is gated",
+        "test_datasets.0.path: org/t: is gated",
+    ]
+
+
+@pytest.mark.parametrize("given", ["x" * 5000, "a\0b", "~no-such-user/x"], ids=["long", "null", "user"])
+def test_impossible_path_is_nowhere(given: str, project: Path) -> None:
+    assert locate(given, project / "cfg.yml") is None

@@ -10,6 +10,7 @@ from ftl.cloudfile import load_cloud
 from ftl.commands import show
 from ftl.commands.overrides import read_overrides
 from ftl.config.load import Loaded, load_train
+from ftl.config.train import TrainConfig
 from ftl.contract import JobSpec, Resources
 from ftl.errors import BackendError, ConfigError, ExitCode, FtlError, Problem
 from ftl.inspect.datacheck import DatasetReport, check_dataset
@@ -17,7 +18,7 @@ from ftl.inspect.datasets import is_local, listed, located
 from ftl.inspect.tokenizer import load_view
 from ftl.jobs import RunRecord
 from ftl.plan import plan
-from ftl.references import Reference, references
+from ftl.references import Reference, pin_revisions, references
 
 _OPTIONS = ("--cloud", "--set", "--detach", "--dry-run", "--json")
 _ROWS_TOKENISED = 1000
@@ -42,12 +43,14 @@ def run(
     fields = backend.spec_fields()
     refs = _references(loaded, fields["resources"])
     destination = _destination(loaded)
-    packed = bundle.pack(loaded.config, refs)
+    pinned, notes = _pinned(loaded)
+    packed = bundle.pack(pinned, refs)
     run_id = jobs.new_id(_name(loaded.path))
     spec = plan(backend.cloud, fields, run_id=run_id, mounts=packed.mounts)
     problems = backend.preflight(spec)
     for note in [
         *loaded.notes,
+        *notes,
         *(f"{path} is left out of the bundle: it may hold a secret" for path in packed.excluded),
     ]:
         show.note(note, as_json=as_json)
@@ -119,6 +122,14 @@ def _data_problems(loaded: Loaded) -> list[Problem | str]:
         except ConfigError as e:
             problems += e.problems
     return problems
+
+
+def _pinned(loaded: Loaded) -> tuple[TrainConfig, list[str]]:
+    """The config with its Hub datasets at one commit each, and notes on those that could not be pinned."""
+    config, notes, problems = pin_revisions(loaded.config, loaded.path)
+    if problems:
+        raise ConfigError(*(p if isinstance(p, str) else located(p, loaded) for p in problems))
+    return config, notes
 
 
 def _destination(loaded: Loaded) -> Path:

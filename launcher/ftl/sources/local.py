@@ -11,6 +11,7 @@ from ftl.config.data import DatasetSection
 from ftl.errors import ConfigError, Problem
 from ftl.sources.folder import ANY_SPLIT, split_files
 from ftl.sources.opened import TYPES, DataFile, is_of_type, type_of
+from ftl.sources.remote import is_address
 from ftl.sources.row import Reading, Unread
 
 LOADERS = ("json", "csv", "parquet", "arrow", "text")
@@ -64,7 +65,8 @@ def find_local(dataset: DatasetSection, resolve: Resolve) -> LocalShelf | None:
     """The dataset if it lies on this machine, else None. Raises ConfigError when it does and is not what it must be."""
     listed = find_listed(dataset, resolve)
     if listed is not None:
-        return _shelf_of(listed, dataset)
+        is_elsewhere = any(not paths and is_address(given) for given, paths in listed)
+        return None if is_elsewhere else _shelf_of(listed, dataset)
     path = resolve(dataset.path) if dataset.path and not dataset.data_files else None
     if path is None:
         return None
