@@ -207,12 +207,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def write_check(self, kind: str, id: str) -> None:
         if self.token not in self._repository(kind, id).writers:
-            raise _Refusal(403, "", "You do not have write access to this repository")
+            raise _RefusalError(403, "", "You do not have write access to this repository")
         self._answer_json({})
 
     def whoami(self) -> None:
         if self.token not in self.hub.accounts:
-            raise _Refusal(401, "", "Invalid user token.")
+            raise _RefusalError(401, "", "Invalid user token.")
         self._answer_json(self.hub.accounts[self.token])
 
     def tree(self, kind: str, id: str, revision: str, directory: str | None = None) -> None:

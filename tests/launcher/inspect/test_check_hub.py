@@ -1,0 +1,134 @@
+"""Tier 3 of `ftl check` against a Hub on loopback, with the real client in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import MakeConfig, save_tokenizer
+from hub_server import HubServer
+
+ANN = {"name": "ann", "type": "user", "auth": {"accessToken": {"role": "write"}}}
+READER = {"name": "ann", "type": "user", "auth": {"accessToken": {"role": "read"}}}
+Check = Callable[..., tuple[int, list[str], list[str]]]
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    with HubServer() as server:
+        yield server
+
+
+@pytest.fixture
+def check(hub: HubServer, make_config: MakeConfig, tmp_path: Path) -> Check:
+    """Run `ftl check` of a config with such keys; the exit code, the problems and the notes."""
+
+    def run(token: str = "", url: str = "", **keys: Any) -> tuple[int, list[str], list[str]]:
+        config = make_config([{"text": "fine"}], **keys)
+        environment = {**os.environ, "HF_ENDPOINT": url or hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": token}
+        environment.pop("HF_HUB_OFFLINE", None)
+        command = [sys.executable, "-c", "from ftl.cli import main; main()", "check", str(config), "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+        assert "Traceback" not in done.stderr
+        events = [json.loads(line) for line in done.stdout.splitlines()]
+        of = {kind: [e["text"] for e in events if e["event"] == kind] for kind in ("problem", "note")}
+        return done.returncode, of["problem"], of["note"]
+
+    return run
+
+
+def test_repository_that_is_there_is_no_problem(check: Check, hub: HubServer, tmp_path: Path) -> None:
+    files = {file.name: file.read_bytes() for file in save_tokenizer(tmp_path / "model").iterdir()}
+    hub.add("model", "org/model", files)
+    assert check(base_model="org/model") == (0, [], [])
+
+
+def test_tokenizer_files_alone_are_fetched(check: Check, hub: HubServer, tmp_path: Path) -> None:
+    files = {file.name: file.read_bytes() for file in save_tokenizer(tmp_path / "model").iterdir()}
+    hub.add("model", "org/model", {**files, "model.safetensors": b"weights"})
+    check(base_model="org/model")
+    fetched = {request.path.rpartition("/")[2] for request in hub.requests if "/resolve/" in request.path}
+    assert fetched == {"tokenizer.json", "tokenizer_config.json"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"base_model": "org/absent"}, ["cfg.yml:1: base_model: org/absent"]),
+        ({"model_revision": "v9"}, ["v9"]),
+        ({"base_model": "org/gated"}, ["cfg.yml:1: base_model: org/gated", "gated"]),
+    ],
+    ids=["absent", "revision", "gated"],
+)
+def test_repository_that_cannot_be_read_is_a_problem(
+    check: Check, hub: HubServer, keys: dict[str, str], said: list[str]
+) -> None:
+    hub.add("model", "org/model", {"config.json": b"{}"})
+    hub.add("model", "org/gated", {"config.json": b"{}"}, is_gated=True, readers=("granted",))
+    code, problems, _ = check(**{"base_model": "org/model", **keys})
+    assert code == 2
+    assert len(problems) == 1
+    assert all(words in problems[0] for words in said)
+
+
+def test_token_with_access_opens_a_gated_repository(check: Check, hub: HubServer) -> None:
+    hub.add("model", "org/gated", {"config.json": b"{}"}, is_gated=True, readers=("granted",))
+    assert check(token="granted", base_model="org/gated")[:2] == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("account", "target", "said"),
+    [
+        (None, "ann/model", "pushing needs a token, and there is none"),
+        (READER, "ann/model", "the token of ann can only read"),
+        (ANN, "org/model", "ann is not a member of org"),
+        ({**ANN, "orgs": [{"name": "org", "roleInOrg": "read"}]}, "org/model", "ann may not write in org"),
+        (ANN, "ann/theirs", "the token of ann may not write to it"),
+    ],
+    ids=["no token", "reads only", "no member", "role", "existing"],
+)
+def test_target_that_cannot_be_written_is_a_problem(
+    check: Check, hub: HubServer, account: dict[str, Any] | None, target: str, said: str
+) -> None:
+    hub.add("model", "ann/theirs", {"config.json": b"{}"})
+    hub.accounts["token"] = account
+    _, problems, _ = check(token="token" if account else "", hub_model_id=target)
+    told = [problem for problem in problems if "not built" not in problem]
+    assert len(told) == 1
+    assert f"hub_model_id: {target}: {said}" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("account", "target"),
+    [
+        (ANN, "ann/new"),
+        (ANN, "new"),
+        ({**ANN, "orgs": [{"name": "org", "roleInOrg": "write"}]}, "org/new"),
+        (ANN, "org/ours"),
+    ],
+    ids=["own", "bare", "organisation", "existing"],
+)
+def test_target_that_can_be_written_is_no_problem(
+    check: Check, hub: HubServer, account: dict[str, Any], target: str
+) -> None:
+    hub.add("model", "org/ours", {"config.json": b"{}"}, writers=("token",))
+    hub.accounts["token"] = account
+    _, problems, _ = check(token="token", hub_model_id=target)
+    assert [problem for problem in problems if "not built" not in problem] == []
+
+
+def test_hub_that_does_not_answer_is_one_note(check: Check) -> None:
+    code, problems, notes = check(url="http://127.0.0.1:9", datasets=[{"path": "org/rows", "type": "completion"}])
+    assert (code, problems) == (0, [])
+    assert notes[-1] == "the Hub does not answer, so org/rows is not looked up there"
+
+
+def test_rows_of_the_hub_are_not_read(check: Check, hub: HubServer) -> None:
+    hub.add("dataset", "org/rows", {"train.jsonl": b'{"text": "far"}\n'})
+    code, problems, notes = check(datasets=[{"path": "org/rows", "type": "completion"}])
+    assert (code, problems) == (0, [])
+    assert notes == ["datasets.0: org/rows is not on this machine, so its rows are not checked"]
