@@ -160,9 +160,6 @@ def _owner(dotted: str, names: set[str]) -> str | None:
     return next((name for n in range(len(parts), 0, -1) if (name := ".".join(parts[:n])) in names), None)
 
 
-_KINDS: Mapping[str, Kind] = {"read as": "translated", "is not used": "ignored", "has no effect": "no effect"}
-
-
 def _from_notes(notes: Sequence[str], places: Iterable[_Place], file: YamlFile) -> dict[str, tuple[Kind, str]]:
     """The notes by the key of the file that they are about."""
     told: dict[str, tuple[Kind, str]] = {}
@@ -170,10 +167,16 @@ def _from_notes(notes: Sequence[str], places: Iterable[_Place], file: YamlFile) 
         start = f"{file.where(place.loc)}: {place.name} = {show_value(place.value)}: "
         for note in notes:
             if note.startswith(start):
-                why = note.removeprefix(start)
-                kinds = [kind for words, kind in _KINDS.items() if why.startswith(words)]
-                told[place.name] = (kinds[0] if kinds else "honoured", why)
+                told[place.name] = _kind_of(note.removeprefix(start))
     return told
+
+
+def _kind_of(note: str) -> tuple[Kind, str]:
+    kinds: tuple[tuple[str, Kind], ...] = (("read as ", "translated"), ("is not used: ", "ignored"))
+    for words, kind in kinds:
+        if note.startswith(words):
+            return kind, note.removeprefix(words)
+    return "no effect" if note.startswith("has no effect") else "honoured", note
 
 
 def _todays_names(given: Mapping[str, Any]) -> Iterator[str]:  # Any: what YAML holds
