@@ -104,8 +104,8 @@ class TextCheckView:
 
     def __init__(self, *, is_live: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._progress = _make_progress() if is_live else None
-        self._task: Any = None  # Any: rich's TaskID, which only a type checker needs
+        self._is_live = is_live
+        self._progress: Progress | None = None
         self._name = ""
         self._share = 0.0
         self._began_at = self._shown_at = 0.0
@@ -113,8 +113,11 @@ class TextCheckView:
     def begin(self, report: DatasetReport) -> None:
         self._name, self._share = report.name, 0.0
         self._began_at = self._shown_at = self._clock()
-        if self._progress is not None:
-            self._task = self._progress.add_task(_short(self._name), total=1.0, rows="", speed="")
+        self._stop()
+        if self._is_live:
+            self._progress = _make_progress()
+            self._progress.add_task(_short(self._name), total=1.0, rows="", speed="")
+            self._progress.start()
 
     def on_share(self, share: float) -> None:
         self._share = share
@@ -122,7 +125,8 @@ class TextCheckView:
     def on_rows(self, rows: int, tokens: int) -> None:
         speed = f"{rows / max(self._clock() - self._began_at, 1e-3):,.0f} rows/s"
         if self._progress is not None:
-            self._progress.update(self._task, completed=self._share, rows=f"{rows:,} rows", speed=speed)
+            (task,) = self._progress.task_ids
+            self._progress.update(task, completed=self._share, rows=f"{rows:,} rows", speed=speed)
         elif self._clock() - self._shown_at >= _PLAIN_EVERY_S:
             self._shown_at = self._clock()
             left_s = (self._shown_at - self._began_at) * (1 - self._share) / max(self._share, 1e-3)
@@ -130,16 +134,15 @@ class TextCheckView:
             console.print(Text(line), soft_wrap=True)
 
     def dataset(self, report: DatasetReport, sequence_len: int) -> None:
-        if self._progress is not None:
-            self._progress.remove_task(self._task)
+        self._stop()
         console.print(_panel(report, sequence_len))
 
     def note(self, text: str) -> None:
+        self._stop()
         notice(text)
 
     def end(self, summary: Summary | None, problems: Sequence[Problem]) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+        self._stop()
         if summary is not None and summary.train.samples:
             console.print(_summary_panel(summary))
         if problems:
@@ -148,13 +151,16 @@ class TextCheckView:
             console.print("[green]ok[/], no problems found", highlight=False)
 
     def __enter__(self) -> Self:
-        if self._progress is not None:
-            self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        """Take the bar away: what is printed beside it would tear it."""
         if self._progress is not None:
             self._progress.stop()
+            self._progress = None
 
 
 def _make_progress() -> "Progress":
@@ -207,7 +213,8 @@ def _panel(report: DatasetReport, sequence_len: int) -> Panel:
 def _facts(report: DatasetReport, sequence_len: int) -> list[tuple[str, str]]:
     tally = report.tally
     lengths = tally.lengths
-    percentiles = "  ".join(f"{percent} % {lengths.percentile(percent):,}" for percent in _PERCENTILES)
+    parts = [f"mean {lengths.mean:,.0f}", f"median {lengths.percentile(50):,}"]
+    parts += [f"{percent} % up to {lengths.percentile(percent):,}" for percent in _PERCENTILES[1:]]
     left_out = _counted(
         (tally.broken, "broken"), (tally.too_long, f"over {sequence_len:,} tokens"), (tally.too_short, "too short")
     )
@@ -220,8 +227,8 @@ def _facts(report: DatasetReport, sequence_len: int) -> list[tuple[str, str]]:
     facts = [
         ("rows", f"{tally.rows:,}, which give {tally.samples:,} samples"),
         ("tokens", f"{tally.tokens:,}, of which {tally.trained:,} trained ({_percent(tally.trained, tally.tokens)})"),
-        ("length", f"mean {lengths.mean:,.0f}  {percentiles}  max {lengths.longest:,}"),
-        ("fit whole", _fits(tally, sequence_len)),
+        ("length", ", ".join([*parts, f"longest {lengths.longest:,}"])),
+        ("fit", _fits(tally, sequence_len)),
         ("left out", left_out),
         ("cut", changed),
         ("look at", odd),
@@ -234,7 +241,7 @@ def _fits(tally: Tally, sequence_len: int) -> str:
     sizes = [sequence_len]
     while sizes[-1] < tally.lengths.longest and len(sizes) < _MAX_SIZES:
         sizes.append(1 << sizes[-1].bit_length())
-    return "  ".join(f"{size:,}: {tally.lengths.share_within(size):.1%}" for size in sizes)
+    return ", ".join(f"{tally.lengths.share_within(size):.1%} in {size:,}" for size in sizes)
 
 
 def _untokenised_facts(tally: Tally) -> list[tuple[str, str]]:
@@ -254,7 +261,7 @@ def _summary_panel(summary: Summary) -> Panel:
 
 def _share_text(share: Share) -> str:
     trained = f"{share.samples:,} samples, {share.tokens:,} tokens, {_percent(share.trained, share.tokens)} trained"
-    return trained if share.packed_rows is None else f"{trained}, packed into {share.packed_rows:,} rows or a few more"
+    return trained if share.packed_rows is None else f"{trained}, at least {share.packed_rows:,} packed rows"
 
 
 def _grid(facts: Sequence[tuple[str, str]]) -> Group:

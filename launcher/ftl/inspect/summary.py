@@ -63,7 +63,7 @@ def _remarks_of(report: DatasetReport, data: DataSection) -> list[str]:
     found = []
     if tally.too_long and tally.samples:
         remedy = f"sequence_len: {tally.lengths.longest} keeps all, and so does excess_length_strategy: truncate"
-        found.append(f"{report.key}: {tally.too_long:,} of {tally.rows:,} rows are dropped as too long; {remedy}")
+        found.append(f"{report.key}: too long, so dropped: {tally.too_long:,} of {tally.rows:,} rows; {remedy}")
     if tally.untrained and tally.trained:
         remedy = "check the columns with the answers, `roles_to_train` and `train_on_inputs`"
         found.append(f"{report.key}: nothing is trained in {tally.untrained:,} of {tally.samples:,} samples; {remedy}")
