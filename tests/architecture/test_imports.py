@@ -62,7 +62,7 @@ WEIGHT = {
     "datasets": ("launcher/ftl/sources/hub.py", "runtime/"),
     "huggingface_hub": ("launcher/ftl/sources/hubrepo.py", "launcher/ftl/inspect/", "runtime/"),
     "fsspec": ("launcher/ftl/sources/remote.py",),
-    "pyarrow": ("launcher/ftl/sources/columnar.py",),
+    "pyarrow": ("launcher/ftl/sources/columnar.py", "runtime/"),
     "tokenizers": ("launcher/ftl/tokens", "runtime/"),
     "jinja2": ("launcher/ftl/tokens", "runtime/"),
 }

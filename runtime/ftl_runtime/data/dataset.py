@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
@@ -16,7 +16,7 @@ from ftl.errors import ConfigError, Problem
 from ftl.sources import Row, Source
 from ftl.tokens import MASKED, Recipe, TokenizerView
 from ftl_runtime.data.cache import TokenFile, cached_tokens, token_key
-from ftl_runtime.data.index import Counts, Part, RowIndex, TooLongError, cached_index
+from ftl_runtime.data.index import Counts, Part, RowIndex, TooLongError, cached_index, index_key
 from ftl_runtime.data.pack import Packing
 from ftl_runtime.data.samples import Emit, read_samples
 
@@ -62,6 +62,10 @@ class TokenRows:
         """Tokens of each row."""
         return self._per_row(self._document_lengths)
 
+    def documents(self) -> Iterator[Document]:
+        """All of them, each once, whatever row they are in."""
+        return (self._document(number) for number in range(len(self.documents_D3)))
+
     @property
     def num_documents(self) -> int:
         return len(self.documents_D3)
@@ -97,6 +101,8 @@ class Splits:
     eval: TokenRows | None
     used: tuple[DatasetUse, ...]
     """Every dataset, with what became of its rows."""
+    key: str
+    """sha256 over all that decides the rows."""
 
 
 def build_splits(
@@ -114,15 +120,16 @@ def build_splits(
         *(preparer.open(f"test_datasets.{i}", dataset) for i, dataset in enumerate(data.test_datasets)),
     ]
     parts = [one.part for one in opened]
+    key = index_key(parts, data, seed)
     try:
-        index = cached_index(cache_dir, parts, data, seed)
+        index = cached_index(cache_dir, key, parts, data, seed)
     except TooLongError as e:
         raise _refuse_long(e, opened, data.sequence_len) from e
     used = tuple(_use(one, counts) for one, counts in zip(opened, index.counts, strict=True))
     for use in used:
         _warn_left_out(use, data, emit)
     files = tuple(part.file for part in parts)
-    splits = Splits(_token_rows(files, index.train), _token_rows(files, index.eval), used)
+    splits = Splits(_token_rows(files, index.train), _token_rows(files, index.eval), used, key)
     extents = {"train": _extent(splits.train, data), "eval": _extent(splits.eval, data)}
     emit("data", {"datasets": [use.model_dump(mode="json") for use in used], "cache": str(cache_dir), **extents})
     return splits

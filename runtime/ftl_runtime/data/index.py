@@ -88,11 +88,23 @@ class Index:
     """One a dataset."""
 
 
-def cached_index(cache_dir: Path, parts: Sequence[Part], data: DataSection, seed: int) -> Index:
-    """The index of these datasets, from the cache where it is there. Raises as `build_index`."""
-    found = entry(cache_dir, _key(parts, data, seed), lambda directory: _write(directory, parts, data, seed))
+def cached_index(cache_dir: Path, key: str, parts: Sequence[Part], data: DataSection, seed: int) -> Index:
+    """The index of these datasets, from the cache where it is there. `key` is `index_key` of the same.
+
+    Raises as `build_index`.
+    """
+    found = entry(cache_dir, key, lambda directory: _write(directory, parts, data, seed))
     counts = tuple(Counts(**record) for record in found.facts["counts"])
     return Index(_load(found.directory, "train"), _load(found.directory, "eval"), counts)
+
+
+def index_key(parts: Sequence[Part], data: DataSection, seed: int) -> str:
+    """sha256 over the tokens and all that decides which of them go where."""
+    datasets = [(part.file.key, part.is_eval) for part in parts]
+    decisive = data.model_dump(include=_DECISIVE)
+    code = b"".join(Path(str(file)).read_bytes() for file in (__file__, packing.__file__))
+    identity = [datasets, decisive, seed, np.__version__, hashlib.sha256(code).hexdigest()]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 
 def build_index(parts: Sequence[Part], data: DataSection, seed: int) -> Index:
@@ -265,15 +277,6 @@ def _num_eval(val_set_size: float, num_samples: int) -> int:
         given = f"{val_set_size:g}: takes {num_eval} of {num_samples} samples"
         raise ConfigError(Problem("val_set_size", given, "must leave at least 1 to train on"))
     return num_eval
-
-
-def _key(parts: Sequence[Part], data: DataSection, seed: int) -> str:
-    """sha256 over the tokens and all that decides which of them go where."""
-    datasets = [(part.file.key, part.is_eval) for part in parts]
-    decisive = data.model_dump(include=_DECISIVE)
-    code = b"".join(Path(str(file)).read_bytes() for file in (__file__, packing.__file__))
-    identity = [datasets, decisive, seed, np.__version__, hashlib.sha256(code).hexdigest()]
-    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 
 def _write(directory: Path, parts: Sequence[Part], data: DataSection, seed: int) -> dict[str, Any]:  # Any: JSON

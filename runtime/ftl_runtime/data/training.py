@@ -10,7 +10,8 @@ from ftl.contract import SHOWN_FILE, DatasetUse
 from ftl.sources import Source, open_source
 from ftl.tokens import TokenizerView
 from ftl_runtime.context import Context
-from ftl_runtime.data.dataset import Open, TokenRows, build_splits
+from ftl_runtime.data.dataset import Open, Splits, TokenRows, build_splits
+from ftl_runtime.data.push import push_rows
 from ftl_runtime.data.sampler import BatchOrder, LengthOrder, ReadingOrder
 from ftl_runtime.data.stream import Mark, Stream, open_stream
 from ftl_runtime.train.progress import Progress
@@ -33,7 +34,7 @@ def open_data(cfg: TrainConfig, view: TokenizerView, progress: Progress, ctx: Co
     evaluation: TokenRows | None = None
     used: tuple[DatasetUse, ...] = ()
     if cfg.data.datasets or cfg.data.test_datasets:
-        splits = build_splits(cfg.data, view, seed=seed, open=find, cache_dir=ctx.cache_dir, emit=ctx.emit)
+        splits = _build(cfg, view, ctx)
         evaluation, used = splits.eval, splits.used
         if splits.train is not None:
             order: BatchOrder | LengthOrder = BatchOrder(len(splits.train), seed)
@@ -59,11 +60,19 @@ def prepare_data(cfg: TrainConfig, view: TokenizerView, ctx: Context) -> None:
         ctx.warn("pretraining_dataset: is tokenised while it is trained on, so there is nothing to prepare")
     if not cfg.data.datasets and not cfg.data.test_datasets:
         return
+    splits = _build(cfg, view, ctx)
+    if splits.train is not None:
+        _show(splits.train, ctx.job.num_shown, view, ctx.run_dir / SHOWN_FILE)
+
+
+def _build(cfg: TrainConfig, view: TokenizerView, ctx: Context) -> Splits:
+    """The rows from the cache, pushed to the Hub where the config says so."""
     splits = build_splits(
         cfg.data, view, seed=_seed(cfg), open=_finder(cfg, ctx), cache_dir=ctx.cache_dir, emit=ctx.emit
     )
-    if splits.train is not None:
-        _show(splits.train, ctx.job.num_shown, view, ctx.run_dir / SHOWN_FILE)
+    if cfg.data.push_to_hub is not None and ctx.device.is_main:
+        push_rows(splits, cfg.data.push_to_hub)
+    return splits
 
 
 def _seed(cfg: TrainConfig) -> int:
