@@ -42,7 +42,7 @@ def effect(found: Explained, name: str) -> Effect:
         ("fp16:", "no effect", "without a value it is as if it were not there"),
         ("lora_r: 8", "no effect", "has no effect without `adapter: lora`"),
         ("strict: false", "ignored", "ftl always refuses keys it does not know"),
-        ("gpu_count: 2", "wrong", "belongs in the cloud file"),
+        ("gpu_count: 2", "refused", "belongs in the cloud file"),
         ("sequence_lenn: 8", "wrong", "unknown key; did you mean `sequence_len`?"),
         ("sequence_len: 1", "wrong", "must be at least 2"),
         ("special_tokens: {pad_tokn: x}", "wrong", "pad_tokn: unknown key; did you mean `pad_token`?"),

@@ -117,6 +117,8 @@ def _places(given: Mapping[str, Any], dialect: Dialect, base: Loc = ()) -> Itera
 
 def _effect(place: _Place, file: YamlFile, told: Told) -> Effect:
     kind, why = told.get(place.name) or _by_tables(place)
+    if kind == "wrong" and place.key in place.dialect.refused:
+        kind = "refused"
     return Effect(place.name, file.line_of(place.loc), place.value, kind, why)
 
 
