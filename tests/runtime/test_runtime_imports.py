@@ -25,4 +25,5 @@ def test_signal_handlers_of_the_supervisor_come_before_anything_heavy():
 
 @pytest.mark.torch
 def test_trainer_loads_nothing_it_does_not_use():
-    assert not loaded_by("import ftl_runtime.run") & {"datasets", "trl", "deepspeed", "pandas", "pyarrow", "docker"}
+    # datasets comes with transformers' own trainer, which imports it wherever it is installed.
+    assert not loaded_by("import ftl_runtime.run") & {"trl", "deepspeed", "docker", "s3fs", "gcsfs", "rich", "typer"}
