@@ -99,7 +99,9 @@ def _zstandard() -> Any:  # Any: a module
     try:
         import zstandard
     except ImportError as e:
-        raise ConfigError(Problem("path", "a .zst file", "needs 'zstandard'", "pip install zstandard")) from e
+        raise ConfigError(
+            Problem("path", "a .zst file needs 'zstandard'", None, "pip install 'ftl-launcher[data]'")
+        ) from e
     return zstandard
 
 

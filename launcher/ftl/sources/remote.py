@@ -14,7 +14,15 @@ from urllib.parse import unquote, urlsplit
 from ftl.errors import ConfigError, Problem, StorageError
 from ftl.sources.retry import PassingError, UnreachableError, causes, with_retries
 
-_SCHEMES = ("s3", "gs", "gcs", "hf", "https", "http")
+_PACKAGES = {
+    "s3": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "hf": "huggingface_hub",
+    "https": "aiohttp",
+    "http": "aiohttp",
+}
+"""Scheme of an address -> the package that reads it."""
 _VALIDATORS = ("ETag", "etag", "blob_id", "generation", "md5Hash", "Content-MD5", "Last-Modified", "LastModified")
 _CLIENTS = ("aiohttp", "botocore", "aiobotocore", "gcsfs", "google", "httpx2")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -23,7 +31,7 @@ _Files = dict[str, dict[str, Any]]  # Any: what a file system says of a file: pa
 
 def is_address(given: str) -> bool:
     scheme, separator, _ = given.partition("://")
-    return bool(separator) and scheme in _SCHEMES
+    return bool(separator) and scheme in _PACKAGES
 
 
 def shown_address(address: str) -> str:
@@ -128,8 +136,9 @@ def _in_words(problem: Problem) -> Iterator[None]:
     except (ConfigError, PassingError):
         raise
     except ImportError as e:
+        package = _PACKAGES[str(problem.given).partition(":")[0]]
         remedy = "pip install 'ftl-launcher[data]'"
-        raise ConfigError(Problem(problem.where, f"{problem.given}: needs {e.name or e}", None, remedy)) from e
+        raise ConfigError(Problem(problem.where, f"{problem.given}: needs '{package}'", None, remedy)) from e
     except Exception as e:
         raise _verdict(problem, e) from e
 

@@ -1,5 +1,6 @@
 """Which files or repository a section means, and the sentence where it means nothing."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,27 @@ def test_file_without_a_telling_name_asks_for_its_type() -> None:
     Path("rows.xlsx").write_text("")
     with pytest.raises(ConfigError, match=r"path: rows.xlsx: must end in \.json, .*; or say what it is with ds_type"):
         opened(path="rows.xlsx")
+
+
+@pytest.mark.parametrize(
+    ("path", "package", "said"),
+    [
+        ("org/rows", "datasets", "org/rows: no such file here, and reading Hub datasets needs 'datasets'"),
+        ("s3://bucket/a.jsonl", "s3fs", "s3://bucket/a.jsonl: needs 's3fs'"),
+        ("gs://bucket/a.jsonl", "gcsfs", "gs://bucket/a.jsonl: needs 'gcsfs'"),
+        (
+            "https://127.0.0.1/a.jsonl?key=x",
+            "fsspec.implementations.http",
+            "https://127.0.0.1/a.jsonl: needs 'aiohttp'",
+        ),
+        ("a.jsonl.zst", "zstandard", "a .zst file needs 'zstandard'"),
+    ],
+)
+def test_missing_package_names_the_extra(path: str, package: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("a.jsonl.zst").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, package, None)
+    try:
+        told = values("n", path=path)
+    except ConfigError as e:
+        told = [str(e)]
+    assert told == [f"path: {said}; pip install 'ftl-launcher[data]'"]

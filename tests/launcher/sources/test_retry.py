@@ -42,8 +42,8 @@ def test_third_failure_is_the_last_and_tells_the_budget(waits: list[float]) -> N
 
 def test_other_failures_are_not_tried_again(waits: list[float]) -> None:
     def call() -> None:
-        raise ValueError
+        raise ValueError("a bug")
 
-    with pytest.raises(ValueError, match="^$"):
+    with pytest.raises(ValueError, match="a bug"):
         retry.with_retries(call)
     assert waits == []
