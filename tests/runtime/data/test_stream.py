@@ -187,3 +187,18 @@ def test_mark_of_other_data_is_refused(stream: Opener, write_jsonl: Callable[...
 def test_other_formats_are_refused(stream: Opener) -> None:
     with pytest.raises(ConfigError, match=r"pretraining_dataset\.0\.type: alpaca: must be pretrain or completion"):
         stream({"path": "a.jsonl", "type": "alpaca"})
+
+
+def test_ranks_share_each_batch_of_the_stream(stream: Opener) -> None:
+    pytest.importorskip("torch")
+    from ftl_runtime.train.batches import RankShare
+
+    keys = {"pretraining_sample_concatenation": True, "pretrain_multipack_buffer_size": 7}
+    alone = stream(**keys)
+    shares = [RankShare(stream(**keys), rank, 2) for rank in range(2)]
+    for first in range(0, 120, 4):
+        batch = range(first, first + 4)
+        alone.costs(batch)
+        dealt = [share.__getitems__(batch) for share in shares]
+        assert [len(rows) for rows in dealt] == [2, 2]
+        assert sorted(listed(dealt[0] + dealt[1])) == sorted(listed([alone[row] for row in batch]))
