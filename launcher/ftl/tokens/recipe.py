@@ -109,4 +109,5 @@ def _template_source(format: Format, data: DataSection, dataset: DatasetSection,
 
 
 def _whole(text: str) -> Example:
-    return Example((Segment(text, True),), bos=False, num_eos=0, is_one_text=True)
+    """A text of which no token is a label: a reward model scores it."""
+    return Example((Segment(text, False),), bos=False, num_eos=0, is_one_text=True)

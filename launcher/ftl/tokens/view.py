@@ -82,7 +82,7 @@ class TokenizerView:
     @cached_property
     def fingerprint(self) -> str:
         """sha256 over all that decides which ids a text gets. The chat template is not part of it."""
-        parts = [self.tokenizer.to_str(), self.bos_token, self.eos_token, self.pad_token, self.prefix_ids]
+        parts = [self.tokenizer.to_str(), self.named_tokens, self.prefix_ids]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
