@@ -15,6 +15,7 @@ from ftl.formats.turns import (
     read_turns,
     split_answer,
     with_columns,
+    with_default_system,
 )
 from ftl.formats.turnstyles import STYLES, ZEPHYR, TurnStyle
 from ftl.formats.userdefined import user_answer, user_prompt
@@ -137,6 +138,16 @@ def _written(read_conversations: ReadPair, style: TurnStyle) -> Read:
     return read
 
 
+def templated(read_conversations: ReadPair) -> Format:
+    """The format of rows with conversations that a chat template writes down."""
+
+    def read(row: Row, options: FormatOptions) -> ConversationPair:
+        pair = read_conversations(row, options)
+        return replace(pair, prompt=with_default_system(pair.prompt, options))
+
+    return Format(read, needs_template=True)
+
+
 def _preference(prompt: str, chosen: str, rejected: str) -> Preference:
     """Raises RowError when one of the texts is empty: nothing could be learned from it."""
     texts = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
@@ -159,9 +170,9 @@ STYLED: Mapping[str, Read] = {
 DPO: Mapping[str, Format] = {
     **{name: Format(read) for name, read in STYLED.items()},
     "zephyr.nectar": Format(read_nectar),
-    "chat_template": Format(read_prompt_and_answers, needs_template=True),
-    "chat_template.default": Format(read_prompt_and_answers, needs_template=True),
-    "chat_template.argilla_chat": Format(read_pair, needs_template=True),
+    "chat_template": templated(read_prompt_and_answers),
+    "chat_template.default": templated(read_prompt_and_answers),
+    "chat_template.argilla_chat": templated(read_pair),
     "user_defined": Format(read_user_defined),
     "user_defined.default": Format(read_user_defined),
     INLINE: Format(read_user_defined),
@@ -171,7 +182,7 @@ DPO: Mapping[str, Format] = {
 """For rl: dpo, ipo, simpo and cpo."""
 
 ORPO: Mapping[str, Format] = {
-    "chat_template": Format(read_alternating, needs_template=True),
-    "chat_template.argilla": Format(read_alternating, needs_template=True),
+    "chat_template": templated(read_alternating),
+    "chat_template.argilla": templated(read_alternating),
     ABSENT: Format(read_ready),
 }

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from ftl.formats.example import ConversationPair, Example, FormatOptions, Pair, Preference, Segment, Turn
 from ftl.formats.format import Format, Read
-from ftl.formats.preference import STYLED
+from ftl.formats.preference import STYLED, templated
 from ftl.formats.rows import Row, text_of
 from ftl.formats.turns import opening
 
@@ -31,6 +31,6 @@ def _whole(read_preference: Read) -> Read:
 
 
 REWARD: Mapping[str, Format] = {
-    "bradley_terry.chat_template": Format(read_texts, needs_template=True),
+    "bradley_terry.chat_template": templated(read_texts),
     **{f"bradley_terry.{name}": Format(_whole(read)) for name, read in STYLED.items()},
 }

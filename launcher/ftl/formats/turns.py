@@ -71,6 +71,17 @@ def with_columns(row: Row, turns: Turns, column: str) -> Turns:
     return turns if turns[0].role == "system" else (*system_turns(row), *turns)
 
 
+def with_default_system(turns: Turns, options: FormatOptions) -> Turns:
+    """The turns before an answer as `drop_system_message` and `default_system_message` want them. Raises RowError."""
+    if options.drop_system_message and turns[0].role == "system":
+        turns = turns[1:]
+    if not turns:
+        raise RowError("no message but the system's comes before the answer: remove the row")
+    if options.default_system_message and turns[0].role != "system":
+        return (Turn("system", options.default_system_message, False), *turns)
+    return turns
+
+
 def first_column(row: Row, names: Sequence[str]) -> str:
     """The first of these columns that the row has a value for. Raises RowError when it has none of them."""
     found = next((name for name in names if row.get(name) is not None), None)

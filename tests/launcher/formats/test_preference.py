@@ -113,3 +113,29 @@ def test_unknown_slot_names_the_key_and_the_slots() -> None:
     options = FormatOptions.read({"type": {"chosen_format": "{answer}"}}, family="dpo")
     with pytest.raises(RowError, match=r"^`chosen_format` has the slot \{answer\}: must be \{chosen\};"):
         render({}, {"prompt": "p", "chosen": "a", "rejected": "b"}, options)
+
+
+@pytest.mark.parametrize(
+    ("keys", "roles", "system"),
+    [
+        ({"default_system_message": "d"}, ["user"], "d"),
+        ({"default_system_message": "d"}, ["system", "user"], "x"),
+        ({"drop_system_message": True}, ["system", "user"], None),
+        ({"drop_system_message": True, "default_system_message": "d"}, ["system", "user"], "d"),
+    ],
+    ids=["default", "own one wins", "dropped", "replaced"],
+)
+def test_system_message_of_a_chat_template_type(keys: dict[str, object], roles: list[str], system: str | None) -> None:
+    options = FormatOptions(family="dpo", **keys)
+    row = {"messages": [message(role, "x") for role in roles]}
+    row |= {"chosen": message("assistant", "a"), "rejected": message("assistant", "b")}
+    pair = render("chat_template", row, options)
+    assert isinstance(pair, ConversationPair)
+    assert [turn.content for turn in pair.prompt if turn.role == "system"] == ([system] if system else [])
+    assert pair.prompt[-1].role == "user"
+
+
+def test_system_message_alone_is_no_prompt() -> None:
+    row = {"messages": [message("system", "s")], "chosen": message("assistant", "a"), "rejected": message("gpt", "b")}
+    with pytest.raises(RowError, match="no message but the system's comes before the answer"):
+        render("chat_template", row, FormatOptions(family="dpo", drop_system_message=True))
