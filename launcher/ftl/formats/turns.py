@@ -87,5 +87,5 @@ def first_column(row: Row, names: Sequence[str]) -> str:
     found = next((name for name in names if row.get(name) is not None), None)
     if found is None and len(names) > 1:
         wanted = " or ".join(f"`{name}`" for name in names)
-        raise RowError(f"no column {wanted}: the row has {names_of(row)}; rename one, or set `type` to the format")
+        raise RowError(f"no value in {wanted}: the row has {names_of(row)}; rename a column, or set `type`")
     return found or names[0]
