@@ -1,7 +1,7 @@
 """Dataset repositories of the Hub, read by the `datasets` library at one commit."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -58,18 +58,33 @@ class HubShelf:
     def _streamed(self, split: str, reading: Reading) -> Iterator[Unread]:
         total, number = self.count(split), 0
         reading.share_of_part = lambda: min(1.0, number / total) if total else 0.0
-        rows = iter(ask_hub(self.repo, lambda: self.builder.as_streaming_dataset(split=split)))
-        end = object()
-        while (row := ask_hub(self.repo, partial(next, rows, end))) is not end:
+        rows, end = self._stream_from(split, 0), object()
+
+        def next_row() -> Any:  # Any: the user's data, or `end`
+            nonlocal rows
+            try:
+                return next(rows, end)
+            except Exception:  # a generator that has raised gives nothing more, so the next try needs another
+                rows = self._stream_from(split, number)
+                raise
+
+        while (row := self._asked(next_row)) is not end:
             number += 1
-            yield Unread(f"{self.label}[{split}]:{number}", partial(_given, row))
+            yield Unread(f"{self.label}[{split}]:{number}", partial(dict, row))
+
+    def _stream_from(self, split: str, row: int) -> Iterator[Any]:  # Any: the user's data
+        """The rows from that one on; nothing is asked of the Hub before the first is taken."""
+        yield from self.builder.as_streaming_dataset(split=split).skip(row)
+
+    def _asked(self, call: Callable[[], Any]) -> Any:
+        with _in_words(self.repo):
+            return ask_hub(self.repo, call)
 
     def _table(self, split: str) -> Any:  # Any: pyarrow ships no types
         """The rows of a split, stored on this machine by the first call of any process."""
         if split not in self._tables:
-            with _in_words(self.repo):
-                ask_hub(self.repo, self.builder.download_and_prepare)
-                self._tables[split] = self.builder.as_dataset(split=split).data.table
+            self._asked(self.builder.download_and_prepare)
+            self._tables[split] = self.builder.as_dataset(split=split).data.table
         return self._tables[split]
 
 
@@ -89,8 +104,8 @@ def open_hub(dataset: DatasetSection, *, is_streamed: bool) -> HubShelf:
             )
         except ValueError as e:
             names = ask_hub(repo, lambda: datasets.get_dataset_config_names(repo.id, revision=commit))
-            if dataset.name in names:
-                raise
+            if dataset.name in names or (dataset.name is None and len(names) < 2):
+                raise ConfigError(Problem(repo.key, f"{repo.id}: cannot be read: {_first_line(e)}")) from e
             given = f"{repo.id} has several configurations" if dataset.name is None else repr(dataset.name)
             raise ConfigError(Problem("name", given, f"must be one of {', '.join(names)}")) from e
     return HubShelf(repo, commit, dataset.name, dataset.data_files, is_streamed, builder)
@@ -127,9 +142,8 @@ def _in_words(repo: Repo) -> Iterator[None]:
         check_access(repo)
         raise
     except DatasetsError as e:
-        reason = str(e.__cause__ or e).strip().partition("\n")[0]
-        raise ConfigError(Problem(repo.key, f"{repo.id}: cannot be read: {reason}")) from e
+        raise ConfigError(Problem(repo.key, f"{repo.id}: cannot be read: {_first_line(e.__cause__ or e)}")) from e
 
 
-def _given(row: dict[str, Any]) -> dict[str, Any]:  # Any: the user's data
-    return row
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

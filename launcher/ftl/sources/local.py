@@ -90,14 +90,14 @@ def find_listed(dataset: DatasetSection, resolve: Resolve) -> list[tuple[str, li
     return [(given, _matching(given, lambda name: _existing(directory / name))) for given in dataset.data_files]
 
 
-def _share(file: Reading, bytes_before: int, size: int, total: int) -> float:
-    return (bytes_before + size * file.share_of_part()) / total
-
-
 def looks_local(given: str) -> bool:
     """Whether a path that is not there was meant as a file or directory, rather than as a repository."""
     is_path = given.startswith((".", "/", "~")) or given.count("/") > 1
     return is_path or type_of(Path(given)) is not None
+
+
+def _share(file: Reading, bytes_before: int, size: int, total: int) -> float:
+    return (bytes_before + size * file.share_of_part()) / total
 
 
 def _shelf_of(listed: list[tuple[str, list[Path]]], dataset: DatasetSection) -> LocalShelf:
