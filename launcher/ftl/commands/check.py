@@ -15,7 +15,7 @@ from ftl.inspect.checkview import CheckView, make_check_view
 from ftl.inspect.datacheck import DatasetReport, check_dataset
 from ftl.inspect.datasets import Listed, is_local, listed, loc_of, located
 from ftl.inspect.hub import Wanted, hub_problems
-from ftl.inspect.summary import Summary, remarks, summarise
+from ftl.inspect.summary import Summary, remarks, split_remarks, summarise
 from ftl.inspect.tokenizer import load_view
 from ftl.references import locate, references
 from ftl.sources.hubrepo import Repo, is_repo_id
@@ -109,9 +109,9 @@ def _check_data(loaded: Loaded, view: CheckView, findings: _Findings, *, network
     reports = [report for d in datasets if (report := _check_dataset(d, loaded, tokenizer, view, findings, limit))]
     if len(reports) < len(datasets) or not all(report.is_tokenised for report in reports):
         return None
-    for remark in remarks(data, reports):
-        view.note(remark)
     summary, problems = summarise(data, reports)
+    for remark in (*remarks(data, reports), *split_remarks(summary)):
+        view.note(remark)
     for problem in problems:
         findings.add(located(problem, loaded))
     return summary

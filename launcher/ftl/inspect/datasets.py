@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from ftl.config.data import DataSection, DatasetSection
 from ftl.config.load import Loaded
 from ftl.errors import ConfigError, Problem
-from ftl.references import locate
+from ftl.formats.python import strategy_file, with_strategy_file
+from ftl.references import is_template_path, locate
 from ftl.sources import Source, open_source
 from ftl.sources.local import find_local
 from ftl.state import cache_dir
@@ -57,9 +59,9 @@ def open_rows(dataset: Listed, loaded: Loaded) -> Source:
 
 def recipe_of(dataset: Listed, loaded: Loaded, view: TokenizerView | None) -> Recipe:
     """How the rows become samples. Raises ConfigError, with the place of the key, when `type` or template is wrong."""
-    config = loaded.config
+    section, data = _with_places(dataset.section, loaded), _with_places(loaded.config.data, loaded)
     try:
-        return Recipe.of(dataset.section, config.data, config.objective.kind, view)
+        return Recipe.of(section, data, loaded.config.objective.kind, view)
     except ConfigError as e:
         raise _at(dataset, e, loaded) from e
 
@@ -73,6 +75,22 @@ def located(problem: Problem, loaded: Loaded) -> Problem:
 def loc_of(key: str) -> Loc:
     """The place of a key such as datasets.0.path."""
     return tuple(int(part) if part.isdigit() else part for part in key.split("."))
+
+
+_Templated = TypeVar("_Templated", DatasetSection, DataSection)
+
+
+def _with_places(section: _Templated, loaded: Loaded) -> _Templated:
+    """The section with the files it names where they are: the config may lie elsewhere than the working directory."""
+    places = {}
+    template = section.chat_template_jinja
+    if template and is_template_path(template) and (path := locate(template.strip(), loaded.path)):
+        places["chat_template_jinja"] = str(path)
+    if isinstance(section, DatasetSection) and isinstance(section.type, str):
+        file = strategy_file(section.type)
+        if file is not None and (path := locate(file, loaded.path)):
+            places["type"] = with_strategy_file(section.type, str(path))
+    return section.model_copy(update=places)
 
 
 def _resolve(loaded: Loaded) -> Callable[[str], Path | None]:

@@ -46,6 +46,14 @@ def summarise(data: DataSection, reports: Sequence[DatasetReport]) -> tuple[Summ
     return Summary(kept, held_out), problems
 
 
+def split_remarks(summary: Summary) -> list[str]:
+    """What the user should know of the evaluation."""
+    if summary.eval is None or summary.eval.packed_rows != 1:
+        return []
+    remedy = "eval_sample_packing: false scores them one by one"
+    return [f"the {summary.eval.samples:,} samples to evaluate on are packed into one row; {remedy}"]
+
+
 def remarks(data: DataSection, reports: Sequence[DatasetReport]) -> list[str]:
     """What the user should know of data that has no problem."""
     found = [remark for report in reports for remark in _remarks_of(report, data)]

@@ -10,7 +10,7 @@ from ftl.sources import Row
 from ftl.tokens import Recipe, TokenizerView, encode_any
 
 _BATCH_ROWS = 500
-_BATCH_CHARS = 500_000  # the tokenizer takes some 25 bytes of memory for a character while it works
+_BATCH_CHARS = 500_000  # rows may be whole books, and a batch is in memory at once
 
 
 @dataclass(frozen=True)

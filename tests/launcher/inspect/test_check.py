@@ -157,6 +157,36 @@ def test_split_and_packing_are_in_the_result(check, make_config: MakeConfig) -> 
     assert result["eval"] == {"samples": 2, "tokens": 20, "trained": 20, "packed_rows": 1}
 
 
+def test_evaluation_in_one_packed_row_is_told(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
+    rows = [{"text": f"letters{i}"} for i in range(10)]
+    _, events = check(make_config(rows, val_set_size=2, sample_packing=True))
+    (said,) = texts(events, "note")
+    assert said.startswith("the 2 samples to evaluate on are packed into one row")
+    _, events = check(make_config(rows, val_set_size=2, sample_packing=True, eval_sample_packing=False))
+    assert texts(events, "note") == []
+
+
+def test_template_file_lies_beside_the_config(  # type: ignore[no-untyped-def]
+    check, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own.jinja").write_text("{% for m in messages %}{{ m.content }}</s>{% endfor %}")
+    rows = [{"messages": [{"role": "user", "content": "ask"}, {"role": "assistant", "content": "tell"}]}]
+    config = make_config(rows, dataset={"type": "chat_template"}, chat_template_jinja="own.jinja").absolute()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    code, events = check(config)
+    assert code == 0
+    assert only(events, "dataset")["trained_tokens"] == len("tell") + 1
+
+
+def test_template_that_trains_no_end_of_a_turn_is_told(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
+    rows = [{"messages": [{"role": "user", "content": "ask"}, {"role": "assistant", "content": "tell"}]}]
+    template = "{% for m in messages %}{{ m.content }}|{% endfor %}"
+    config = make_config(rows, dataset={"type": "chat_template"}, chat_template_jinja=template)
+    _, events = check(config)
+    assert any("the model will not learn to stop" in said for said in texts(events, "note"))
+
+
 def test_samples_of_the_test_set_that_are_trained_too_are_told(check, make_config: MakeConfig, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "test.jsonl").write_text('{"text": "seen"}\n{"text": "unseen"}\n')
     rows = [{"text": "seen"}, {"text": "other"}]
