@@ -39,9 +39,9 @@ def refused(ftl: Ftl, own_state: Path):  # type: ignore[no-untyped-def]
         ({"hub_model_id": "me/model"}, "hub_model_id = 'me/model': not built yet"),
         ({"warmup_steps": 3, "warmup_ratio": 0.1}, "warmup_ratio = 0.1: cannot be given together with `warmup_steps`"),
         ({"base_model": "./modell"}, "base_model: ./modell: no such file or directory: looked in "),
-        ({"datasets": [{"path": "tatsu-lab/alpaca", "type": "alpaca"}]}, "datasets from the Hub are not built yet"),
+        ({"datasets": [{"path": "json", "data_files": "x*.jsonl", "type": "alpaca"}]}, "x*.jsonl: no such file or "),
     ],
-    ids=["typo", "bound", "type", "not built", "rule", "no model", "hub data"],
+    ids=["typo", "bound", "type", "not built", "rule", "no model", "no data"],
 )
 def test_wrong_config_is_refused_with_its_line(
     refused, project: Path, changes: dict[str, object], sentence: str

@@ -49,7 +49,5 @@ def test_lost_connection_loses_and_repeats_no_row(lost_before: tuple[int, ...], 
 
 
 def test_stream_that_stays_away_is_no_end_of_the_data() -> None:
-    with pytest.raises(
-        UnreachableError, match=r"does not answer \(ConnectionResetError\), 3 times in 15 s"
-    ):
+    with pytest.raises(UnreachableError, match=r"does not answer \(ConnectionResetError\), 3 times in 15 s"):
         streamed(Builder(2, 2, 2))
