@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from ftl.inspect.tokentext import TokenTexts
@@ -30,6 +32,13 @@ def llama2(tmp_path: Path) -> TokenizerView:
 def test_byte_level_tokens_are_the_bytes_of_the_text(view: TokenizerView, text: str) -> None:
     ids = view.tokenizer.encode(text, add_special_tokens=False).ids
     assert b"".join(TokenTexts(view).pieces(ids)) == text.encode()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(text=st.text())
+def test_any_text_comes_back_from_its_tokens(view: TokenizerView, text: str) -> None:
+    ids = view.tokenizer.encode(text, add_special_tokens=False).ids
+    assert b"".join(TokenTexts(view).pieces(ids, text)) == text.encode()
 
 
 def test_token_may_be_a_part_of_a_character(view: TokenizerView) -> None:
