@@ -20,6 +20,7 @@ from ftl.errors import ConfigError, Problem
 from ftl.yamlparse import parse
 
 Values = Mapping[str, Any]  # Any: what YAML holds
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # Any: the C loader has no type of its own
 _Span = tuple[int, int]  # first character, and the one after the last
 Today = Mapping[str, Values]
 """A key as it is written -> what to write in its place; nothing where it says nothing."""
@@ -41,7 +42,10 @@ def migrate(text: str, where: str) -> str:
     the text is no YAML, or when anchors share keys that would have to differ.
     """
     data, _ = parse(text, lambda line: f"{where}:{line}")
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    try:
+        node = yaml.compose(text, Loader=_LOADER)
+    except yaml.YAMLError as e:
+        raise ConfigError(Problem(where, "an anchor has the name of another", remedy="rename it")) from e
     if not isinstance(data, dict) or not isinstance(node, yaml.MappingNode):
         raise ConfigError(Problem(where, "the file must hold `key: value` lines"))
     edits = {edit for mapping, given, today in _mappings(node, data) for edit in _edits(text, mapping, given, today)}

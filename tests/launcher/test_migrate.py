@@ -244,3 +244,12 @@ def test_command_makes_a_new_file_and_overwrites_none(tmp_path: Path) -> None:
     assert config.read_text() == f"{HEAD}bf16: true\n{DATA}"
     with pytest.raises(ConfigError, match="is there already"):
         run(config, write=False, output=new)
+
+
+def test_anchor_named_twice_is_a_sentence() -> None:
+    with pytest.raises(ConfigError, match=r"^cfg\.yml: an anchor has the name of another"):
+        migrate("rl: &a dpo\nbase_model: &a x\n", "cfg.yml")
+
+
+def test_places_are_counted_in_characters() -> None:
+    assert migrate("# ключ \U0001f511\nbase_model: имя\nrl: dpo\n", "cfg.yml").endswith("имя\nobjective: dpo\n")
