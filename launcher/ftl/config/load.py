@@ -1,7 +1,7 @@
 """A YAML file, and what the command line overrides of it, as a TrainConfig; every problem at once."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -48,6 +48,8 @@ class Loaded:
     """The file with the overrides in it."""
     unbuilt: tuple[Problem, ...] = ()
     """Keys that ftl cannot train yet; empty unless `load_train` was told to bear them."""
+    origin: Mapping[str, str] = field(default_factory=dict)
+    """Top-level key -> the key that the user wrote for it, an older spelling maybe."""
 
 
 @dataclass
@@ -92,7 +94,8 @@ def load_train(path: Path, overrides: Sequence[tuple[str, str]] = (), *, bear_un
     if problems:
         raise ConfigError(*_by_line(problems))
     notes = [*reading.notes, *(_placed(note, (note.where,), reading) for note in without_effect(config))]
-    return Loaded(config, file.path, tuple(str(note) for note in notes), file, tuple(_by_line(reading.unbuilt)))
+    told = tuple(str(note) for note in notes)
+    return Loaded(config, file.path, told, file, tuple(_by_line(reading.unbuilt)), reading.origin)
 
 
 def open_train(path: Path) -> YamlFile:

@@ -68,7 +68,8 @@ def recipe_of(dataset: Listed, loaded: Loaded, view: TokenizerView | None) -> Re
 
 def located(problem: Problem, loaded: Loaded) -> Problem:
     """The problem with the file and line of the key it names, or with the flag that gave it."""
-    where = loaded.file.where(loc_of(problem.where))
+    key, *rest = loc_of(problem.where)
+    where = loaded.file.where((loaded.origin.get(str(key), key), *rest))
     return replace(problem, where=where if where.startswith("--") else f"{where}: {problem.where}")
 
 
