@@ -3,6 +3,7 @@
 import re
 import sys
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -17,7 +18,7 @@ from ftl.errors import FtlError, Problem
 from ftl.losschart import Points, loss_chart
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
 _CONTROLS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _PANEL_WIDTH = 100
@@ -131,6 +132,27 @@ class JsonView:
         pass
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """How far the tokenising of a dataset is."""
+
+    name: str
+    share: float
+    speed: str
+    eta: str
+
+    @classmethod
+    def of(cls, event: Event) -> Self | None:
+        share, rate, eta_s = (event.data.get(name) for name in ("share", "rows_per_s", "eta_s"))
+        if not isinstance(share, float | int) or not isinstance(rate, float | int):
+            return None
+        eta = f"ETA {_clock(eta_s)}" if isinstance(eta_s, float | int) else ""
+        return cls(f"tokenising {event.data.get('dataset')}", share, f"{rate:,.0f} rows/s", eta)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.share:.0%}  {self.speed}  {self.eta}".rstrip()
+
+
 class PlainView:
     """Lines for a log file: what happens, and a step at most every ten seconds of the run's own time."""
 
@@ -156,6 +178,10 @@ class PlainView:
             if event.t - self._shown_at >= _PLAIN_EVERY_S or is_last:
                 self._shown_at = event.t
                 console.print(Text(_step_line(event, self._eta)), soft_wrap=True)
+        elif event.event == "phase" and (reading := _Reading.of(event)):
+            if event.t - self._shown_at >= _PLAIN_EVERY_S:
+                self._shown_at = event.t
+                console.print(Text(str(reading)), soft_wrap=True)
         elif event.event == "phase":
             phase = (event.attempt, str(event.data.get("name")))
             if phase not in self._phases and phase[1] not in ("evaluating", "saving"):
@@ -182,6 +208,8 @@ class LiveView:
         self._eta = _Eta()
         self._progress = _make_progress()
         self._task = self._progress.add_task("starting", total=None, loss="", speed="", memory="", eta="")
+        self._reading: TaskID | None = None
+        self._read_name = ""
 
     @property
     def train_points(self) -> Points:
@@ -208,11 +236,25 @@ class LiveView:
         elif event.event == "phase":
             name = str(event.data.get("name"))
             self._progress.update(self._task, description=_PHASES.get(name, name))
+            self._show_reading(_Reading.of(event))
         elif line := _event_line(event):
             self._progress.console.print(line, soft_wrap=True)
 
     def on_log(self, line: str) -> None:
         self._progress.console.print(Text(_clean(line), "dim"), soft_wrap=True)
+
+    def _show_reading(self, reading: _Reading | None) -> None:
+        """A second bar while a dataset is tokenised."""
+        if self._reading is not None and (reading is None or reading.name != self._read_name):
+            self._progress.remove_task(self._reading)
+            self._reading = None
+        if reading is None:
+            return
+        if self._reading is None:
+            self._reading = self._progress.add_task(reading.name, total=100, loss="", speed="", memory="", eta="")
+            self._read_name = reading.name
+        percent = round(100 * reading.share)
+        self._progress.update(self._reading, completed=percent, speed=reading.speed, eta=reading.eta)
 
     def __enter__(self) -> Self:
         self._progress.start()

@@ -56,3 +56,14 @@ def test_broken_row_ends_it_with_its_place(ftl: Ftl, project: Path, tmp_path: Pa
     assert done.returncode == 2
     assert "rows.jsonl:97: " in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_formats_of_the_users_own_travel_with_the_job(ftl: Ftl, project: Path, tmp_path: Path) -> None:
+    (project / "own.py").write_text(
+        "def render(row, options):\n"
+        "    return [{'text': 'Q ' + row['instruction'], 'train': False}, {'text': 'A', 'train': True}]\n"
+    )
+    flags = ("--set", "datasets.0.type=./own.py:render", "--debug", "--debug-text-only")
+    done = ftl("preprocess", project / "cfg.yml", *flags, cwd=tmp_path, FTL_CACHE_DIR=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    assert "Q Say " in done.stdout

@@ -135,6 +135,28 @@ def test_live_bar_shows_step_loss_speed_memory_and_eta_on_one_line(monkeypatch, 
         assert part in bar
 
 
+READING = event("phase", 1.0, name="data", dataset="datasets.0", share=0.43, rows_per_s=12000.0, eta_s=20.0)
+
+
+def test_live_bar_shows_how_far_tokenising_is_and_goes_with_it(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(module, "console", Console(file=stream, force_terminal=True, width=80, color_system=None))
+    with LiveView() as view:
+        view.on_event(READING)
+        view._progress.refresh()
+        (bar,) = {line.rstrip() for line in stream.getvalue().splitlines() if "43/100" in line}
+        view.on_event(event("phase", 2.0, name="model"))
+        assert len(view._progress.tasks) == 1
+    for part in ("tokenising datasets.0", "12,000 rows/s", "ETA 0:20"):
+        assert part in bar
+
+
+def test_plain_view_tells_how_far_tokenising_is_every_ten_seconds(capsys):
+    later = READING.model_copy(update={"t": 5.0})
+    out = shown(PlainView(), READING, later, capsys=capsys)
+    assert out == ["tokenising datasets.0 43%  12,000 rows/s  ETA 0:20"]
+
+
 @pytest.mark.parametrize(("width", "panel_width"), [(60, 60), (80, 80), (120, 100)])
 def test_result_panel_fits_the_console(width, panel_width):
     lines = drawn(result_panel(result(), train=[(1, 5.0), (240, 2.5)], evals=[(120, 3.0)]), width=width)

@@ -4,9 +4,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftl.config.data import DatasetSection
+from ftl.config.data import DataSection, DatasetSection
 from ftl.config.train import TrainConfig
 from ftl.contract import SHOWN_FILE, DatasetUse
+from ftl.formats.python import strategy_file, with_strategy_file
 from ftl.sources import Source, open_source
 from ftl.tokens import TokenizerView
 from ftl_runtime.context import Context
@@ -29,7 +30,7 @@ class TrainingData:
 
 def open_data(cfg: TrainConfig, view: TokenizerView, progress: Progress, ctx: Context) -> TrainingData:
     """The data to train on, a stream from where `progress` left it. Raises ConfigError for data that cannot be used."""
-    seed, find = _seed(cfg), _finder(cfg, ctx)
+    seed = _seed(cfg)
     rows_per_batch = cfg.optim.micro_batch_size * ctx.device.num_ranks
     evaluation: TokenRows | None = None
     used: tuple[DatasetUse, ...] = ()
@@ -43,10 +44,10 @@ def open_data(cfg: TrainConfig, view: TokenizerView, progress: Progress, ctx: Co
             return TrainingData(splits.train, evaluation, order, used)
     assert cfg.optim.max_steps is not None, "config.rules asks for it beside pretraining_dataset"
     stream = open_stream(
-        cfg.data,
+        _with_programs(cfg.data, ctx),
         view,
         seed=seed,
-        open=find,
+        open=_finder(cfg, ctx, is_streamed=True),
         num_rows=cfg.optim.max_steps * cfg.optim.gradient_accumulation_steps * rows_per_batch,
         start=Mark.read(progress.stream) if progress.stream else None,
         emit=ctx.emit,
@@ -68,20 +69,43 @@ def prepare_data(cfg: TrainConfig, view: TokenizerView, ctx: Context) -> None:
 def _build(cfg: TrainConfig, view: TokenizerView, ctx: Context) -> Splits:
     """The rows from the cache, pushed to the Hub where the config says so."""
     splits = build_splits(
-        cfg.data, view, seed=_seed(cfg), open=_finder(cfg, ctx), cache_dir=ctx.cache_dir, emit=ctx.emit
+        _with_programs(cfg.data, ctx),
+        view,
+        seed=_seed(cfg),
+        open=_finder(cfg, ctx),
+        cache_dir=ctx.cache_dir,
+        emit=ctx.emit,
     )
     if cfg.data.push_to_hub is not None and ctx.device.is_main:
         push_rows(splits, cfg.data.push_to_hub)
     return splits
 
 
+def _with_programs(data: DataSection, ctx: Context) -> DataSection:
+    """The section with the strategy files that its types name where they are in the job."""
+    updates = {}
+    for key in ("datasets", "test_datasets", "pretraining_dataset"):
+        datasets: tuple[DatasetSection, ...] = getattr(data, key)
+        updates[key] = tuple(_with_program(dataset, ctx) for dataset in datasets)
+    return data.model_copy(update=updates)
+
+
+def _with_program(dataset: DatasetSection, ctx: Context) -> DatasetSection:
+    file = strategy_file(dataset.type) if isinstance(dataset.type, str) else None
+    if file is None or not isinstance(dataset.type, str):
+        return dataset
+    return dataset.model_copy(update={"type": with_strategy_file(dataset.type, str(ctx.resolve(file)))})
+
+
 def _seed(cfg: TrainConfig) -> int:
     return cfg.optim.seed if cfg.data.data_seed is None else cfg.data.data_seed
 
 
-def _finder(cfg: TrainConfig, ctx: Context) -> Open:
+def _finder(cfg: TrainConfig, ctx: Context, *, is_streamed: bool = False) -> Open:
+    downloads = ctx.cache_dir / _DOWNLOADS
+
     def find(dataset: DatasetSection) -> Source:
-        return open_source(dataset, resolve, seed=_seed(cfg), download_dir=ctx.cache_dir / _DOWNLOADS)
+        return open_source(dataset, resolve, seed=_seed(cfg), download_dir=downloads, is_streamed=is_streamed)
 
     def resolve(reference: str) -> Path | None:
         path = ctx.resolve(reference)
