@@ -169,6 +169,8 @@ def _datasets(value: Any, loc: Loc, user_loc: Loc, reading: _Reading) -> Any:  #
         if not isinstance(entry, dict):
             modern.append(entry)
             continue
+        if is_streamed and entry.get("type") is None:
+            entry = {**entry, "type": "pretrain"}
         result = _translate(_with_last_message(entry, base, reading), DATASET, base, reading)
         reading.places |= {(*loc, number, key): (*base, own) for key, own in result.origin.items()}
         modern.append(result.values)

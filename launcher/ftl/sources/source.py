@@ -7,9 +7,9 @@ from functools import cached_property
 from itertools import compress, islice
 from typing import Any, Protocol
 
+from ftl.config.split import Part
 from ftl.errors import Problem
 from ftl.sources.row import Reading, Row, Unread
-from ftl.sources.split import Part
 
 _PROGRESS_ROWS = 1000
 

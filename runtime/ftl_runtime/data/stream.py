@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ftl.config.data import DataSection, DatasetSection
+from ftl.config.data import DataSection
 from ftl.contract import DatasetUse
 from ftl.errors import ConfigError, Problem
 from ftl.formats.example import Example, TokenRow
@@ -26,7 +26,6 @@ from ftl_runtime.data.samples import Emit, sample_of
 
 KEY = "pretraining_dataset"
 _BLOCK_SIZE = 8_000_000  # characters: a few seconds of tokenising, and tens of MB
-_TYPES = ("pretrain", "completion")
 _MIN_TOKENS = 2  # one token alone predicts nothing
 
 
@@ -126,9 +125,7 @@ def open_stream(
         given = "is not the data that the checkpoint was trained on, so its place there is lost"
         raise ConfigError(Problem(KEY, given, remedy="name the same files, or the same `revision`; or train anew"))
     readers = [
-        _Reader(
-            f"{KEY}.{i}", source, _recipe(f"{KEY}.{i}", dataset, data, view), start.passes[i], start.places[i], emit
-        )
+        _Reader(f"{KEY}.{i}", source, Recipe.of(dataset, data, "sft", view), start.passes[i], start.places[i], emit)
         for i, (dataset, source) in enumerate(zip(data.pretraining_dataset, sources, strict=True))
     ]
     used = tuple(
@@ -137,15 +134,6 @@ def open_stream(
     )
     emit("data", {"datasets": [use.model_dump(mode="json") for use in used]})
     return Stream(_blocks(readers, data, view, seed, start), start, num_rows, used)
-
-
-def _recipe(key: str, dataset: DatasetSection, data: DataSection, view: TokenizerView) -> Recipe:
-    type = dataset.type or _TYPES[0]
-    if type not in _TYPES:
-        raise ConfigError(
-            Problem(f"{key}.type", str(type), f"must be {' or '.join(_TYPES)}; other rows go to datasets")
-        )
-    return Recipe.of(dataset.model_copy(update={"type": type}), data, "sft", view)
 
 
 class _Reader:

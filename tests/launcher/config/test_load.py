@@ -314,3 +314,10 @@ def test_quickstart_examples_load_without_notes(name):
     if not (examples / name).exists():
         pytest.skip("the example is not written yet")
     assert load_train(examples / name).notes == ()
+
+
+def test_streamed_texts_need_no_type(tmp_path):
+    path = tmp_path / "cfg.yml"
+    path.write_text("base_model: x\nlearning_rate: 1.0\nmax_steps: 5\npretraining_dataset: ./texts.jsonl\n")
+    (stream,) = load_train(path).config.data.pretraining_dataset
+    assert (stream.path, stream.type) == ("./texts.jsonl", "pretrain")

@@ -17,7 +17,10 @@ def config(*, data=(), optim=(), output=(), adapter=None, dataset=(), objective=
     )
 
 
-STREAM = {"datasets": [], "pretraining_dataset": [{"path": "c", "weight": 2.0, "skip": 5, "text_column": "t"}]}
+STREAM = {
+    "datasets": [],
+    "pretraining_dataset": [{"path": "c", "type": "pretrain", "weight": 2.0, "skip": 5, "text_column": "t"}],
+}
 TEST_SET = {"test_datasets": [{"path": "b", "type": "alpaca"}]}
 
 
@@ -116,7 +119,7 @@ def test_sound_config_breaks_no_rule(sections):
         ),
         (
             {"split": "train[10%"},
-            ["split: must be a split or a part of it: train, train[:1%], train[100:200], train+test"],
+            ["split: must be like train, train[:1%], train[100:200] or train[:50%]+test[:10]"],
         ),
         ({"shards": 4, "shards_idx": 4}, ["shards_idx: must be below `shards`, which is 4; parts are counted from 0"]),
         ({"shards_idx": 1}, ["shards_idx: needs `shards` beside it"]),
@@ -125,6 +128,19 @@ def test_sound_config_breaks_no_rule(sections):
             {"type": "chatml.intel"},
             ["type: is a format for `objective` dpo, ipo, simpo, cpo, kto, and this trains sft; correct one of them"],
         ),
+        (
+            {"type": "alpaca_w_system", "field_system": "s"},
+            [
+                "field_system: belongs to type chat_template or user_defined; "
+                "remove it, or correct `type`, which is alpaca_w_system"
+            ],
+        ),
+        (
+            {"type": "alpaca", "chat_template": "chatml"},
+            ["chat_template: belongs to types of conversations; remove it, or correct `type`, which is alpaca"],
+        ),
+        ({"type": "sharegpt_jokes", "chat_template": "chatml"}, []),
+        ({"split": "train-x[:1_0] + test"}, []),
         ({"type": "completion", "field": "t"}, []),
         ({"type": "pretrain", "text_column": "t"}, []),
         ({"type": "chat_template", "roles_to_train": ["assistant"]}, []),
@@ -138,6 +154,21 @@ def test_dataset_rules(dataset, sentences):
     whole = config(dataset=dataset)
     broken = [problem for rule in DATASET_RULES if (problem := rule(whole.data.datasets[0], whole))]
     assert [str(problem) for problem in broken] == sentences
+
+
+def test_preference_rows_have_no_masks():
+    whole = config(objective="dpo", dataset={"type": "chat_template", "roles_to_train": ["user"], "field_tools": "t"})
+    broken = [problem for rule in DATASET_RULES if (problem := rule(whole.data.datasets[0], whole))]
+    assert [str(problem) for problem in broken] == [
+        "field_tools: says what a conversation trains (so does `roles_to_train`), and `objective` dpo trains answers; "
+        "remove it"
+    ]
+
+
+def test_stream_holds_texts():
+    whole = config(data={**STREAM, "pretraining_dataset": [{"path": "c", "type": "alpaca"}]}, optim={"max_steps": 5})
+    broken = [problem for rule in DATASET_RULES if (problem := rule(whole.data.pretraining_dataset[0], whole))]
+    assert [problem.allowed for problem in broken] == ["must be pretrain or completion in `pretraining_dataset`"]
 
 
 def test_stream_may_have_the_keys_of_a_stream():

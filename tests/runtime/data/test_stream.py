@@ -31,7 +31,7 @@ class Opener:
     def __call__(
         self, *datasets: dict[str, Any], seed: int = 0, start: Mark | None = None, num_rows: int = NUM_ROWS, **keys: Any
     ) -> Stream:
-        given = datasets or ({"path": "a.jsonl"},)
+        given = [{"type": "pretrain", **dataset} for dataset in datasets or ({"path": "a.jsonl"},)]
         data = DataSection.model_validate({**DEFAULTS, "pretraining_dataset": given, **keys})
         return open_stream(
             data,
@@ -182,11 +182,6 @@ def test_mark_of_other_data_is_refused(stream: Opener, write_jsonl: Callable[...
     write_jsonl("a.jsonl", [{"text": "other"}])
     with pytest.raises(ConfigError, match="is not the data that the checkpoint was trained on"):
         stream(start=mark)
-
-
-def test_other_formats_are_refused(stream: Opener) -> None:
-    with pytest.raises(ConfigError, match=r"pretraining_dataset\.0\.type: alpaca: must be pretrain or completion"):
-        stream({"path": "a.jsonl", "type": "alpaca"})
 
 
 def test_ranks_share_each_batch_of_the_stream(stream: Opener) -> None:

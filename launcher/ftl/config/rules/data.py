@@ -1,17 +1,16 @@
 """What the keys of the data must keep to, among themselves and with the objective."""
 
-import re
 from collections.abc import Sequence
 
 from ftl.config.data import DatasetSection
 from ftl.config.rules.rule import DatasetRule, Rule
+from ftl.config.split import parse_split
 from ftl.config.train import TrainConfig
-from ftl.errors import Problem
+from ftl.errors import ConfigError, Problem
 from ftl.formats.example import FAMILIES
 from ftl.formats.render import FORMATS
 
-_SLICE = r"\w+(\[(-?\d+%?)?:(-?\d+%?)?\])?"
-_SPLIT = re.compile(rf"{_SLICE}(\+{_SLICE})*", re.ASCII)
+_STREAM_TYPES = ("pretrain", "completion")
 
 
 def training_rows_have_one_source(config: TrainConfig) -> Problem | None:
@@ -108,9 +107,12 @@ def dataset_has_a_source(dataset: DatasetSection, config: TrainConfig) -> Proble
 
 
 def dataset_split_is_readable(dataset: DatasetSection, config: TrainConfig) -> Problem | None:
-    if _SPLIT.fullmatch(dataset.split):
-        return None
-    return Problem("split", allowed="must be a split or a part of it: train, train[:1%], train[100:200], train+test")
+    try:
+        parse_split(dataset.split)
+    except ConfigError as e:
+        (problem,) = e.problems
+        return Problem("split", allowed=problem.allowed) if isinstance(problem, Problem) else None
+    return None
 
 
 def dataset_part_exists(dataset: DatasetSection, config: TrainConfig) -> Problem | None:
@@ -121,6 +123,18 @@ def dataset_template_is_given(dataset: DatasetSection, config: TrainConfig) -> P
     if dataset.chat_template != "jinja" or dataset.chat_template_jinja or config.data.chat_template_jinja:
         return None
     return Problem("chat_template", allowed="needs the template itself", remedy="give it as `chat_template_jinja`")
+
+
+def dataset_template_is_used(dataset: DatasetSection, config: TrainConfig) -> Problem | None:
+    given = [key for key in ("chat_template", "chat_template_jinja") if key in dataset.model_fields_set]
+    formats = FORMATS[FAMILIES[config.objective.kind]]
+    if not given or not isinstance(dataset.type, str) or dataset.type not in formats:
+        return None
+    format = formats[dataset.type]
+    if format.needs_template is not False and format.template is None:
+        return None
+    allowed = f"belongs to types of conversations{_so_do(given[1:])}"
+    return Problem(given[0], allowed=allowed, remedy=f"remove it, or correct `type`, which is {dataset.type}")
 
 
 def dataset_type_fits_objective(dataset: DatasetSection, config: TrainConfig) -> Problem | None:
@@ -141,18 +155,39 @@ def keys_of_a_stream_have_one(dataset: DatasetSection, config: TrainConfig) -> P
     return Problem(given[0], allowed=f"belongs to `pretraining_dataset`{_so_do(given[1:])}", remedy="remove it")
 
 
+def stream_type_is_a_text(dataset: DatasetSection, config: TrainConfig) -> Problem | None:
+    is_streamed = any(dataset is stream for stream in config.data.pretraining_dataset)
+    if not is_streamed or dataset.type in _STREAM_TYPES:
+        return None
+    allowed = f"must be {' or '.join(_STREAM_TYPES)} in `pretraining_dataset`"
+    return Problem("type", allowed=allowed, remedy="other rows go to `datasets`")
+
+
+def masks_are_for_single_texts(dataset: DatasetSection, config: TrainConfig) -> Problem | None:
+    given = [key for key in _MASK_KEYS if key in dataset.model_fields_set]
+    if not given or config.objective.kind == "sft":
+        return None
+    allowed = (
+        f"says what a conversation trains{_so_do(given[1:])}, and `objective` {config.objective.kind} trains answers"
+    )
+    return Problem(given[0], allowed=allowed, remedy="remove it")
+
+
+_MASK_KEYS = (
+    *("field_tools", "message_field_training", "message_field_training_detail"),
+    *("roles_to_train", "last_message_only", "train_on_eos", "train_on_eot"),
+)
 _PREFERENCE_KEYS = ("field_prompt", "field_chosen", "field_rejected", "field_completion", "field_label")
 _PREFERENCE_FORMATS = ("prompt_format", "chosen_format", "rejected_format", "completion_format")
 _MESSAGE_KEYS = (
-    *("chat_template", "chat_template_jinja", "field_messages", "field_tools", "message_property_mappings"),
-    *("message_field_training", "message_field_training_detail", "field_thinking", "template_thinking_key"),
-    *("split_thinking", "roles", "roles_to_train", "last_message_only", "train_on_eos", "train_on_eot"),
-    "drop_system_message",
+    *("field_messages", "message_property_mappings", "field_thinking", "template_thinking_key", "split_thinking"),
+    *("roles", "drop_system_message", *_MASK_KEYS),
 )
 _READ_BY: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("field",), ("completion",)),
     (("text_column",), ("pretrain",)),
     (_MESSAGE_KEYS, ("chat_template",)),
+    (("field_system",), ("chat_template", "user_defined")),
     (_PREFERENCE_KEYS, ("user_defined", "chat_template")),
     (_PREFERENCE_FORMATS, ("user_defined",)),
     (("step_separator", "max_completion_length", "train_on_last_step_only"), ("stepwise_supervised",)),
@@ -179,6 +214,9 @@ DATASET_RULES: tuple[DatasetRule, ...] = (
     dataset_part_exists,
     dataset_template_is_given,
     dataset_type_fits_objective,
+    dataset_template_is_used,
+    stream_type_is_a_text,
+    masks_are_for_single_texts,
     keys_of_a_stream_have_one,
     *(_keys_are_read(keys, types) for keys, types in _READ_BY),
 )

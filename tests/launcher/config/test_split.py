@@ -2,8 +2,8 @@
 
 import pytest
 
+from ftl.config.split import Part, parse_split
 from ftl.errors import ConfigError
-from ftl.sources.split import Part, parse_split
 
 
 @pytest.mark.parametrize(
