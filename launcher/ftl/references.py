@@ -47,9 +47,11 @@ def references(config: TrainConfig, config_path: Path) -> tuple[list[Reference],
         path = locate(wanted.given, config_path)
         if path is not None:
             found.append(Reference(wanted.key, wanted.given, path))
-        elif not wanted.may_be_remote or looks_local(wanted.given) or not is_repo_id(wanted.given):
+        elif not wanted.may_be_remote or not may_be_repository(wanted.given):
             problems.append(_missing(wanted.key, wanted.given, config_path))
     for key, dataset in datasets_of(config):
+        if dataset.data_files and dataset.path is not None and _is_missing(dataset.path, config_path):
+            problems.append(_missing(f"{key}.path", dataset.path, config_path))
         for number, (given, paths) in enumerate(_data_files(dataset, config_path)):
             own = f"{key}.data_files.{number}"
             found += [Reference(own, given, path) for path in paths]
@@ -67,6 +69,11 @@ def locate(given: str, config_path: Path) -> Path | None:
         except (OSError, ValueError, RuntimeError):  # too long for a name, a null in it, no such ~user
             return None
     return None
+
+
+def may_be_repository(given: str) -> bool:
+    """Whether a path that is not on this machine may be a repository of the Hub rather than a file that is missing."""
+    return is_repo_id(given) and not looks_local(given)
 
 
 def datasets_of(config: TrainConfig) -> Iterator[tuple[str, DatasetSection]]:
@@ -164,9 +171,15 @@ def _data_files(dataset: DatasetSection, config_path: Path) -> list[tuple[str, l
 
 def _is_on_the_hub(dataset: DatasetSection, config_path: Path) -> bool:
     path = dataset.path
-    if path is None or path in LOADERS or looks_local(path) or not is_repo_id(path):
+    if path is None or path in LOADERS or not may_be_repository(path):
         return False
     return locate(path, config_path) is None
+
+
+def _is_missing(path: str, config_path: Path) -> bool:
+    """Whether a dataset's path must be here and is not."""
+    is_elsewhere = path in LOADERS or is_address(path) or may_be_repository(path)
+    return not is_elsewhere and locate(path, config_path) is None
 
 
 def _missing(key: str, given: str, config_path: Path) -> Problem:

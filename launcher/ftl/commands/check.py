@@ -16,10 +16,11 @@ from ftl.inspect.datacheck import DatasetReport, check_dataset
 from ftl.inspect.datasets import Listed, is_local, listed, loc_of, located
 from ftl.inspect.hub import Wanted, hub_problems
 from ftl.inspect.summary import Summary, remarks, split_remarks, summarise
-from ftl.inspect.tokenizer import load_view
-from ftl.references import locate, references
-from ftl.sources.hubrepo import Repo, is_repo_id
+from ftl.inspect.tokenizer import NoTokenizerError, load_view
+from ftl.references import locate, may_be_repository, references
+from ftl.sources.hubrepo import Repo
 from ftl.sources.local import LOADERS
+from ftl.sources.remote import is_address
 from ftl.tokens import TokenizerView
 
 _OPTIONS = ("--cloud", "--set", "--no-data", "--no-network", "--max-problems", "--json")
@@ -101,11 +102,7 @@ def _check_data(loaded: Loaded, view: CheckView, findings: _Findings, *, network
     """Read every dataset of this machine; what will be trained, if all of them could be counted."""
     data = loaded.config.data
     datasets = listed(data)
-    try:
-        tokenizer = load_view(loaded, network=network)
-    except ConfigError as e:
-        tokenizer = None
-        view.note(f"rows are read and rendered, not tokenised: {e}")
+    tokenizer = _load_tokenizer(loaded, view, findings, network=network)
     reports = [report for d in datasets if (report := _check_dataset(d, loaded, tokenizer, view, findings, limit))]
     if len(reports) < len(datasets) or not all(report.is_tokenised for report in reports):
         return None
@@ -117,6 +114,21 @@ def _check_data(loaded: Loaded, view: CheckView, findings: _Findings, *, network
     return summary
 
 
+def _load_tokenizer(loaded: Loaded, view: CheckView, findings: _Findings, *, network: bool) -> TokenizerView | None:
+    """None where there is none that can be read here; it is a problem where it is here and broken."""
+    try:
+        return load_view(loaded, network=network)
+    except ConfigError as e:
+        if isinstance(e, NoTokenizerError):
+            view.note(f"rows are read and rendered, not tokenised: {e}")
+        else:
+            view.note("rows are read and rendered, not tokenised, before the tokenizer is mended")
+            key = "tokenizer_config" if loaded.config.model.tokenizer else "base_model"
+            for problem in e.problems:
+                findings.add(problem, loaded.file.line_of((key,)))
+        return None
+
+
 def _check_dataset(
     dataset: Listed, loaded: Loaded, tokenizer: TokenizerView | None, view: CheckView, findings: _Findings, limit: int
 ) -> DatasetReport | None:
@@ -125,7 +137,8 @@ def _check_dataset(
     report = DatasetReport(dataset)
     try:
         if not is_local(dataset, loaded):
-            view.note(f"{dataset.key}: {dataset.name} is not on this machine, so its rows are not checked")
+            if _is_elsewhere(dataset.section.path):
+                view.note(f"{dataset.key}: {dataset.name} is not on this machine, so its rows are not checked")
             return None
         view.begin(report)
         check_dataset(report, loaded, tokenizer, limit=limit, on_rows=view.on_rows, on_share=view.on_share)
@@ -137,6 +150,11 @@ def _check_dataset(
         findings.add(problem, line)
     view.dataset(report, loaded.config.data.sequence_len)
     return report
+
+
+def _is_elsewhere(path: str | None) -> bool:
+    """Whether rows that are not on this machine may be anywhere else: otherwise their path is a problem already."""
+    return path is None or is_address(path) or may_be_repository(path)
 
 
 def _check_hub(loaded: Loaded, view: CheckView, findings: _Findings, *, network: bool) -> None:
@@ -165,7 +183,7 @@ def _wanted(loaded: Loaded) -> list[Wanted]:
         path, revision = dataset.section.path, dataset.section.revision
         if path and path not in LOADERS:
             read.append(Repo(path, revision, "dataset", f"{dataset.key}.path", f"{dataset.key}.revision"))
-    wanted = [Wanted(repo) for repo in read if is_repo_id(repo.id) and locate(repo.id, loaded.path) is None]
+    wanted = [Wanted(repo) for repo in read if may_be_repository(repo.id) and locate(repo.id, loaded.path) is None]
     model_id = loaded.file.data.get("hub_model_id")  # the file's own: it is checked before ftl can push
     if isinstance(model_id, str) and model_id:
         wanted.append(Wanted(Repo(model_id, None, "model", "hub_model_id"), is_written=True))

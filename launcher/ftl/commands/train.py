@@ -15,7 +15,7 @@ from ftl.contract import JobSpec, Resources
 from ftl.errors import BackendError, ConfigError, ExitCode, FtlError, Problem
 from ftl.inspect.datacheck import DatasetReport, check_dataset
 from ftl.inspect.datasets import is_local, listed, located
-from ftl.inspect.tokenizer import load_view
+from ftl.inspect.tokenizer import NoTokenizerError, load_view
 from ftl.jobs import RunRecord
 from ftl.plan import plan
 from ftl.references import Reference, pin_revisions, references
@@ -110,8 +110,10 @@ def _data_problems(loaded: Loaded) -> list[Problem | str]:
     """What is wrong with the rows on this machine: every one is read and rendered, the first ones are tokenised."""
     try:
         view = load_view(loaded, network=False)
-    except ConfigError:
+    except NoTokenizerError:
         view = None  # the runtime can read tokenizers that ftl cannot read here
+    except ConfigError as e:
+        return list(e.problems)
     problems: list[Problem | str] = []
     for dataset in listed(loaded.config.data):
         try:

@@ -13,13 +13,19 @@ _KINDS = {type(None): "null", bool: "a boolean", int: "a number", float: "a numb
 def parse_json(value: Any, where: str, kind: type[T], needed: str) -> T:
     """The value itself, or what its JSON text says. Raises RowError where that is not of the kind."""
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError as e:
-            raise RowError(f"{where} is a text that is not JSON ({e}): must be {needed}") from e
+        value = _parsed(value, where, needed)
     if not isinstance(value, kind):
         raise RowError(f"{where} is {kind_of(value)}: must be {needed}")
     return value
+
+
+def is_unicode(text: str) -> bool:
+    """Whether no half of a surrogate pair is in it, which JSON can write and no tokenizer reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def without_nulls(value: Any) -> Any:
@@ -28,6 +34,16 @@ def without_nulls(value: Any) -> Any:
         return {key: without_nulls(entry) for key, entry in value.items() if entry is not None}
     if isinstance(value, list):
         return [without_nulls(entry) for entry in value]
+    return value
+
+
+def _parsed(text: str, where: str, needed: str) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise RowError(f"{where} is a text that is not JSON ({e}): must be {needed}") from e
+    if "\\ud" in text.lower() and not is_unicode(json.dumps(value, ensure_ascii=False)):
+        raise RowError(f"{where} holds half of a \\ud... surrogate pair: every text must be valid Unicode")
     return value
 
 

@@ -4,7 +4,8 @@
         return [{"text": row["question"] + "\\n", "train": False}, {"text": row["answer"], "train": True}]
 
 The function gives segments as above, or messages {"role", "content"}, perhaps with "train", for the chat template. It
-gets copies of the row and of the dataset's keys. The file is run as it is, with the rights of whoever runs ftl.
+gets copies of the row and of the dataset's keys. The file is run as it is, with the rights of whoever runs ftl; what it
+prints goes to stderr, because stdout may be read by a program.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import asdict, replace
 from functools import lru_cache
 from importlib.util import module_from_spec, spec_from_file_location
@@ -21,6 +23,7 @@ from typing import Any
 from ftl.errors import ConfigError, Problem
 from ftl.formats.example import Conversation, Example, FormatOptions, RowError, Segment
 from ftl.formats.format import Format
+from ftl.formats.jsontext import is_unicode
 from ftl.formats.messages import read_conversation
 from ftl.formats.rows import Row, shorten
 
@@ -66,8 +69,9 @@ def _load(path: Path, name: str, sha256: str) -> Format:
     module = module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickle look a module up by its name
     try:
-        spec.loader.exec_module(module)
-    except Exception as e:  # the user's program may raise anything
+        with redirect_stdout(sys.stderr):
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as e:  # the user's program may raise anything
         raise ConfigError(Problem(_place(e, path), _said(e), remedy="the file must run by itself")) from e
     function = vars(module).get(name)
     if not callable(function):
@@ -82,13 +86,16 @@ def _load(path: Path, name: str, sha256: str) -> Format:
 
 def _call(function: Strategy, row: Row, options: FormatOptions, path: Path) -> Any:
     try:
-        return function(dict(row), asdict(options))
-    except Exception as e:  # the user's program may raise anything
+        with redirect_stdout(sys.stderr):
+            return function(dict(row), asdict(options))
+    except (Exception, SystemExit) as e:  # the user's program may raise anything
         raise RowError(f"{_place(e, path)}: {_said(e)}") from e
 
 
 def _rendered(given: Any, options: FormatOptions, who: str) -> Example | Conversation:
     if isinstance(given, list) and given and all(isinstance(part, dict) for part in given):
+        if not all(is_unicode(value) for part in given for value in part.values() if isinstance(value, str)):
+            raise RowError(f"{who} gave half of a surrogate pair: every text must be valid Unicode")
         if all("text" in part for part in given):
             return Example(tuple(_segment(part, position, who) for position, part in enumerate(given)))
         if all("role" in part for part in given):
@@ -110,15 +117,15 @@ def _segment(part: dict[str, Any], position: int, who: str) -> Segment:
     return Segment(text, train)
 
 
-def _place(error: Exception, path: Path) -> str:
+def _place(error: BaseException, path: Path) -> str:
     """File and line of the user's code where it went wrong."""
     if isinstance(error, SyntaxError):
-        return f"{path}:{error.lineno}"
+        return f"{path}:{error.lineno}" if error.lineno else str(path)
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename) == path.absolute()]
     return f"{path}:{lines[-1]}" if lines else str(path)
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     text = error.msg if isinstance(error, SyntaxError) else str(error)
     return f"{type(error).__name__}: {' '.join(text.split())}"

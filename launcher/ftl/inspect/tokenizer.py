@@ -4,15 +4,19 @@ from pathlib import Path
 
 from ftl.config.load import Loaded
 from ftl.errors import ConfigError, Problem
-from ftl.references import locate
+from ftl.references import locate, may_be_repository
 from ftl.tokens import TokenizerView
 
 _FILES = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
 _ETAG_TIMEOUT_S = 5.0
 
 
+class NoTokenizerError(ConfigError):
+    """There is no tokenizer on this machine that ftl can read; where the training runs there may be one."""
+
+
 def load_view(loaded: Loaded, *, network: bool) -> TokenizerView:
-    """The tokenizer that the config names. Raises ConfigError that says why there is none here."""
+    """The tokenizer that the config names. Raises NoTokenizerError where none is here, ConfigError for a broken one."""
     model = loaded.config.model
     given = model.tokenizer or model.base
     directory = locate(given, loaded.path)
@@ -20,15 +24,19 @@ def load_view(loaded: Loaded, *, network: bool) -> TokenizerView:
         directory = _fetch(given, model.revision if model.tokenizer is None else None, network=network)
     try:
         return TokenizerView.load(directory, model.special_tokens, model.tokens)
-    except ConfigError:
-        raise
+    except ConfigError as e:
+        if (directory / "tokenizer.json").is_file():
+            raise
+        raise NoTokenizerError(*e.problems) from e
     except Exception as e:  # tokenizers raises no narrower kind
-        where = str(directory / "tokenizer.json")
-        raise ConfigError(Problem(where, f"cannot be read: {e}", remedy="save the tokenizer again")) from e
+        given = f"the tokenizer cannot be read: {e}"
+        raise ConfigError(Problem(str(directory), given, remedy="save the tokenizer again")) from e
 
 
 def _fetch(repo: str, revision: str | None, *, network: bool) -> Path:
     """The tokenizer files of a Hub repository, in the Hub's own cache."""
+    if not may_be_repository(repo):
+        raise NoTokenizerError(Problem(repo, "no such directory"))
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
     from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -46,6 +54,8 @@ def _fetch(repo: str, revision: str | None, *, network: bool) -> Path:
         )
     except LocalEntryNotFoundError as e:
         why = "the Hub does not answer" if network else "the network is not used"
-        raise ConfigError(Problem(repo, f"its tokenizer is not on this machine, and {why}")) from e
+        raise NoTokenizerError(Problem(repo, f"its tokenizer is not on this machine, and {why}")) from e
     except (HFValidationError, OSError) as e:
-        raise ConfigError(Problem(repo, f"its tokenizer cannot be fetched: {str(e).strip().splitlines()[0]}")) from e
+        raise NoTokenizerError(
+            Problem(repo, f"its tokenizer cannot be fetched: {str(e).strip().splitlines()[0]}")
+        ) from e

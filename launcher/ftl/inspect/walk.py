@@ -72,7 +72,7 @@ def walk_untokenised(rows: Iterable[Numbered], recipe: Recipe) -> Iterator[Read 
             yield Broken(number, row)
             continue
         try:
-            yield Read(number, row.where, recipe.format.read(row.data, recipe.options))
+            yield Read(number, row.where, recipe.read(row.data))
         except RowError as e:
             yield Broken(number, Problem(row.where, str(e)))
 

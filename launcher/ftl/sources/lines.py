@@ -75,8 +75,8 @@ def _object(line: bytes, where: str) -> Decoded:
         return _not_utf8(where, e)
     except json.JSONDecodeError as e:
         return Problem(where, f"not JSON at column {e.colno}: {e.msg}", "must be one JSON object on one line")
-    except RecursionError:
-        return Problem(where, "is nested too deeply")
+    except (ValueError, RecursionError) as e:
+        return _not_readable(where, e)
 
 
 def _list_rows(raw: bytes, name: str) -> Iterator[Unread]:
@@ -95,6 +95,8 @@ def _list_rows(raw: bytes, name: str) -> Iterator[Unread]:
         except json.JSONDecodeError as e:
             given = f"not JSON at column {e.colno}: {e.msg}"
             raise ConfigError(Problem(f"{name}:{e.lineno}", given, "must be a list of JSON objects")) from e
+        except (ValueError, RecursionError) as e:
+            raise ConfigError(_not_readable(f"{name}:{line}", e)) from e
         where = f"{name}:{line}"
         yield Unread(where, partial(_checked, value, text[position:end], where))
         position = _skip_space(text, end)
@@ -167,6 +169,12 @@ def _csv_row(header: list[str], cells: list[str], where: str, fault: Problem | N
     if len(cells) != len(header):
         return Problem(where, f"{len(cells)} cells", f"must have {len(header)}, as the header")
     return dict(zip(header, cells, strict=True))
+
+
+def _not_readable(where: str, error: Exception) -> Problem:
+    """JSON that Python does not read."""
+    what = "is nested too deeply" if isinstance(error, RecursionError) else "holds a number with too many digits"
+    return Problem(where, what)
 
 
 def _not_utf8(where: str, error: UnicodeDecodeError) -> Problem:

@@ -133,6 +133,8 @@ def data_file(path: Path, ds_type: str | None, key: str) -> DataFile:
     """The file with its type: what its ending says, unless `ds_type` says otherwise."""
     if path.is_dir():
         raise ConfigError(Problem(key, shown(path), "is a directory", "name its files, or give it as path"))
+    if not path.is_file():  # a pipe or a device may never end, and is read more than once
+        raise ConfigError(Problem(key, shown(path), "is not a regular file", "write the rows into a file"))
     told = type_of(path)
     if ds_type is None and told is None:
         remedy = "or say what it is with ds_type"

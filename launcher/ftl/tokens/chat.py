@@ -53,7 +53,8 @@ class ChatTemplate:
         try:
             return self._template.render(variables, messages=messages, add_generation_prompt=add_generation_prompt)
         except Exception as e:  # a template is a program of the user's, so any exception is its verdict on the row
-            raise RowError(f"the chat template refuses the row: {e}") from e
+            reason = " ".join(str(e).split()) or type(e).__name__
+            raise RowError(f"the chat template refuses the row: {reason}") from e
 
     def example(self, conversation: Conversation) -> Example:
         """The conversation as the template prints it, its trained turns and end-of-turn tokens marked.

@@ -46,5 +46,7 @@ def _text_or_file(jinja: str) -> str:
         return jinja
     try:
         return Path(jinja).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise ConfigError(Problem("chat_template_jinja", jinja, f"cannot be read ({e})", "correct the path")) from e
+    except OSError as e:
+        raise ConfigError(Problem("chat_template_jinja", jinja, f"cannot be read: {e.strerror}")) from e
+    except UnicodeDecodeError as e:
+        raise ConfigError(Problem("chat_template_jinja", jinja, "is not UTF-8")) from e

@@ -15,9 +15,11 @@ from ftl.formats.example import (
     FormatOptions,
     Pair,
     Preference,
+    Rendered,
     RowError,
     Sample,
     Segment,
+    TokenRow,
 )
 from ftl.formats.format import Format
 from ftl.formats.render import find_format
@@ -34,6 +36,7 @@ class Recipe:
     format: Format
     options: FormatOptions
     template: ChatTemplate | None
+    view: TokenizerView | None
 
     @classmethod
     def of(
@@ -65,11 +68,20 @@ class Recipe:
                 eot_tokens=data.eot_tokens,
                 thinking_key=dataset.template_thinking_key,
             )
-        return cls(type, format, options, template)
+        return cls(type, format, options, template, view)
+
+    def read(self, row: Mapping[str, Any]) -> Rendered:
+        """The row before a chat template sees it. Raises RowError when it cannot be used."""
+        try:
+            return self.format.read(row, self.options)
+        except RecursionError as e:
+            raise RowError("is nested too deeply") from e
 
     def sample(self, row: Mapping[str, Any]) -> Sample:
         """What a row becomes. Raises RowError when it cannot be used."""
-        rendered = self.format.read(row, self.options)
+        rendered = self.read(row)
+        if isinstance(rendered, TokenRow) and self.view is not None:
+            _check_ids(rendered, self.view)
         if isinstance(rendered, Conversation):
             if self.template is None:
                 raise RowError(
@@ -106,6 +118,16 @@ def _template_source(format: Format, data: DataSection, dataset: DatasetSection,
         if format.needs_template:
             raise
         return None  # a function that gives segments needs none
+
+
+def _check_ids(row: TokenRow, view: TokenizerView) -> None:
+    """Raises RowError for an id that no token has: the embeddings have no place for it."""
+    id = max(row.ids, default=0)
+    if id > view.last_id:
+        raise RowError(
+            f"`input_ids` holds {id}, and the last token of the tokenizer is {view.last_id}; "
+            "set tokenizer_config to the tokenizer that made the rows"
+        )
 
 
 def _whole(text: str) -> Example:

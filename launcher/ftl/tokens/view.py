@@ -80,6 +80,11 @@ class TokenizerView:
         return self.eos_id if id is None else id
 
     @cached_property
+    def last_id(self) -> int:
+        """The greatest id of a token; those below it need not all be tokens."""
+        return max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+
+    @cached_property
     def fingerprint(self) -> str:
         """sha256 over all that decides which ids a text gets. The chat template is not part of it."""
         parts = [self.tokenizer.to_str(), self.named_tokens, self.prefix_ids]
@@ -138,11 +143,14 @@ def _own_template(directory: Path, config: Mapping[str, Any]) -> str | None:
     if file.is_file():
         return file.read_text("utf-8")
     template = config.get("chat_template") or _read_json(directory / "chat_template.json").get("chat_template")
-    if not isinstance(template, list):
-        return template
-    named = {entry.get("name"): entry.get("template") for entry in template}
-    only = next(iter(named.values())) if len(named) == 1 else None
-    return named.get("default", only)
+    if isinstance(template, list):
+        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+        only = next(iter(named.values())) if len(named) == 1 else None
+        template = named.get("default", only)
+    if template is not None and not isinstance(template, str):
+        allowed = "must be the text of a chat template"
+        raise ConfigError(Problem(str(directory / "tokenizer_config.json"), "chat_template", allowed))
+    return template
 
 
 def _prefix_ids(tokenizer: Tokenizer, bos_token: str | None, adds_bos: bool | None) -> tuple[int, ...]:

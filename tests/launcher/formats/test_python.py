@@ -76,6 +76,12 @@ def test_function_cannot_change_the_row(tmp_path: Path) -> None:
             "def render(row, options):\n    return [{'text': 'a'}]\n",
             "segment 0 with train = null: must be True or False",
         ),
+        ("import sys\n\nsys.exit(0)\n", "prompts.py:3: SystemExit: 0; the file must run by itself"),
+        ("def render(row, options):\n    raise SystemExit\n", "prompts.py:2: SystemExit"),
+        (
+            "def render(row, options):\n    return [{'text': '\\ud800', 'train': True}]\n",
+            "gave half of a surrogate pair",
+        ),
         ("def render(row):\n    return []\n", "TypeError: render() takes 1 positional argument but 2 were given"),
     ],
 )
@@ -86,6 +92,14 @@ def test_mistake_in_the_file_is_one_sentence(tmp_path: Path, program: str, sente
 def test_file_that_is_not_there_is_named() -> None:
     with pytest.raises(ConfigError, match=r"type = gone.py:render: gone.py cannot be read: No such file or directory"):
         find_format("gone.py:render", "sft")
+
+
+def test_what_the_file_prints_is_kept_from_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    program = (
+        "print('loaded')\ndef render(row, options):\n    print('called')\n    return [{'text': 'a', 'train': True}]\n"
+    )
+    find_format(write(tmp_path, program), "sft").read({}, FormatOptions())
+    assert capsys.readouterr() == ("", "loaded\ncalled\n")
 
 
 def test_preference_data_takes_no_file(tmp_path: Path) -> None:

@@ -241,3 +241,49 @@ def test_panels_fit_a_narrow_terminal(  # type: ignore[no-untyped-def]
     assert "datasets.0" in shown
     assert "what will be trained" in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("tokenizer.json", b'{"model"', "tokenizer.json: no tokenizer ("),
+        ("tokenizer_config.json", b"\xff", "tokenizer_config.json: not valid JSON"),
+        ("tokenizer_config.json", b'{"chat_template": 5}', "tokenizer_config.json: chat_template: must be the text of"),
+        ("chat_template.jinja", b"\xff", "model: the tokenizer cannot be read: 'utf-8' codec can't decode"),
+    ],
+)
+def test_broken_tokenizer_on_this_machine_is_a_problem(  # type: ignore[no-untyped-def]
+    check, make_config: MakeConfig, file: str, content: bytes, said: str
+) -> None:
+    config = make_config([{"text": "abc"}])
+    Path("model", file).write_bytes(content)
+    code, events = check(config)
+    assert (code, len(texts(events))) == (2, 1)
+    assert said in texts(events)[0]
+
+
+def test_nothing_is_said_of_the_hub_where_a_local_path_is_missing(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
+    code, events = check(make_config([{"text": "abc"}], dataset={"path": "./gone.jsonl"}, base_model="./base"))
+    assert code == 2
+    assert texts(events) == [
+        "cfg.yml:1: base_model: ./base: no such file or directory: looked in . or the working directory",
+        "cfg.yml:5: datasets.0.path: ./gone.jsonl: no such file or directory: looked in . or the working directory",
+    ]
+    assert texts(events, "note") == ["rows are read and rendered, not tokenised: ./base: no such directory"]
+
+
+def test_directory_of_data_files_that_is_not_there_is_a_problem(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
+    code, events = check(make_config([{"text": "abc"}], dataset={"path": "./gone", "data_files": "a.jsonl"}))
+    assert code == 2
+    (said,) = texts(events)
+    assert said.startswith("cfg.yml:5: datasets.0.path: ./gone: no such file or directory")
+
+
+def test_token_ids_of_another_tokenizer_are_a_problem_of_the_row(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
+    rows = [{"input_ids": [258], "labels": [258]}, {"input_ids": [1, 259], "labels": [1, 259]}]
+    code, events = check(make_config(rows, dataset={"type": None}))
+    assert code == 2
+    assert texts(events) == [
+        "rows.jsonl:2: `input_ids` holds 259, and the last token of the tokenizer is 258; "
+        "set tokenizer_config to the tokenizer that made the rows"
+    ]

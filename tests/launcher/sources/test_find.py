@@ -1,5 +1,6 @@
 """Which files or repository a section means, and the sentence where it means nothing."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ftl.errors import ConfigError
 @pytest.fixture(autouse=True)
 def some_files() -> None:
     Path("data").mkdir()
+    os.mkfifo("pipe.jsonl")
     for name in ("a.jsonl", "b.jsonl", "data/c.jsonl", "data/d.jsonl"):
         Path(name).write_text(f'{{"n": "{name}"}}\n')
 
@@ -50,6 +52,7 @@ def test_local_directory_wins_over_a_loader_of_its_name() -> None:
         ({"path": "bundle:files/x"}, "path: bundle:files/x: no such file or directory"),
         ({"data_files": ["gone.jsonl", "none-*.csv"]}, "data_files: gone.jsonl: no such file\ndata_files: none-*.csv:"),
         ({"path": "csv"}, "path: csv: names a file type; name the files with data_files"),
+        ({"path": "pipe.jsonl"}, "path: pipe.jsonl: is not a regular file; write the rows into a file"),
         ({"path": "json", "data_files": ["data"]}, "data_files: data: is a directory"),
     ],
 )
