@@ -15,7 +15,7 @@ def _assignments(texts: Sequence[str]) -> list[tuple[str, str]]:
     pairs = []
     for text in texts:
         key, equals, value = text.partition("=")
-        if not equals or not key.strip():
+        if not equals or not all(part.strip() for part in key.split(".")):
             raise ConfigError(Problem("--set", repr(text), "must be key=value", "e.g. --set learning_rate=1e-4"))
         pairs.append((key.strip(), value))
     return pairs

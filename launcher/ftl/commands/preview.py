@@ -46,7 +46,7 @@ def run(
     """Show the rows, or write them into a page."""
     loaded = load_train(config, read_overrides(flags, assignments, _OPTIONS), bear_unbuilt=True)
     view = load_view(loaded, network=True)
-    chosen = _Chosen(0, num_rows) if row is None else _Chosen(row, 1)
+    chosen = _Chosen(0, min(num_rows, sys.maxsize)) if row is None else _Chosen(row, 1)
     shown = [(number, entry, _rows(entry, loaded, view, chosen)) for number, entry in _datasets(loaded, dataset)]
     if html is not None:
         write_page(html, loaded.path, [(entry, list(rows)) for _, entry, rows in shown])

@@ -1,6 +1,6 @@
 """Tier 2 of `ftl check`: every row of the data read, rendered and tokenised; counts, and what is wrong."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
@@ -12,12 +12,14 @@ from ftl.inspect.datasets import Listed, open_rows, recipe_of
 from ftl.inspect.fit import fit, too_long_sentence
 from ftl.inspect.tally import Tally
 from ftl.inspect.walk import Broken, Numbered, Read, Sampled, numbered, walk, walk_untokenised
+from ftl.sources import Row
 from ftl.tokens import Recipe, TokenizerView
 
 OnRows = Callable[[int, int], None]
 """Told the rows and tokens so far."""
 
 _PROGRESS_ROWS = 500
+_EMPTY: tuple[object, ...] = (None, [], "", "[]")
 
 
 @dataclass
@@ -30,6 +32,10 @@ class DatasetReport:
     """At most `limit` broken rows, how many more there are, and what is wrong with the dataset as a whole."""
     has_template: bool = False
     """A chat template makes the text of its rows."""
+    num_unprinted_tools: int = 0
+    """Rows with tools that are not in their text, because of `no_tools`."""
+    no_tools: str | None = None
+    """Why tools are left out of the texts; None where they are not, and where no chat template makes the texts."""
     has_trained_text: bool = False
     """A row that was rendered and not tokenised has a text to train on."""
     is_tokenised: bool = False
@@ -61,13 +67,31 @@ def check_dataset(
     """
     recipe = recipe_of(report.dataset, loaded, view)
     report.has_template = recipe.template is not None
-    rows = numbered(open_rows(report.dataset, loaded).scan(on_progress=on_share))
+    report.no_tools = _no_tools(recipe)
+    field_tools = report.dataset.section.field_tools
+    rows = numbered(_counting_tools(open_rows(report.dataset, loaded).scan(on_progress=on_share), report, field_tools))
     _count(report, _walk(rows, recipe, view, num_tokenised), loaded.config.data, limit, _ends(view, loaded), on_rows)
     report.is_tokenised = view is not None and (num_tokenised is None or report.tally.rows <= num_tokenised)
     if report.tally.broken > limit:
         report.problems.append(Problem(report.name, f"{report.tally.broken - limit:,} more broken rows"))
     if not report.tally.broken:
         report.problems += _whole_problems(report, loaded.config.data)
+
+
+def _no_tools(recipe: Recipe) -> str | None:
+    if recipe.template is None:
+        return None
+    if recipe.options.family != "sft":
+        return f"{recipe.options.family} rows are printed without tools"
+    return None if recipe.template.prints_tools else "the chat template prints no tools"
+
+
+def _counting_tools(rows: Iterable[Row | Problem], report: DatasetReport, field_tools: str) -> Iterator[Row | Problem]:
+    """The rows as they are."""
+    for row in rows:
+        if report.no_tools and isinstance(row, Row) and row.data.get(field_tools) not in _EMPTY:
+            report.num_unprinted_tools += 1
+        yield row
 
 
 def _count(

@@ -81,6 +81,8 @@ def _remarks_of(report: DatasetReport, data: DataSection) -> list[str]:
     if report.has_template and tally.trained and not tally.trains_eos and report.dataset.section.train_on_eos != "none":
         remedy = "set special_tokens.eos_token, or eot_tokens, to the token that ends a turn in the chat template"
         found.append(f"{report.key}: no end of a turn is trained, so the model will not learn to stop; {remedy}")
+    if report.num_unprinted_tools:
+        found.append(f"{report.key}: {report.no_tools}; {report.num_unprinted_tools:,} rows have them")
     num_duplicates = tally.digests.num_duplicates
     if num_duplicates and not data.exact_deduplication:
         remedy = "dataset_exact_deduplication: true leaves them out"

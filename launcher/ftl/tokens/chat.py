@@ -8,7 +8,7 @@ from typing import Any
 from ftl.errors import ConfigError, Problem
 from ftl.formats.example import Conversation, ConversationPair, Example, Preference, RowError, Segment, TrainOn, Turn
 from ftl.formats.messages import THINKING
-from ftl.tokens.environment import TODAY, compile_template
+from ftl.tokens.environment import TODAY, compile_template, variables_of
 from ftl.tokens.locate import Place, Shown, Skeleton, Span, apart, differ, match, skeleton, with_calls
 from ftl.tokens.view import TokenizerView
 
@@ -35,6 +35,8 @@ class ChatTemplate:
         """All that decides what the template prints and where turns end, the tokenizer apart."""
         variables = dict(variables or {})
         self._template = compile_template(source, _day(variables.pop(DATE_VARIABLE, None)))
+        self.prints_tools = "tools" in variables_of(source)
+        """The template looks at the tools that a conversation may call; others leave them out."""
         self._variables = {**view.named_tokens, **variables}
         self._eos_tokens = (view.eos_token,) if view.eos_token else ()
         self._eot_tokens = tuple(eot_tokens)

@@ -6,6 +6,7 @@ from datetime import date
 from typing import Any
 
 import jinja2
+import jinja2.meta
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -18,9 +19,7 @@ tomorrow would train other tokens."""
 
 def compile_template(source: str, today: date = TODAY) -> jinja2.Template:
     """The template, in a sandbox. Raises ConfigError when it is not valid Jinja."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationBlock]
-    )
+    environment = _environment()
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime(today)
@@ -28,6 +27,17 @@ def compile_template(source: str, today: date = TODAY) -> jinja2.Template:
         return environment.from_string(source)
     except jinja2.TemplateSyntaxError as e:
         raise ConfigError(Problem(f"chat template, line {e.lineno}", f"not valid Jinja: {e.message}")) from e
+
+
+def variables_of(source: str) -> set[str]:
+    """The variables that a template which compiles looks at."""
+    return jinja2.meta.find_undeclared_variables(_environment().parse(source))
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    return ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationBlock]
+    )
 
 
 def _strftime(today: date) -> Callable[[str], str]:

@@ -287,3 +287,29 @@ def test_token_ids_of_another_tokenizer_are_a_problem_of_the_row(check, make_con
         "rows.jsonl:2: `input_ids` holds 259, and the last token of the tokenizer is 258; "
         "set tokenizer_config to the tokenizer that made the rows"
     ]
+
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+PLAIN_TEMPLATE = "{% for m in messages %}{{ m.content }}</s>{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "notes"),
+    [
+        (PLAIN_TEMPLATE, ["datasets.0: the chat template prints no tools; 2 rows have them"]),
+        ("{% if tools %}{{ tools | tojson }}{% endif %}" + PLAIN_TEMPLATE, []),
+    ],
+)
+def test_tools_that_the_chat_template_leaves_out_are_told(  # type: ignore[no-untyped-def]
+    check, make_config: MakeConfig, template: str, notes: list[str]
+) -> None:
+    tools = [[TOOL], json.dumps([TOOL]), [], "[]", None]
+    rows = [
+        {"messages": [{"role": "assistant", "content": str(number)}], "tools": value}
+        for number, value in enumerate(tools)
+    ]
+    dataset = {"type": "chat_template"}
+    config = make_config(rows, dataset=dataset, chat_template_jinja=template, sequence_len=256)
+    code, events = check(config)
+    assert code == 0
+    assert texts(events, "note") == notes

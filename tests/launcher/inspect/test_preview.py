@@ -40,6 +40,10 @@ def test_ids_come_with_their_labels(preview, make_config: MakeConfig) -> None:  
     assert (row["input_ids"], row["labels"]) == ([0, 1, 2], [-100, 1, 2])
 
 
+def test_more_rows_than_a_machine_can_count_are_all_rows(preview, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
+    assert len(preview(make_config([{"text": "a"}, {"text": "b"}]), "-n", str(10**20))) == 2
+
+
 def test_text_longer_than_a_row_gives_several_samples(preview, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
     (row,) = preview(make_config([{"text": "abcdefgh"}], sequence_len=4))
     assert row["samples"] == [
