@@ -187,6 +187,34 @@ def test_word_that_takes_the_space_of_the_template_is_trained(tmp_path: Path) ->
     assert [label == MASKED for label in tokens.labels] == [True, False, False, False]
 
 
+@pytest.mark.parametrize(
+    ("ranges", "trained"),
+    [
+        (((0, 5),), ["▁hi", "▁yo"]),
+        (((0, 2),), ["▁hi"]),
+        (((0, 4),), ["▁hi"]),
+        (((1, 5),), ["▁yo"]),
+        (((0, 4), (4, 5)), ["▁hi", "▁yo"]),
+    ],
+    ids=["all", "a word", "a part of the last", "a part of the first", "ranges that touch"],
+)
+def test_word_is_trained_where_all_of_it_is_in_a_range(
+    tmp_path: Path, ranges: tuple[tuple[int, int], ...], trained: list[str]
+) -> None:
+    view = TokenizerView.load(save_prefix_space_tokenizer(tmp_path))
+    turn = Turn("assistant", "hi yo", True, parts={"content": ranges})
+    template = ChatTemplate("{% for m in messages %}[I] {{ m.content }}{% endfor %}</s>", view)
+    (tokens,) = encode([template.example(Conversation((turn,), "none"))], view)
+    assert [view.tokenizer.id_to_token(label) for label in tokens.labels if label != MASKED] == trained
+
+
+def test_range_without_a_whole_word_is_an_error(tmp_path: Path) -> None:
+    view = TokenizerView.load(save_prefix_space_tokenizer(tmp_path))
+    turn = Turn("assistant", "hi yo", True, parts={"content": ((0, 1),)})
+    with pytest.raises(RowError, match="message 0: no token is whole in its ranges to train: make them longer"):
+        ChatTemplate("[I] {{ messages[0].content }}</s>", view).example(Conversation((turn,), "none"))
+
+
 def by_template(tmp_path: Path, name: str, *turns: Turn) -> list[tuple[str, bool]]:
     view = TokenizerView.load(save_byte_tokenizer(tmp_path), SpecialTokens(eos_token="<|im_end|>"))
     example = ChatTemplate(TEMPLATES[name], view).example(Conversation(turns, "turn"))

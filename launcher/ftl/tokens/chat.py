@@ -45,6 +45,7 @@ class ChatTemplate:
                 allowed = "must be a token of the tokenizer"
                 raise ConfigError(Problem("eot_tokens", token, allowed, "add it to `tokens`, or correct it"))
         self._thinking_key = thinking_key or THINKING
+        self._tokenizer = view.tokenizer
         self._num_tokens = lru_cache(lambda text: len(view.tokenizer.encode(text, add_special_tokens=False).ids))
         self._skeletons: dict[tuple[object, ...], Skeleton | None] = {}
 
@@ -70,7 +71,8 @@ class ChatTemplate:
         trained = []
         for position, turn in enumerate(turns):
             if turn.train:
-                trained += _trained_spans(turn, places.get(position), position)
+                spans = _trained_spans(turn, places.get(position), position)
+                trained += self._whole_tokens(text, spans, places[position], turn, position) if turn.parts else spans
         on_eot = conversation.train_on_eot or conversation.train_on_eos
         trained += self._ends(text, turns, places, self._eos_tokens, conversation.train_on_eos)
         trained += self._ends(text, turns, places, self._eot_tokens, on_eot)
@@ -94,6 +96,21 @@ class ChatTemplate:
         if place is None:
             raise RowError("the chat template does not print the answer: use another chat_template")
         return text[: place.span[0]]
+
+    def _whole_tokens(self, text: str, spans: Sequence[Span], place: Place, turn: Turn, position: int) -> list[Span]:
+        """The spans without tokens that hold characters of the turn that are not to be trained, too."""
+        ranged = [shown.span for key, shown in place.texts.items() if key in turn.parts]
+        offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        wanted, found = _joined(spans), []
+        for start, stop in wanted:
+            if any(begin < start < end for begin, end in ranged):
+                start = next((end for begin, end in offsets if begin < start < end), start)
+            if any(begin < stop < end for begin, end in ranged):
+                stop = next((begin for begin, end in offsets if begin < stop < end), stop)
+            found += [(start, stop)] if start < stop else []
+        if wanted and not found:
+            raise RowError(f"message {position}: no token is whole in its ranges to train: make them longer")
+        return found
 
     def _locate(self, text: str, turns: Sequence[Turn], tools: _Tools) -> dict[int, Place]:
         """The places of the turns that are printed."""
@@ -182,6 +199,16 @@ def _trained_spans(turn: Turn, place: Place | None, position: int) -> list[Span]
         for part in turn.parts.get(key, ()):
             spans += _shown_part(shown, part, position)
     return [*spans, (done, place.span[1])]  # the last one: calls of tools
+
+
+def _joined(spans: Sequence[Span]) -> list[Span]:
+    """The spans that are not empty, those that touch as one."""
+    joined: list[Span] = []
+    for start, stop in (span for span in spans if span[0] < span[1]):
+        if joined and joined[-1][1] == start:
+            start = joined.pop()[0]
+        joined.append((start, stop))
+    return joined
 
 
 def _shown_part(shown: Shown, part: Span, position: int) -> list[Span]:
