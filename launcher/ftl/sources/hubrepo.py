@@ -119,7 +119,8 @@ def _refusal(repo: Repo, error: "HfHubHTTPError") -> Exception:
         return PassingError(f"{_endpoint()} answered {status}", _seconds(error.response.headers.get("Retry-After")))
     if status == 401:
         return ConfigError(Problem(repo.key, f"{repo.id}: the Hub does not know your token", None, "log in again"))
-    return ConfigError(Problem(repo.key, f"{repo.id}: the Hub answered {status}", error.server_message))
+    advice = "set HF_TOKEN to a token with that right" if status == 403 else None
+    return ConfigError(Problem(repo.key, f"{repo.id}: the Hub answered {status}", error.server_message, advice))
 
 
 def _seconds(text: str | None) -> float | None:

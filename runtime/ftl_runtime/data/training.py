@@ -12,7 +12,7 @@ from ftl.sources import Source, open_source
 from ftl.tokens import TokenizerView
 from ftl_runtime.context import Context
 from ftl_runtime.data.dataset import Open, Splits, TokenRows, build_splits
-from ftl_runtime.data.push import push_rows
+from ftl_runtime.data.push import configuration_of, open_target, push_rows
 from ftl_runtime.data.sampler import BatchOrder, LengthOrder, ReadingOrder
 from ftl_runtime.data.stream import Mark, Stream, open_stream
 from ftl_runtime.train.progress import Progress
@@ -67,7 +67,9 @@ def prepare_data(cfg: TrainConfig, view: TokenizerView, ctx: Context) -> None:
 
 
 def _build(cfg: TrainConfig, view: TokenizerView, ctx: Context) -> Splits:
-    """The rows from the cache, pushed to the Hub where the config says so."""
+    """The rows from the cache, pushed to the Hub where the config says so: where that fails, nothing is trained."""
+    pushed_to = cfg.data.push_to_hub if ctx.device.is_main else None
+    target = open_target(pushed_to) if pushed_to else None  # before hours of tokenising
     splits = build_splits(
         _with_programs(cfg.data, ctx),
         view,
@@ -76,8 +78,9 @@ def _build(cfg: TrainConfig, view: TokenizerView, ctx: Context) -> Splits:
         cache_dir=ctx.cache_dir,
         emit=ctx.emit,
     )
-    if cfg.data.push_to_hub is not None and ctx.device.is_main:
-        push_rows(splits, cfg.data.push_to_hub)
+    if target is not None:
+        ctx.phase(f"pushing the rows to {target.id}, configuration {configuration_of(splits)}")
+        push_rows(splits, target)
     return splits
 
 

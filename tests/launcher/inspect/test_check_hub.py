@@ -102,6 +102,14 @@ def test_target_that_cannot_be_written_is_a_problem(
     assert f"hub_model_id: {target}: {said}" in told[0]
 
 
+def test_dataset_that_cannot_be_pushed_to_is_a_problem(check: Check, hub: HubServer) -> None:
+    hub.add("dataset", "org/theirs", {"README.md": b""})
+    hub.accounts["token"] = ANN
+    _, problems, _ = check(token="token", push_dataset_to_hub="org/theirs")
+    (told,) = problems
+    assert "push_dataset_to_hub: org/theirs: the token of ann may not write to it; set HF_TOKEN" in told
+
+
 @pytest.mark.parametrize(
     ("account", "target"),
     [
