@@ -55,7 +55,7 @@ def whole(text: str) -> Example:
 def _check_token(position: int, id: Any, label: Any, seen: Any) -> None:
     if type(id) is not int or id < 0:
         raise RowError(f"input_ids[{position}] = {shorten(id)}: must be a token id")
-    if label not in (id, _MASKED):
+    if type(label) is not int or label not in (id, _MASKED):
         raise RowError(f"labels[{position}] = {shorten(label)}: must be {_MASKED}, or {id} as input_ids[{position}]")
     if seen not in (0, 1):
         raise RowError(f"attention_mask[{position}] = {shorten(seen)}: must be 0 or 1")

@@ -29,7 +29,7 @@ def hub_problems(wanted: Sequence[Wanted], *, budget_s: float = _BUDGET_S) -> tu
 
     All are asked at once; takes at most `budget_s` seconds.
     """
-    if not _is_reachable():
+    if not is_reachable():
         return [], [one.repo.id for one in wanted]
     answers: dict[int, list[Problem]] = {}
 
@@ -53,15 +53,15 @@ def hub_problems(wanted: Sequence[Wanted], *, budget_s: float = _BUDGET_S) -> tu
     return problems, [one.repo.id for number, one in enumerate(wanted) if number not in told]
 
 
-def _is_reachable() -> bool:
-    """Asked once before all else, because a repository is asked for again and again."""
+def is_reachable() -> bool:
+    """Whether the Hub answers at all; asked before all else, because a repository is asked for again and again."""
     import httpx2
     from huggingface_hub.constants import ENDPOINT
     from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     try:
         get_session().head(ENDPOINT, timeout=_REACH_S)
-    except httpx2.TransportError:
+    except (httpx2.TransportError, ConnectionError):  # the latter where HF_HUB_OFFLINE is set
         return False
     return True
 

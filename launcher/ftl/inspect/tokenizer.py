@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ftl.config.load import Loaded
 from ftl.errors import ConfigError, Problem
+from ftl.inspect.hub import is_reachable
 from ftl.references import locate, may_be_repository
 from ftl.tokens import TokenizerView
 
@@ -42,13 +43,14 @@ def _fetch(repo: str, revision: str | None, *, network: bool) -> Path:
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
+    is_online = network and is_reachable()
     try:
         return Path(
             snapshot_download(
                 repo,
                 revision=revision,
                 allow_patterns=_FILES,
-                local_files_only=not network,
+                local_files_only=not is_online,
                 etag_timeout=_ETAG_TIMEOUT_S,
             )
         )

@@ -279,13 +279,15 @@ def test_directory_of_data_files_that_is_not_there_is_a_problem(check, make_conf
     assert said.startswith("cfg.yml:5: datasets.0.path: ./gone: no such file or directory")
 
 
-def test_token_ids_of_another_tokenizer_are_a_problem_of_the_row(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
+def test_token_ids_and_labels_that_no_token_has_are_problems_of_the_row(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
     rows = [{"input_ids": [258], "labels": [258]}, {"input_ids": [1, 259], "labels": [1, 259]}]
+    rows.append({"input_ids": [1], "labels": [1.0]})
     code, events = check(make_config(rows, dataset={"type": None}))
     assert code == 2
     assert texts(events) == [
         "rows.jsonl:2: `input_ids` holds 259, and the last token of the tokenizer is 258; "
-        "set tokenizer_config to the tokenizer that made the rows"
+        "set tokenizer_config to the tokenizer that made the rows",
+        "rows.jsonl:3: labels[0] = 1.0: must be -100, or 1 as input_ids[0]",
     ]
 
 

@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -140,3 +142,16 @@ def test_rows_of_the_hub_are_not_read(check: Check, hub: HubServer) -> None:
     code, problems, notes = check(datasets=[{"path": "org/rows", "type": "completion"}])
     assert (code, problems) == (0, [])
     assert notes == ["datasets.0: org/rows is not on this machine, so its rows are not checked"]
+
+
+def test_hub_that_takes_connections_and_never_answers_holds_nothing_up(check: Check) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began_at = time.monotonic()
+        code, problems, notes = check(base_model="org/model", url=f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert (code, problems) == (0, [])
+    assert notes == [
+        "rows are read and rendered, not tokenised: "
+        "org/model: its tokenizer is not on this machine, and the Hub does not answer",
+        "the Hub does not answer, so org/model is not looked up there",
+    ]
+    assert time.monotonic() - began_at < 30
