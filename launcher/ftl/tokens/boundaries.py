@@ -24,7 +24,6 @@ class Boundaries:
     def __init__(self, view: TokenizerView) -> None:
         self._tokenizer = view.tokenizer
         self._id_of = {str(token.content): id for id, token in view.tokenizer.get_added_tokens_decoder().items()}
-        self._added_ids = frozenset(self._id_of.values())
         longest_first = sorted(self._id_of, key=len, reverse=True)
         self._added = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         self._heads: dict[str, list[int]] = {"": []}
@@ -39,8 +38,8 @@ class Boundaries:
 
     def _without_offsets(self, text: str, ids: list[int], spans: Sequence[_Range]) -> list[_Range] | None:
         matches = list(self._added.finditer(text))
-        positions = [position for position, id in enumerate(ids) if id in self._added_ids]
-        if [self._id_of[match.group()] for match in matches] != [ids[position] for position in positions]:
+        positions = _positions(ids, [self._id_of[match.group()] for match in matches])
+        if positions is None:
             return None
         begins = [match.start() for match in matches]
         ends = [match.end() for match in matches]
@@ -69,6 +68,21 @@ class Boundaries:
                 self._heads[head] = head_ids
         end = start + len(head_ids)
         return end if ids[start:end] == head_ids else None
+
+
+def _positions(ids: list[int], wanted: Sequence[int]) -> list[int] | None:
+    """Where each of `wanted` stands, in order; None if they stand there in another order, or more often."""
+    if any(ids.count(id) != wanted.count(id) for id in set(wanted)):
+        return None
+    positions = []
+    position = -1
+    try:
+        for id in wanted:
+            position = ids.index(id, position + 1)
+            positions.append(position)
+    except ValueError:
+        return None
+    return positions
 
 
 def _holding(encoding: Encoding, start: int, end: int, num_chars: int) -> _Range:
