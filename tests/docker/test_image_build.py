@@ -127,5 +127,5 @@ def test_entrypoint_starts_sshd_when_a_key_is_given(built: BuiltImage, docker_cl
 
 
 def test_any_uid_imports_the_stack_with_a_read_only_root(built: BuiltImage, docker_cli: Cli) -> None:
-    told = docker_cli("run", "--rm", "--read-only", "--user=4321:4321", "--cap-drop=ALL", built.id)
+    told = docker_cli("run", "--rm", "--read-only", "--tmpfs=/tmp", "--user=4321:4321", "--cap-drop=ALL", built.id)
     assert "packages as locked, torch 2.13.0+cpu for cpu, 0 GPUs seen" in told
