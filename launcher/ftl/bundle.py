@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from ftl.atomic import write_atomic
 from ftl.config.train import TrainConfig
 from ftl.contract import (
     BUNDLE_CODE,
@@ -30,7 +31,6 @@ from ftl.contract import (
 )
 from ftl.errors import ConfigError, Problem, StorageError
 from ftl.formats.python import with_strategy_file
-from ftl.jobs import write_atomic
 from ftl.references import DATASET_KEYS, Reference
 from ftl.sources.local import LOADERS
 from ftl.state import make_private, state_dir

@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import os
 import secrets
 import shutil
 import time
@@ -13,6 +12,7 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict, ValidationError
 
+from ftl.atomic import write_atomic
 from ftl.contract import Bundle, JobHandle, JobSpec
 from ftl.errors import Problem, RunError
 from ftl.section import Section
@@ -82,20 +82,6 @@ def save(record: RunRecord) -> None:
     """Write the record atomically: a reader sees the old one or the new one, also after a crash."""
     make_private(record.dir)
     write_atomic(record.dir / RECORD_FILE, record.model_dump_json(indent=1).encode())
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`: temporary file, fsync, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def load(run_id: str) -> RunRecord:

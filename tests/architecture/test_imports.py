@@ -11,13 +11,14 @@ import pytest
 from tokenizers import Tokenizer, models
 
 ROOT = Path(__file__).parents[2]
-BASE = {"errors", "section", "state"}
+BASE = {"atomic", "errors", "section", "state"}
 CONTRACT = BASE | {"contract", "cloud"}
 YAML = BASE | {"yamlfile", "yamlparse"}
 # Room -> the rooms of ftl it may import from, itself apart.
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "section": set(),
+    "atomic": set(),
     "state": set(),
     "packaged": set(),
     "yamlparse": BASE,

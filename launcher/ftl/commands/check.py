@@ -163,13 +163,13 @@ def _check_hub(loaded: Loaded, view: CheckView, findings: _Findings, *, network:
         return
     repos = ", ".join(dict.fromkeys(one.repo.id for one in wanted))
     if not network or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
-        view.note(f"without the network, {repos} is not looked up on the Hub")
+        view.note(f"not looked up on the Hub, without the network: {repos}")
         return
     problems, unanswered = hub_problems(wanted)
     for problem in problems:
         findings.add(located(problem, loaded))
     if unanswered:
-        view.note(f"the Hub does not answer, so {', '.join(dict.fromkeys(unanswered))} is not looked up there")
+        view.note(f"not looked up on the Hub, which does not answer: {', '.join(dict.fromkeys(unanswered))}")
 
 
 def _wanted(loaded: Loaded) -> list[Wanted]:

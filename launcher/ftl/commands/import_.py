@@ -11,6 +11,7 @@ import yaml
 from rich.table import Table
 from rich.text import Text
 
+from ftl.atomic import write_atomic
 from ftl.cloudfile import load_cloud
 from ftl.config.load import load_train
 from ftl.console import console
@@ -44,7 +45,8 @@ def run(program: str, source: str, *, output: Path | None, force: bool, as_json:
         )
     for path, data in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"# Imported by `ftl import {program}`.\n{yaml.safe_dump(data, sort_keys=False)}")
+        text = f"# Imported by `ftl import {program}`.\n{yaml.safe_dump(data, sort_keys=False)}"
+        write_atomic(path, text.encode())
     unbuilt, problems = _check(imported, files)
     lines = [_marked(line, unbuilt) for line in imported.lines]
     if as_json:

@@ -1,13 +1,11 @@
 """ftl migrate: writes a config in today's spellings, and shows what that changes."""
 
 import difflib
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 from rich.text import Text
 
+from ftl.atomic import write_atomic
 from ftl.commands import show
 from ftl.config.load import open_train
 from ftl.console import console
@@ -32,7 +30,7 @@ def run(config: Path, *, write: bool, output: Path | None) -> int:
     _show_idle_keys(path)
     target = output or (path if write and migrated != text else None)
     if target is not None:
-        _write(target, migrated, like=path)
+        write_atomic(target, migrated.encode(), like=path)
         show.note(f"{target} is written")
     elif migrated == text:
         show.note(f"{path} is in today's spellings already")
@@ -52,17 +50,3 @@ def _show_idle_keys(path: Path) -> None:
     for effect in explain(path).effects:
         if effect.kind == "ignored":
             show.note(f"{path}:{effect.line}: {effect.name} may be removed: {effect.why}")
-
-
-def _write(target: Path, text: str, *, like: Path) -> None:
-    """The whole text or nothing, with the permissions of `like`; a link goes on pointing to the same place."""
-    place = target.resolve()
-    handle, name = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
-        shutil.copymode(like, name)
-        Path(name).replace(place)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

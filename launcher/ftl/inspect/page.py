@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from ftl.atomic import write_atomic
 from ftl.inspect.datasets import Listed
 from ftl.inspect.preview import Pieces, PreviewRow, characters, runs
 
@@ -38,7 +39,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 def write_page(path: Path, config: Path, shown: Sequence[tuple[Listed, Sequence[PreviewRow]]]) -> None:
     """Write the page; a file that is there is replaced."""
-    path.write_text(page(config.name, shown), "utf-8")
+    write_atomic(path, page(config.name, shown).encode())
 
 
 def page(title: str, shown: Sequence[tuple[Listed, Sequence[PreviewRow]]]) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MakeConfig, save_tokenizer
 from hub_server import HubServer
+from letters import MakeConfig, save_tokenizer
 
 ANN = {"name": "ann", "type": "user", "auth": {"accessToken": {"role": "write"}}}
 READER = {"name": "ann", "type": "user", "auth": {"accessToken": {"role": "read"}}}
@@ -134,7 +134,7 @@ def test_target_that_can_be_written_is_no_problem(
 def test_hub_that_does_not_answer_is_one_note(check: Check) -> None:
     code, problems, notes = check(url="http://127.0.0.1:9", datasets=[{"path": "org/rows", "type": "completion"}])
     assert (code, problems) == (0, [])
-    assert notes[-1] == "the Hub does not answer, so org/rows is not looked up there"
+    assert notes[-1] == "not looked up on the Hub, which does not answer: org/rows"
 
 
 def test_rows_of_the_hub_are_not_read(check: Check, hub: HubServer) -> None:
@@ -152,6 +152,6 @@ def test_hub_that_takes_connections_and_never_answers_holds_nothing_up(check: Ch
     assert notes == [
         "rows are read and rendered, not tokenised: "
         "org/model: its tokenizer is not on this machine, and the Hub does not answer",
-        "the Hub does not answer, so org/model is not looked up there",
+        "not looked up on the Hub, which does not answer: org/model",
     ]
     assert time.monotonic() - began_at < 30

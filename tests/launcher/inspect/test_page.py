@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from conftest import MakeConfig
+from letters import MakeConfig
 
 from ftl.cli import app
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MakeConfig
+from letters import MakeConfig
 
 from ftl.cli import app
 from ftl.errors import ConfigError
