@@ -35,6 +35,9 @@ def _model_files(config: TrainConfig, paths: dict[str, Path]) -> list[Problem]:
     if base is not None:
         if not (base / "config.json").is_file():
             found.append(Problem("base_model", config.model.base, "must be a directory with a config.json"))
+        elif not _is_model_config(base / "config.json"):
+            given = f"{config.model.base}/config.json"
+            found.append(Problem("base_model", given, "must be a JSON object with a `model_type`", "copy it again"))
         elif not config.model.reinit_weights and not any(base.glob("*.safetensors")):
             remedy = "to start from random weights set reinit_weights: true"
             found.append(Problem("base_model", config.model.base, "has no *.safetensors weights", remedy))
@@ -44,6 +47,14 @@ def _model_files(config: TrainConfig, paths: dict[str, Path]) -> list[Problem]:
         remedy = "name a directory or repository that has one with tokenizer_config"
         found.append(Problem(key, str(tokenizer.name), "has no tokenizer", remedy))
     return found
+
+
+def _is_model_config(file: Path) -> bool:
+    try:
+        config = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and isinstance(config.get("model_type"), str)
 
 
 def _untrained_tokens(config: TrainConfig, paths: dict[str, Path]) -> list[Problem]:

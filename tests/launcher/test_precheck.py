@@ -26,8 +26,9 @@ def problems(root: Path, gpus: int = 0, gpu_kind: str | None = None, **sections:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     (tmp_path / "model").mkdir()
-    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+    for name in ("tokenizer.json", "model.safetensors"):
         (tmp_path / "model" / name).write_text("{}")
+    (tmp_path / "model/config.json").write_text('{"model_type": "llama"}')
     (tmp_path / "rows.jsonl").write_text("{}\n")
     return tmp_path
 
@@ -47,6 +48,14 @@ def test_model_without_weights_is_found_unless_they_are_drawn_at_random(root: Pa
 def test_directory_that_is_no_model_is_found(root: Path) -> None:
     (root / "model/config.json").unlink()
     assert problems(root) == ["base_model: ./model: must be a directory with a config.json"]
+
+
+@pytest.mark.parametrize("text", ["", '{"model_type": "lla', "[]", "{}"])
+def test_broken_config_of_a_model_is_found(root: Path, text: str) -> None:
+    (root / "model/config.json").write_text(text)
+    assert problems(root) == [
+        "base_model: ./model/config.json: must be a JSON object with a `model_type`; copy it again"
+    ]
 
 
 def test_model_without_tokenizer_is_found_unless_another_is_named(root: Path) -> None:
