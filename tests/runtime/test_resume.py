@@ -52,10 +52,11 @@ def test_killed_lora_run_with_dropout_equals_straight_run(make_attempt, weights)
 
 def test_killed_stream_goes_on_at_the_exact_row(make_attempt):
     """Two sources by weight, small blocks, and passes that end amid the training."""
+    texts = {"path": "bundle:texts.jsonl", "type": "pretrain"}
     config = {
         "data__datasets": [],
         "data__val_set_size": 0,
-        "data__pretraining_dataset": [{"path": "bundle:texts.jsonl", "weight": 2}, {"path": "bundle:texts.jsonl"}],
+        "data__pretraining_dataset": [{**texts, "weight": 2}, texts],
         "data__pretraining_sample_concatenation": True,
         "data__pretrain_multipack_buffer_size": 13,
         "optim__max_steps": 14,
