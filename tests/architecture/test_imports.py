@@ -185,7 +185,7 @@ def test_command_reads_local_data_with_the_base_install_alone(arguments: list[st
     (tmp_path / "model").mkdir()
     tokenizer.save(str(tmp_path / "model/tokenizer.json"))
     (tmp_path / "model/tokenizer_config.json").write_text('{"eos_token": "</s>"}')
-    (tmp_path / "model/config.json").write_text("{}")
+    (tmp_path / "model/config.json").write_text('{"model_type": "llama"}')
     (tmp_path / "rows.jsonl").write_text('{"text": "hello"}\n')
     (tmp_path / "cfg.yml").write_text(
         f"base_model: {tmp_path}/model\nreinit_weights: true\nlearning_rate: 1e-4\n"
