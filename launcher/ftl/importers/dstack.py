@@ -8,7 +8,8 @@ from typing import Any
 from ftl import gpus
 from ftl.errors import ConfigError, Problem
 from ftl.importers.commandline import statements
-from ftl.importers.machines import TRACKER_KEYS, is_secret, place_secret, place_variable
+from ftl.importers.machines import TRACKER_KEYS, place_secret, place_variable
+from ftl.importers.secret import is_secret, masked, without_secrets
 from ftl.importers.sheet import Imported, Line, shown
 from ftl.yamlfile import read
 
@@ -94,11 +95,14 @@ def _place_commands(path: Path, commands: Any, imported: Imported) -> None:  # A
         remedy = "for other programs see `ftl import --help`"
         raise ConfigError(Problem(str(path), "commands", "no command trains an axolotl config", remedy))
     for statement in words:
-        text = " ".join(statement)
+        text = " ".join(masked(statement))
         if statement == training[0]:
             at = _config_of(statement)
-            imported.arguments = (*statement[at:], *imported.arguments)
-            imported.lines.append(Line(text, f"ftl train {' '.join(statement[at:])} --cloud FILE"))
+            arguments = without_secrets(statement[at:])
+            imported.arguments = (*arguments, *imported.arguments)
+            imported.lines.append(Line(text, f"ftl train {' '.join(arguments)} --cloud FILE"))
+            if len(arguments) < len(statement[at:]):
+                imported.drop("***", "a secret on a command line; export it, and name it under `secrets`")
             _place_processes(statement[:at], imported)
         elif statement in training:
             imported.drop(text, "a second training; launch it as a run of its own")

@@ -3,10 +3,9 @@
 import re
 
 from ftl.importers.commandline import Command
+from ftl.importers.secret import is_secret, masked
 from ftl.importers.sheet import Imported
-from ftl.yamlfile import secret_problems
 
-_SECRET = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS)(_|$)")
 HUB_TOKENS = {"HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "HF_API_TOKEN"}
 TRACKER_KEYS = {
     "WANDB_PROJECT": "wandb_project",
@@ -29,7 +28,7 @@ def num_processes(command: Command) -> int:
 
 def place_machines(command: Command, imported: Imported) -> None:
     """What a command says besides the flags of its program: GPUs, variables, secrets, the settings of trackers."""
-    for argument in command.stray:
+    for argument in masked(command.stray):
         imported.drop(argument, "an argument without a flag; the program takes none")
     launcher = " ".join(command.launcher)
     for name, value in command.launcher_flags.items():
@@ -46,11 +45,6 @@ def place_machines(command: Command, imported: Imported) -> None:
         place_variable(name, value, imported)
     if imported.cloud:
         imported.cloud = {"provider": "docker", **imported.cloud}
-
-
-def is_secret(name: str, value: str = "") -> bool:
-    """Whether a variable is a secret, by its name or by the form of its value."""
-    return bool(_SECRET.search(name) or secret_problems({name: value}, lambda loc: ""))
 
 
 def place_variable(name: str, value: str, imported: Imported) -> None:

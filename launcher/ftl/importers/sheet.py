@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ftl.importers.commandline import Command
-from ftl.yamlfile import secret_problems, suggestion
+from ftl.importers.secret import looks_secret
+from ftl.yamlfile import suggestion
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Flags:
             return default, f"{flag} = {_plain(default)}, its default"
         value = self._given.pop(flag)
         value = bool(value) if isinstance(default, bool) and value in (0, 1) else value
-        return value, f"--{flag}" if value is True else f"--{flag} {_plain(value)}"
+        return value, f"--{flag}" if value is True else f"--{flag} {_plain(value, flag)}"
 
     def copy(self, flag: str, key: str, default: Any, imported: Imported) -> None:  # Any: what YAML holds
         """Put the flag's value under `key`, or the default if the program has one."""
@@ -81,14 +82,14 @@ class Flags:
 
 def shown(keys: Mapping[str, Any]) -> str:  # Any: what YAML holds
     """`lora_r: 64, adapter: qlora`."""
-    return ", ".join(f"{key}: {_plain(value)}" for key, value in keys.items())
+    return ", ".join(f"{key}: {_plain(value, key)}" for key, value in keys.items())
 
 
-def _plain(value: Any) -> str:  # Any: what YAML holds
+def _plain(value: Any, key: str = "") -> str:  # Any: what YAML holds
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, list):
-        return "[" + ", ".join(_plain(item) for item in value) + "]"
+        return "[" + ", ".join(_plain(item, key) for item in value) + "]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_plain(item)}" for key, item in value.items()) + "}"
-    return "***" if secret_problems({"": value}, lambda loc: "") else str(value)
+        return "{" + shown(value) + "}"
+    return "***" if looks_secret(key, value) else str(value)
