@@ -181,10 +181,13 @@ class _Selection:
         for s in np.flatnonzero(is_cut_S):  # the answer may lie behind the cut
             trained_S[s] = self._parts[file_S[s]].file.mask[start_S[s] : start_S[s] + self._len].sum()
         tokens_S = np.where(is_cut_S, self._len, stop_S - start_S)
-        if not trained_S.any():
+        # Where there are samples to train on, those to evaluate on do not make up for them.
+        parts = [part for part in self._parts if not part.is_eval] or self._parts
+        is_asked_S = np.isin(file_S, [self._parts.index(part) for part in parts])
+        if not trained_S[is_asked_S].any():
             remedy = "check the columns with the answers, `roles_to_train` and `train_on_inputs`"
-            given = f"nothing is trained in any of {len(used_S2)} samples"
-            raise ConfigError(Problem(", ".join(part.key for part in self._parts), given, remedy=remedy))
+            given = f"nothing is trained in any of {is_asked_S.sum()} samples"
+            raise ConfigError(Problem(", ".join(part.key for part in parts), given, remedy=remedy))
         columns = {
             "samples": self._per_file(file_S, np.ones(len(used_S2))),
             "tokens": self._per_file(file_S, tokens_S),

@@ -84,7 +84,14 @@ class Stream:
         return block.rows[row - block.mark.row]
 
     def costs(self, rows: Sequence[int]) -> list[int]:
-        """Of each row the squares of its documents' lengths, summed. Rows before these are let go."""
+        """Of each row the squares of its documents' lengths, summed. Rows before these are let go.
+
+        Raises ConfigError for rows before those that the stream was opened at.
+        """
+        if min(rows) < self._start.row:
+            given = f"the training asks for row {min(rows)}, and its checkpoint goes on at row {self._start.row}"
+            allowed = "a stream goes on with the micro_batch_size, gradient_accumulation_steps and ranks it began with"
+            raise ConfigError(Problem(KEY, given, allowed, "set them back, or start a new run"))
         while not self._blocks or self._blocks[-1].stop <= max(rows):
             self._blocks.append(self._take())
         while self._blocks[0].stop <= min(rows):

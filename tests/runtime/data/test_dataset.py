@@ -313,6 +313,13 @@ def test_nothing_left_to_train_on_is_refused(
     assert said in str(caught.value)
 
 
+def test_answers_in_the_evaluation_rows_alone_are_refused(build: Builder, write_jsonl: Callable[..., Path]) -> None:
+    write_jsonl("a.jsonl", [{"instruction": "q", "output": ""}])
+    write_jsonl("b.jsonl", [{"instruction": "q", "output": "a"}])
+    with pytest.raises(ConfigError, match=r"datasets\.0: nothing is trained in any of 1 samples"):
+        build("alpaca", test_datasets=[{"path": "b.jsonl", "type": "alpaca"}])
+
+
 def chat_rows(write_jsonl: Callable[..., Path]) -> None:
     write_jsonl("a.jsonl", [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}])
 

@@ -184,6 +184,14 @@ def test_mark_of_other_data_is_refused(stream: Opener, write_jsonl: Callable[...
         stream(start=mark)
 
 
+def test_row_before_the_mark_is_refused(stream: Opener) -> None:
+    first = stream(pretrain_multipack_buffer_size=5)
+    first.costs(range(30, 33))
+    resumed = stream(start=first.mark(30), pretrain_multipack_buffer_size=5)
+    with pytest.raises(ConfigError, match="asks for row 0, and its checkpoint goes on at row"):
+        resumed.costs(range(3))
+
+
 def test_ranks_share_each_batch_of_the_stream(stream: Opener) -> None:
     pytest.importorskip("torch")
     from ftl_runtime.train.batches import RankShare
