@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ftl.errors import ConfigError, Problem
 
-_BOUND = r"(-?\d[\d_]*)(%?)"
+_BOUND = r"(-?\d[\d_]{0,17})(%?)"
 _PART = re.compile(rf"(\w[\w.\-]*)(?:\[\s*(?:{_BOUND})?\s*:\s*(?:{_BOUND})?\s*\])?")
 _GRAMMAR = "must be like train, train[:1%], train[100:200] or train[:50%]+test[:10]"
 

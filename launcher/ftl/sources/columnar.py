@@ -23,10 +23,15 @@ class Block:
         self._rows: list[dict[str, Any]] = []  # Any: the user's data
 
     def row(self, index: int) -> dict[str, Any]:
-        """Row `index`; cheap when rows are asked for in order."""
+        """Row `index`; cheap when rows are asked for in order. Raises ValueError or OverflowError when it is broken."""
         if not self._first <= index < self._first + len(self._rows):
-            self._first = index - index % _CHUNK_ROWS
-            self._rows = self._columns.slice(self._first, _CHUNK_ROWS).to_pylist()
+            first = index - index % _CHUNK_ROWS
+            try:
+                self._rows = self._columns.slice(first, _CHUNK_ROWS).to_pylist()
+            except (ValueError, OverflowError):  # of any of them: this one may be whole
+                only: dict[str, Any] = self._columns.slice(index, 1).to_pylist()[0]  # Any: the user's data
+                return only
+            self._first = first
         return self._rows[index - self._first]
 
 
@@ -62,7 +67,8 @@ def parquet_rows(stream: BinaryIO, name: str) -> Iterator[Unread]:
         group = _RowGroup(file, index, name)
         for row in range(file.metadata.row_group(index).num_rows):
             number += 1
-            yield Unread(f"{name}:{number}", partial(group.row, row))
+            where = f"{name}:{number}"
+            yield Unread(where, partial(_row, group, row, where))
 
 
 def arrow_rows(stream: BinaryIO, name: str) -> Iterator[Unread]:
@@ -73,7 +79,8 @@ def arrow_rows(stream: BinaryIO, name: str) -> Iterator[Unread]:
             block = Block(batch)
             for row in range(batch.num_rows):
                 number += 1
-                yield Unread(f"{name}:{number}", partial(block.row, row))
+                where = f"{name}:{number}"
+                yield Unread(where, partial(_row, block, row, where))
 
 
 def count_parquet(stream: BinaryIO) -> int:
@@ -82,6 +89,14 @@ def count_parquet(stream: BinaryIO) -> int:
 
     with _told_as_problem("parquet"):
         return int(pyarrow.parquet.read_metadata(stream).num_rows)
+
+
+def _row(rows: Block | _RowGroup, index: int, where: str) -> dict[str, Any] | Problem:  # Any: the user's data
+    """The row, or what is wrong with its bytes: text that is not UTF-8, a date that no calendar has."""
+    try:
+        return rows.row(index)
+    except (ValueError, OverflowError) as e:
+        return _broken(where, e)
 
 
 @contextmanager

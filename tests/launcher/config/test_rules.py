@@ -191,6 +191,10 @@ def test_stream_may_have_the_keys_of_a_stream():
         ({"data": {"group_by_length": False, "sample_packing": True}}, []),
         ({"data": {**STREAM, "exact_deduplication": True}, "optim": {"max_steps": 1}}, ["dataset_exact_deduplication"]),
         ({"data": {"pretraining_sample_concatenation": True}}, ["pretraining_sample_concatenation"]),
+        (
+            {"data": {**STREAM, "push_to_hub": "me/x", "shard_num": 2}, "optim": {"max_steps": 5}},
+            ["push_dataset_to_hub", "dataset_shard_num"],
+        ),
         ({"data": {"eot_tokens": ["<end>"]}}, ["eot_tokens"]),
         ({"data": {"eot_tokens": ["<end>"]}, "dataset": {"type": "chat_template.default"}}, []),
     ],

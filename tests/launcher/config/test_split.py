@@ -49,6 +49,7 @@ def test_bounds_of_a_slice_are_rows(part: Part, num_rows: int, bounds: tuple[int
         ("train+", "must be like train"),
         ("train[1%:20]", "must be rows, or both percent"),
         ("train[:101%]", "from -100 to 100"),
+        (f"train[:{'9' * 5000}]", "must be like train"),
     ],
 )
 def test_wrong_split_is_one_sentence(text: str, said: str) -> None:

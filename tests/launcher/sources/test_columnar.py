@@ -92,3 +92,18 @@ def test_half_of_a_saved_directory_is_one_sentence() -> None:
     Path("saved/state.json").write_text('{"_data_files": [{"filename": "gone.arrow"}]}')
     with pytest.raises(ConfigError, match=r"saved: state\.json names gone\.arrow, which is not there"):
         opened(path="saved")
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_row_of_broken_text_is_told_alone(name: str) -> None:
+    broken = pyarrow.array([b"one", b"\xff", b"three"]).cast(pyarrow.binary()).view(pyarrow.string())
+    table = pyarrow.table({"text": broken})
+    if name == "a.parquet":
+        pyarrow.parquet.write_table(table, name)
+    else:
+        with pyarrow.ipc.new_file(name, table.schema) as writer:
+            writer.write_table(table)
+    rows = scanned(path=name)
+    assert [row.data for row in rows if isinstance(row, Row)] == [{"text": "one"}, {"text": "three"}]
+    (problem,) = [row for row in rows if isinstance(row, Problem)]
+    assert str(problem).startswith(f"{name}:2: cannot be read: ")

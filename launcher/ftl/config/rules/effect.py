@@ -57,6 +57,11 @@ WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
         "on a pretraining_dataset, whose rows are seen one at a time",
     ),
     WithoutEffect(
+        ("push_dataset_to_hub", "dataset_shard_num", "dataset_shard_idx"),
+        lambda config: not config.data.datasets,
+        "on a pretraining_dataset, which is streamed",
+    ),
+    WithoutEffect(
         ("pretraining_sample_concatenation", "pretrain_multipack_attn", "pretrain_multipack_buffer_size"),
         lambda config: not config.data.pretraining_dataset,
         "without pretraining_dataset",
