@@ -13,6 +13,7 @@ from ftl.importers.secret import is_secret, masked, without_secrets
 from ftl.importers.sheet import Imported, Line, shown
 from ftl.yamlfile import read
 
+_PROCESS_FLAGS = ("--num_processes", "--num-processes", "--nproc_per_node", "--nproc-per-node")
 _NO_CLOUD = "docker trains on the machine you have; renting one, with skypilot, is not built yet"
 _DROPPED = {
     "name": "a run is named after its config",
@@ -98,12 +99,12 @@ def _place_commands(path: Path, commands: Any, imported: Imported) -> None:  # A
         text = " ".join(masked(statement))
         if statement == training[0]:
             at = _config_of(statement)
-            arguments = without_secrets(statement[at:])
+            arguments = without_secrets(_without_processes(statement[at:]))
             imported.arguments = (*arguments, *imported.arguments)
             imported.lines.append(Line(text, f"ftl train {' '.join(arguments)} --cloud FILE"))
-            if len(arguments) < len(statement[at:]):
+            if masked(statement[at:]) != statement[at:]:
                 imported.drop("***", "a secret on a command line; export it, and name it under `secrets`")
-            _place_processes(statement[:at], imported)
+            _place_processes(statement, imported)
         elif statement in training:
             imported.drop(text, "a second training; launch it as a run of its own")
         elif "preprocess" in text:
@@ -124,9 +125,21 @@ def _config_of(statement: list[str]) -> int:
 
 
 def _place_processes(words: list[str], imported: Imported) -> None:
-    found = re.search(r"--(?:num_processes|num-processes|nproc_per_node|nproc-per-node)[= ](\d+)", " ".join(words))
+    found = re.search(rf"(?:{'|'.join(_PROCESS_FLAGS)})[= ](\d+)", " ".join(words))
     if found:
         imported.place_cloud(found[0], {"gpu": int(found[1])})
+
+
+def _without_processes(words: list[str]) -> list[str]:
+    """The arguments without the number of processes, which is the number of GPUs of the cloud file."""
+    kept: list[str] = []
+    words_left = iter(words)
+    for word in words_left:
+        if word in _PROCESS_FLAGS:
+            next(words_left, None)
+        elif word.partition("=")[0] not in _PROCESS_FLAGS:
+            kept.append(word)
+    return kept
 
 
 def _place_env(env: Any, imported: Imported) -> None:  # Any: what YAML holds

@@ -139,3 +139,14 @@ def test_what_is_no_training_is_refused(text: str, sentence: str, tmp_path: Path
     with pytest.raises(ConfigError) as caught:
         import_dstack(str(task(tmp_path, text)))
     assert sentence in str(caught.value)
+
+
+def test_number_of_processes_behind_the_config_is_the_number_of_gpus(tmp_path):
+    task = tmp_path / "task.yaml"
+    task.write_text(
+        "type: task\ncommands:\n"
+        "  - accelerate launch -m axolotl.cli.train cfg.yml --num_processes 2 --run_name 'a b' --num-processes=2\n"
+    )
+    imported = import_dstack(str(task))
+    assert imported.arguments == ("cfg.yml", "--run_name", "a b")
+    assert imported.cloud["gpu"] == 2
