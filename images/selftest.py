@@ -27,6 +27,13 @@ IMPORTS = {
     "datasets": "datasets",
     "deepspeed": "deepspeed",
     "liger-kernel": "liger_kernel",
+    "torchao": "torchao",
+    "wandb": "wandb",
+    "mlflow-skinny": "mlflow",
+    "tensorboard": "tensorboard",
+    "trackio": "trackio",
+    "sacrebleu": "sacrebleu",
+    "ray": "ray",
     "flash-attn": "flash_attn",
 }
 
