@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ftl.formats.example import ConversationPair, FormatOptions, Preference, RowError, Turn
-from ftl.formats.format import ABSENT, INLINE, Format, Read
+from ftl.formats.format import ABSENT, INLINE, MESSAGE_KEYS, TEMPLATE_KEYS, Format, Read
 from ftl.formats.rows import Row, text_of
 from ftl.formats.turns import (
     check_alternating,
@@ -18,7 +18,7 @@ from ftl.formats.turns import (
     with_default_system,
 )
 from ftl.formats.turnstyles import STYLES, ZEPHYR, TurnStyle
-from ftl.formats.userdefined import user_answer, user_prompt
+from ftl.formats.userdefined import PROMPT_KEYS, user_answer, user_prompt
 
 ReadPair = Callable[[Row, FormatOptions], ConversationPair]
 
@@ -138,14 +138,14 @@ def _written(read_conversations: ReadPair, style: TurnStyle) -> Read:
     return read
 
 
-def templated(read_conversations: ReadPair) -> Format:
-    """The format of rows with conversations that a chat template writes down."""
+def templated(read_conversations: ReadPair, keys: tuple[str, ...]) -> Format:
+    """The format of rows with conversations that a chat template writes down; `keys` are those of the reader."""
 
     def read(row: Row, options: FormatOptions) -> ConversationPair:
         pair = read_conversations(row, options)
         return replace(pair, prompt=with_default_system(pair.prompt, options))
 
-    return Format(read, needs_template=True)
+    return Format(read, keys, needs_template=True)
 
 
 def _preference(prompt: str, chosen: str, rejected: str) -> Preference:
@@ -156,25 +156,31 @@ def _preference(prompt: str, chosen: str, rejected: str) -> Preference:
     return Preference(prompt, chosen, rejected)
 
 
-STYLED: Mapping[str, Read] = {
-    f"{name}{ending}": read
+_ANSWERS = ("field_chosen", "field_rejected")
+_USER_DEFINED = Format(read_user_defined, (*PROMPT_KEYS, *_ANSWERS, "chosen_format", "rejected_format"))
+
+STYLED: Mapping[str, Format] = {
+    f"{name}{ending}": format
     for name, style in STYLES.items()
-    for ending, read in (
-        *((ending, _texts(style, columns)) for ending, columns in _TEXTS.items()),
-        (".argilla_chat", _written(read_pair, style)),
-        (".ultra", _written(read_pair_with_columns, style)),
+    for ending, format in (
+        *((ending, Format(_texts(style, columns))) for ending, columns in _TEXTS.items()),
+        (".argilla_chat", Format(_written(read_pair, style), (*MESSAGE_KEYS, *_ANSWERS))),
+        (".ultra", Format(_written(read_pair_with_columns, style), (*MESSAGE_KEYS, *_ANSWERS))),
     )
 }
 """The types named after a style: `chatml.intel`, `llama3.ultra`, ..."""
 
+_WITH_PROMPT = templated(read_prompt_and_answers, ("field_messages", *TEMPLATE_KEYS, *_ANSWERS))
+_ALTERNATING = templated(read_alternating, (*TEMPLATE_KEYS, *_ANSWERS))
+
 DPO: Mapping[str, Format] = {
-    **{name: Format(read) for name, read in STYLED.items()},
+    **STYLED,
     "zephyr.nectar": Format(read_nectar),
-    "chat_template": templated(read_prompt_and_answers),
-    "chat_template.default": templated(read_prompt_and_answers),
-    "chat_template.argilla_chat": templated(read_pair),
-    "user_defined": Format(read_user_defined),
-    "user_defined.default": Format(read_user_defined),
+    "chat_template": _WITH_PROMPT,
+    "chat_template.default": _WITH_PROMPT,
+    "chat_template.argilla_chat": templated(read_pair, (*TEMPLATE_KEYS, *_ANSWERS)),
+    "user_defined": _USER_DEFINED,
+    "user_defined.default": _USER_DEFINED,
     INLINE: Format(read_user_defined),
     "passthrough": Format(read_ready),
     ABSENT: Format(read_ready),
@@ -182,7 +188,7 @@ DPO: Mapping[str, Format] = {
 """For rl: dpo, ipo, simpo and cpo."""
 
 ORPO: Mapping[str, Format] = {
-    "chat_template": templated(read_alternating),
-    "chat_template.argilla": templated(read_alternating),
+    "chat_template": _ALTERNATING,
+    "chat_template.argilla": _ALTERNATING,
     ABSENT: Format(read_ready),
 }

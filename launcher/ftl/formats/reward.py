@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from ftl.formats.example import ConversationPair, Example, FormatOptions, Pair, Preference, Segment, Turn
-from ftl.formats.format import Format, Read
+from ftl.formats.format import Format
 from ftl.formats.preference import STYLED, templated
 from ftl.formats.rows import Row, text_of
 from ftl.formats.turns import opening
@@ -15,11 +15,11 @@ def read_texts(row: Row, options: FormatOptions) -> ConversationPair:
     return ConversationPair(opening(row, text_of(row, "input")), *answers)
 
 
-def _whole(read_preference: Read) -> Read:
-    """The reader of the same rows that gives prompt and answer as one text, for each answer."""
+def _whole(format: Format) -> Format:
+    """The format of the same rows that gives prompt and answer as one text, for each answer."""
 
     def read(row: Row, options: FormatOptions) -> Pair:
-        preference = read_preference(row, options)
+        preference = format.read(row, options)
         assert isinstance(preference, Preference), "a type named after a style gives texts"
         chosen, rejected = (
             Example((Segment(preference.prompt + answer, True),), num_eos=0)
@@ -27,10 +27,10 @@ def _whole(read_preference: Read) -> Read:
         )
         return Pair(chosen, rejected)
 
-    return read
+    return Format(read, format.keys)
 
 
 REWARD: Mapping[str, Format] = {
-    "bradley_terry.chat_template": templated(read_texts),
-    **{f"bradley_terry.{name}": Format(_whole(read)) for name, read in STYLED.items()},
+    "bradley_terry.chat_template": templated(read_texts, ("drop_system_message",)),
+    **{f"bradley_terry.{name}": _whole(format) for name, format in STYLED.items()},
 }

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from ftl.formats.dialogues import DIALOGUES
-from ftl.formats.format import ABSENT, INLINE, Format
+from ftl.formats.format import ABSENT, INLINE, MASK_KEYS, TEMPLATE_KEYS, Format
 from ftl.formats.inline import check_inline, read_inline
 from ftl.formats.messages import read_conversation
 from ftl.formats.singleturn import single_turn
@@ -13,10 +13,12 @@ from ftl.formats.text import read_completion, read_pretraining, read_segments, r
 SFT: Mapping[str, Format] = {
     **{name: Format(single_turn(layout)) for name, layout in SINGLE_TURN.items()},
     **DIALOGUES,
-    "completion": Format(read_completion),
-    "pretrain": Format(read_pretraining),
+    "completion": Format(read_completion, ("field",)),
+    "pretrain": Format(read_pretraining, ("text_column",)),
     "input_output": Format(read_segments),
-    "chat_template": Format(read_conversation, needs_template=True),
+    "chat_template": Format(
+        read_conversation, ("field_messages", "field_system", *TEMPLATE_KEYS, *MASK_KEYS), needs_template=True
+    ),
     INLINE: Format(read_inline, check=check_inline),
     ABSENT: Format(read_tokens),
 }

@@ -29,4 +29,6 @@ def _label(value: Any, position: int) -> int | None:
     return int(value)
 
 
-PRM = {"stepwise_supervised": Format(read_steps)}
+PRM = {
+    "stepwise_supervised": Format(read_steps, ("step_separator", "max_completion_length", "train_on_last_step_only"))
+}

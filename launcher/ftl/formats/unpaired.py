@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 
 from ftl.formats.example import FormatOptions, Judged, RowError
-from ftl.formats.format import ABSENT, INLINE, Format, Read
+from ftl.formats.format import ABSENT, INLINE, MESSAGE_KEYS, Format, Read
 from ftl.formats.rows import Row, names_of, shorten, text_of
 from ftl.formats.turns import Turns, opening, read_turns, split_answer
 from ftl.formats.turnstyles import STYLES, TurnStyle
-from ftl.formats.userdefined import setting, user_answer, user_prompt
+from ftl.formats.userdefined import PROMPT_KEYS, setting, user_answer, user_prompt
 
 # What follows the style in the name of a type -> the column with the prompt; `system` may be beside it.
 _PROMPTS = {".argilla": "instruction", ".intel": "question", ".prompt_pairs": "prompt", ".ultra": "prompt"}
@@ -79,15 +79,17 @@ def _judged(prompt: str, completion: str, label: bool) -> Judged:
     return Judged(prompt, completion, label)
 
 
+_USER_DEFINED = Format(read_user_defined, (*PROMPT_KEYS, "field_completion", "completion_format", "field_label"))
+
 KTO: Mapping[str, Format] = {
     **{
         f"{name}{ending}": Format(_texts(style, column))
         for name, style in STYLES.items()
         for ending, column in _PROMPTS.items()
     },
-    **{f"{name}.argilla_chat": Format(_conversation(style)) for name, style in STYLES.items()},
-    "user_defined": Format(read_user_defined),
-    "user_defined.default": Format(read_user_defined),
+    **{f"{name}.argilla_chat": Format(_conversation(style), MESSAGE_KEYS) for name, style in STYLES.items()},
+    "user_defined": _USER_DEFINED,
+    "user_defined.default": _USER_DEFINED,
     INLINE: Format(read_user_defined),
     ABSENT: Format(read_ready),
 }

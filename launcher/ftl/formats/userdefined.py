@@ -15,6 +15,8 @@ _DEFAULTS = {
     "rejected_format": "{rejected}",
     "completion_format": "{completion}",
 }
+PROMPT_KEYS = ("field_prompt", "field_system", "prompt_format")
+"""Keys of a dataset that `user_prompt` looks at."""
 
 
 def setting(options: FormatOptions, key: str) -> str:

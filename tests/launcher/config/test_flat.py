@@ -220,13 +220,30 @@ SHAREGPT = {"type": "chat_template", "field_messages": "conversations"}
             },
         ),
         (
-            {"type": "sharegpt", "field_human": "human", "field_model": "gpt"},
+            {"type": "sharegpt", "field_human": "me", "field_model": "bot"},
             {
                 **SHAREGPT,
                 "message_property_mappings": {"role": "from", "content": "value"},
-                "roles": {"user": ["human"], "assistant": ["gpt"]},
+                "roles": {
+                    "user": ["human", "user", "me"],
+                    "assistant": ["gpt", "assistant", "bot"],
+                    "system": ["system"],
+                    "tool": ["tool"],
+                },
             },
         ),
+        (
+            {"field_model": "human"},
+            {
+                "roles": {
+                    "user": ["user"],
+                    "assistant": ["gpt", "assistant", "human"],
+                    "system": ["system"],
+                    "tool": ["tool"],
+                }
+            },
+        ),
+        ({"field_model": "bot", "roles": {"user": ["me"]}}, {"roles": {"user": ["me"], "assistant": ["bot"]}}),
         ({"type": "alpaca"}, {"type": "alpaca"}),
         ({"type": {"field_output": "o"}}, {"type": {"field_output": "o"}}),
         ({"train_on_split": "train[:1%]"}, {"split": "train[:1%]"}),

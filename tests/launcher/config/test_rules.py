@@ -101,13 +101,16 @@ def test_sound_config_breaks_no_rule(sections):
         (
             {"type": "chat_template", "step_separator": "x"},
             [
-                "step_separator: belongs to type stepwise_supervised; "
+                "step_separator: belongs to type stepwise_supervised of `objective` prm; "
                 "remove it, or correct `type`, which is chat_template",
             ],
         ),
         (
             {"chosen_format": "x"},
-            ["chosen_format: belongs to type user_defined; remove it, or correct `type`, which is alpaca"],
+            [
+                "chosen_format: belongs to type user_defined of `objective` dpo or ipo or simpo or cpo; "
+                "remove it, or correct `type`, which is alpaca"
+            ],
         ),
         (
             {"type": "chat_template", "chat_template": "jinja"},
@@ -130,16 +133,21 @@ def test_sound_config_breaks_no_rule(sections):
         ),
         (
             {"type": "alpaca_w_system", "field_system": "s"},
-            [
-                "field_system: belongs to type chat_template or user_defined; "
-                "remove it, or correct `type`, which is alpaca_w_system"
-            ],
+            ["field_system: belongs to type chat_template; remove it, or correct `type`, which is alpaca_w_system"],
         ),
         (
             {"type": "alpaca", "chat_template": "chatml"},
             ["chat_template: belongs to types of conversations; remove it, or correct `type`, which is alpaca"],
         ),
         ({"type": "sharegpt_jokes", "chat_template": "chatml"}, []),
+        (
+            {"type": {"format": "{instruction}"}, "field": "t"},
+            ["field: belongs to type completion; remove it, or correct `type`, which is a mapping"],
+        ),
+        (
+            {"type": None, "field_messages": "m"},
+            ["field_messages: belongs to type chat_template; remove it, or correct `type`, which is absent"],
+        ),
         ({"split": "train-x[:1_0] + test"}, []),
         ({"type": "completion", "field": "t"}, []),
         ({"type": "pretrain", "text_column": "t"}, []),
@@ -154,6 +162,59 @@ def test_dataset_rules(dataset, sentences):
     whole = config(dataset=dataset)
     broken = [problem for rule in DATASET_RULES if (problem := rule(whole.data.datasets[0], whole))]
     assert [str(problem) for problem in broken] == sentences
+
+
+@pytest.mark.parametrize(
+    ("objective", "type", "keys"),
+    [
+        ("dpo", "chatml.argilla_chat", ["message_property_mappings", "roles", "field_chosen", "field_rejected"]),
+        ("dpo", "llama3.ultra", ["message_property_mappings", "roles", "field_chosen", "field_rejected"]),
+        ("reward", "bradley_terry.chatml.argilla_chat", ["roles", "field_chosen"]),
+        ("kto", "chatml.argilla_chat", ["message_property_mappings", "roles"]),
+        ("kto", "user_defined", ["field_prompt", "field_completion", "field_label", "completion_format"]),
+        ("dpo", "chat_template", ["field_messages", "field_chosen", "split_thinking", "drop_system_message"]),
+        ("orpo", "chat_template.argilla", ["field_rejected", "template_thinking_key"]),
+    ],
+)
+def test_keys_that_a_reader_looks_at_are_accepted(objective, type, keys):
+    assert sentences_of(objective, type, keys) == []
+
+
+@pytest.mark.parametrize(
+    ("objective", "type", "keys", "sentence"),
+    [
+        (
+            "kto",
+            "chatml.ultra",
+            ["roles"],
+            "roles: belongs to type chatml.argilla_chat or llama3.argilla_chat; "
+            "remove it, or correct `type`, which is chatml.ultra",
+        ),
+        (
+            "dpo",
+            "user_defined",
+            ["field_completion", "field_label", "field_prompt"],
+            "field_completion: belongs to type user_defined of `objective` kto (so does `field_label`); "
+            "remove it, or correct `type`, which is user_defined",
+        ),
+        (
+            "orpo",
+            "chat_template",
+            ["field_messages"],
+            "field_messages: belongs to type chat_template of `objective` sft or dpo or ipo or simpo or cpo; "
+            "remove it, or correct `type`, which is chat_template",
+        ),
+    ],
+)
+def test_keys_that_a_reader_leaves_alone_are_refused(objective, type, keys, sentence):
+    assert sentences_of(objective, type, keys) == [sentence]
+
+
+def sentences_of(objective, type, keys):
+    values = {"message_property_mappings": {}, "roles": {}, "split_thinking": True, "drop_system_message": True}
+    whole = config(objective=objective, dataset={"type": type} | {key: values.get(key, "x") for key in keys})
+    broken = [problem for rule in DATASET_RULES if (problem := rule(whole.data.datasets[0], whole))]
+    return [str(problem) for problem in broken]
 
 
 def test_preference_rows_have_no_masks():
@@ -196,7 +257,19 @@ def test_stream_may_have_the_keys_of_a_stream():
             ["push_dataset_to_hub", "dataset_shard_num"],
         ),
         ({"data": {"eot_tokens": ["<end>"]}}, ["eot_tokens"]),
-        ({"data": {"eot_tokens": ["<end>"]}, "dataset": {"type": "chat_template.default"}}, []),
+        ({"data": {"eot_tokens": ["<end>"]}, "dataset": {"type": "chat_template"}}, []),
+        ({"data": {"eot_tokens": ["<end>"]}, "dataset": {"type": "llama2_chat"}}, []),
+        ({"data": {"eot_tokens": ["<end>"]}, "dataset": {"type": "pygmalion"}}, []),
+        ({"data": {"chat_template_kwargs": {"x": 1}}, "dataset": {"type": "./mine.py:read"}}, []),
+        ({"data": {"chat_template_kwargs": {"x": 1}}, "dataset": {"type": "completion"}}, ["chat_template_kwargs"]),
+        (
+            {
+                "data": {"eot_tokens": ["<end>"], "chat_template_kwargs": {"x": 1}},
+                "dataset": {"type": "chat_template"},
+                "objective": "dpo",
+            },
+            ["eot_tokens"],
+        ),
     ],
     ids=str,
 )

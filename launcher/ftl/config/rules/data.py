@@ -1,6 +1,6 @@
 """What the keys of the data must keep to, among themselves and with the objective."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ftl.config.data import DatasetSection
 from ftl.config.rules.rule import DatasetRule, Rule
@@ -8,6 +8,7 @@ from ftl.config.split import parse_split
 from ftl.config.train import TrainConfig
 from ftl.errors import ConfigError, Problem
 from ftl.formats.example import FAMILIES
+from ftl.formats.format import ABSENT, INLINE, MASK_KEYS, TEMPLATE_KEYS, Format
 from ftl.formats.render import FORMATS
 
 _STREAM_TYPES = ("pretrain", "completion")
@@ -164,7 +165,7 @@ def stream_type_is_a_text(dataset: DatasetSection, config: TrainConfig) -> Probl
 
 
 def masks_are_for_single_texts(dataset: DatasetSection, config: TrainConfig) -> Problem | None:
-    given = [key for key in _MASK_KEYS if key in dataset.model_fields_set]
+    given = [key for key in MASK_KEYS if key in dataset.model_fields_set]
     if not given or config.objective.kind == "sft":
         return None
     allowed = (
@@ -173,39 +174,51 @@ def masks_are_for_single_texts(dataset: DatasetSection, config: TrainConfig) -> 
     return Problem(given[0], allowed=allowed, remedy="remove it")
 
 
-_MASK_KEYS = (
-    *("field_tools", "message_field_training", "message_field_training_detail"),
-    *("roles_to_train", "last_message_only", "train_on_eos", "train_on_eot"),
+_KEYS_OF_FORMATS: tuple[tuple[str, ...], ...] = (
+    ("field",),
+    ("text_column",),
+    ("field_messages", *TEMPLATE_KEYS, *MASK_KEYS),
+    ("field_system",),
+    ("field_prompt", "field_chosen", "field_rejected", "field_completion", "field_label"),
+    ("prompt_format", "chosen_format", "rejected_format", "completion_format"),
+    ("step_separator", "max_completion_length", "train_on_last_step_only"),
 )
-_PREFERENCE_KEYS = ("field_prompt", "field_chosen", "field_rejected", "field_completion", "field_label")
-_PREFERENCE_FORMATS = ("prompt_format", "chosen_format", "rejected_format", "completion_format")
-_MESSAGE_KEYS = (
-    *("field_messages", "message_property_mappings", "field_thinking", "template_thinking_key", "split_thinking"),
-    *("roles", "drop_system_message", *_MASK_KEYS),
-)
-_READ_BY: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
-    (("field",), ("completion",)),
-    (("text_column",), ("pretrain",)),
-    (_MESSAGE_KEYS, ("chat_template",)),
-    (("field_system",), ("chat_template", "user_defined")),
-    (_PREFERENCE_KEYS, ("user_defined", "chat_template")),
-    (_PREFERENCE_FORMATS, ("user_defined",)),
-    (("step_separator", "max_completion_length", "train_on_last_step_only"), ("stepwise_supervised",)),
-)
-"""Keys of a dataset, and the types that read them; a type such as chat_template.default counts as its parts."""
+"""Keys of a dataset that only some types look at; those of a group are told in one sentence."""
 
 
-def _keys_are_read(keys: tuple[str, ...], types: tuple[str, ...]) -> DatasetRule:
+def _keys_are_read(keys: tuple[str, ...]) -> DatasetRule:
     def rule(dataset: DatasetSection, config: TrainConfig) -> Problem | None:
         given = [key for key in keys if key in dataset.model_fields_set]
-        if not given or not isinstance(dataset.type, str) or set(types) & set(dataset.type.split(".")):
-            return None
-        if not any(dataset.type in formats for formats in FORMATS.values()):
+        name = dataset.type if isinstance(dataset.type, str) else INLINE if dataset.type else ABSENT
+        own = FORMATS[FAMILIES[config.objective.kind]]
+        if not given or not any(name in formats for formats in FORMATS.values()):
             return None  # a strategy of the user's own may read what it likes
-        allowed = f"belongs to type {' or '.join(types)}{_so_do(given[1:])}"
-        return Problem(given[0], allowed=allowed, remedy=f"remove it, or correct `type`, which is {dataset.type}")
+        if name not in own:
+            return None  # told by dataset_type_fits_objective
+        unread = [key for key in given if key not in own[name].keys]
+        if not unread or (config.objective.kind != "sft" and set(unread) <= set(MASK_KEYS)):
+            return None  # told by masks_are_for_single_texts
+        remedy = f"remove it, or correct `type`, which is {_IN_WORDS.get(name, name)}"
+        return Problem(unread[0], allowed=f"belongs to {_readers(unread[0], own)}{_so_do(unread[1:])}", remedy=remedy)
 
     return rule
+
+
+_IN_WORDS = {INLINE: "a mapping", ABSENT: "absent"}
+
+
+def _readers(key: str, own: Mapping[str, Format]) -> str:
+    """The types that look at a key: those of this objective, or else of the others."""
+    if names := _types_with(key, own):
+        return f"type {' or '.join(names)}"
+    kinds = {kind: names for kind, family in FAMILIES.items() if (names := _types_with(key, FORMATS[family]))}
+    return f"type {' or '.join(next(iter(kinds.values())))} of `objective` {' or '.join(kinds)}"
+
+
+def _types_with(key: str, formats: Mapping[str, Format]) -> list[str]:
+    """A type chat_template.default is chat_template; those named after a style are told by what follows it."""
+    names = [name for name, format in formats.items() if key in format.keys and name not in _IN_WORDS]
+    return list(dict.fromkeys(name.removesuffix(".default") for name in names))
 
 
 DATASET_RULES: tuple[DatasetRule, ...] = (
@@ -218,7 +231,7 @@ DATASET_RULES: tuple[DatasetRule, ...] = (
     stream_type_is_a_text,
     masks_are_for_single_texts,
     keys_of_a_stream_have_one,
-    *(_keys_are_read(keys, types) for keys, types in _READ_BY),
+    *(_keys_are_read(keys) for keys in _KEYS_OF_FORMATS),
 )
 
 

@@ -7,6 +7,8 @@ from ftl.config.flat import keys
 from ftl.config.rules.schedule import has_eval_rows
 from ftl.config.train import TrainConfig
 from ftl.errors import Problem
+from ftl.formats.example import FAMILIES
+from ftl.formats.render import FORMATS
 from ftl.yamlfile import value_at
 
 
@@ -17,6 +19,14 @@ class WithoutEffect:
     keys: tuple[str, ...]
     holds: Callable[[TrainConfig], bool]
     why: str
+
+
+def _writes_conversations(config: TrainConfig) -> bool:
+    """Whether a chat template may write down rows of one of the datasets."""
+    data, family = config.data, FAMILIES[config.objective.kind]
+    names = [item.type for item in (*data.datasets, *data.test_datasets) if isinstance(item.type, str)]
+    formats = FORMATS[family]
+    return any(name not in formats or formats[name].needs_template is not False for name in names)
 
 
 def _types(config: TrainConfig) -> list[str]:
@@ -68,8 +78,13 @@ WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
     ),
     WithoutEffect(
         ("chat_template_kwargs", "eot_tokens"),
-        lambda config: not any("chat_template" in kind for kind in _types(config)),
-        "without a dataset of type chat_template",
+        lambda config: not _writes_conversations(config),
+        "without a dataset of conversations, such as type chat_template",
+    ),
+    WithoutEffect(
+        ("eot_tokens",),
+        lambda config: config.objective.kind != "sft",
+        "where answers are compared: they are trained to their end",
     ),
 )
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from ftl.config.dialect import Aside, Conversion, Convert, Values
 from ftl.config.tables.aside import aside, unbuilt
+from ftl.formats.example import DEFAULT_ROLES
 
 _TEMPLATES = {
     "chatml": "chatml",
@@ -21,9 +22,20 @@ def _message_field(role: str) -> Convert:
     return lambda value, given: {"message_property_mappings": {role: value}}
 
 
+_ROLE_KEYS = {"user": "field_human", "assistant": "field_model"}
+
+
 def _role(name: str) -> Convert:
-    """A name that the data uses for a role of the template."""
-    return lambda value, given: {"roles": {name: [value]}}
+    """A further name that the data uses for a role of the template; beside `roles` only what those say counts."""
+
+    def convert(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+        if "roles" in given:
+            return {"roles": {name: [value]}}
+        said = {role: given[key] for role, key in _ROLE_KEYS.items() if key in given}
+        usual = {role: [item for item in names if item not in said.values()] for role, names in DEFAULT_ROLES.items()}
+        return {"roles": {role: [*names, *([said[role]] if role in said else [])] for role, names in usual.items()}}
+
+    return convert
 
 
 def _conversation(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
