@@ -120,8 +120,12 @@ def check(
     assignments: Assignments = None,
     data: Annotated[bool, typer.Option("--data/--no-data", help="Read, render and tokenise every row.")] = True,
     network: Annotated[
-        bool, typer.Option("--network/--no-network", help="Ask the Hub for the repositories that CFG names.")
+        bool,
+        typer.Option("--network/--no-network", help="Look up the repositories and addresses in CFG, read their rows."),
     ] = True,
+    all_rows: Annotated[
+        bool, typer.Option("--all-rows", help="Read also the rows of large remote datasets to the last one.")
+    ] = False,
     max_problems: Annotated[
         int, typer.Option(metavar="N", min=1, help="Broken rows to name for each dataset; the others are counted.")
     ] = 20,
@@ -144,6 +148,7 @@ def check(
             cloud=cloud,
             data=data,
             network=network,
+            all_rows=all_rows,
             max_problems=max_problems,
             as_json=as_json,
         )

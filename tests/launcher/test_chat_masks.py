@@ -164,7 +164,7 @@ def test_template_has_what_transformers_gives_it(view: TokenizerView) -> None:
 
 
 def test_broken_template_is_named_by_its_line(view: TokenizerView) -> None:
-    with pytest.raises(ConfigError, match="chat template, line 2: not valid Jinja"):
+    with pytest.raises(ConfigError, match="chat_template: line 2 of the template: is not valid Jinja"):
         ChatTemplate("{{ 1 }}\n{% if %}", view)
 
 

@@ -13,17 +13,19 @@ from ftl.errors import ConfigError, ExitCode, Problem
 from ftl.inspect.bearing import load_bearing
 from ftl.inspect.checkview import CheckView, make_check_view
 from ftl.inspect.datacheck import DatasetReport, check_dataset
-from ftl.inspect.datasets import Listed, is_local, listed, loc_of, located
+from ftl.inspect.datasets import Listed, is_local, listed, loc_of, located, open_rows, recipe_of
 from ftl.inspect.hub import Wanted, hub_problems
+from ftl.inspect.remote import Lookup, Remote, UnreadError, addresses_of
 from ftl.inspect.summary import Summary, remarks, split_remarks, summarise
 from ftl.inspect.tokenizer import NoTokenizerError, load_view
 from ftl.references import locate, may_be_repository, references
+from ftl.sources import Source, UnreachableError
 from ftl.sources.hubrepo import Repo
 from ftl.sources.local import LOADERS
-from ftl.sources.remote import is_address
+from ftl.sources.remote import is_address, shown_address
 from ftl.tokens import TokenizerView
 
-_OPTIONS = ("--cloud", "--set", "--no-data", "--no-network", "--max-problems", "--json")
+_OPTIONS = ("--cloud", "--set", "--no-data", "--no-network", "--all-rows", "--max-problems", "--json")
 _LAST = 10**9  # after every line of the config
 
 
@@ -53,6 +55,7 @@ def run(
     cloud: Path | None,
     data: bool,
     network: bool,
+    all_rows: bool,
     max_problems: int,
     as_json: bool,
 ) -> int:
@@ -70,11 +73,15 @@ def run(
             for note in loaded.notes:
                 view.note(note)
             _check_files(loaded, backend, findings)
-            if data and not read.is_data_clear:
+            is_online = network and os.environ.get("HF_HUB_OFFLINE", "0") in ("", "0")
+            lookup = _look_up(loaded, view, findings, is_online=is_online, is_told=not (data and read.is_data_clear))
+            if not read.is_data_clear:
                 view.note("the data is not checked before the keys that say what it is are mended")
-            elif data:
-                summary = _check_data(loaded, view, findings, network=network, limit=max_problems)
-            _check_hub(loaded, view, findings, network=network)
+            else:
+                remote = Remote(loaded, lookup, all_rows=all_rows) if is_online else None
+                check = _DataCheck(loaded, view, findings, remote, limit=max_problems if data else None)
+                summary = check.run(network=network)
+            _check_hub(loaded, view, findings, is_online=is_online)
         _check_secrets(backend, findings)
         found = findings.in_order
         view.end(summary, found)
@@ -98,71 +105,128 @@ def _check_files(loaded: Loaded, backend: Backend | None, findings: _Findings) -
         findings.add(located(problem, loaded))
 
 
-def _check_data(loaded: Loaded, view: CheckView, findings: _Findings, *, network: bool, limit: int) -> Summary | None:
-    """Read every dataset of this machine; what will be trained, if all of them could be counted."""
-    data = loaded.config.data
-    datasets = listed(data)
-    tokenizer = _load_tokenizer(loaded, view, findings, network=network)
-    reports = [report for d in datasets if (report := _check_dataset(d, loaded, tokenizer, view, findings, limit))]
-    if len(reports) < len(datasets) or not all(report.is_tokenised for report in reports):
-        return None
-    summary, problems = summarise(data, reports)
-    for remark in (*remarks(data, reports), *split_remarks(summary)):
-        view.note(remark)
-    for problem in problems:
-        findings.add(located(problem, loaded))
-    return summary
+def _look_up(loaded: Loaded, view: CheckView, findings: _Findings, *, is_online: bool, is_told: bool) -> Lookup:
+    """What the addresses of the datasets say. `is_told`: those that say nothing are told of here."""
+    elsewhere = [dataset for dataset in listed(loaded.config.data) if addresses_of(dataset)]
+    shown = [shown_address(address) for dataset in elsewhere for address, _ in addresses_of(dataset)]
+    if not is_online:
+        if shown:
+            view.note(f"not looked up, without the network: {', '.join(shown)}")
+        return Lookup({})
+    lookup = Lookup.of(elsewhere)
+    for dataset in elsewhere:
+        for problem in lookup.problems(dataset):
+            findings.add(located(problem, loaded))
+        for sentence in lookup.unanswered(dataset) if is_told else ():
+            view.note(f"not looked up: {sentence}")
+    return lookup
 
 
-def _load_tokenizer(loaded: Loaded, view: CheckView, findings: _Findings, *, network: bool) -> TokenizerView | None:
-    """None where there is none that can be read here; it is a problem where it is here and broken."""
-    try:
-        return load_view(loaded, network=network)
-    except ConfigError as e:
-        if isinstance(e, NoTokenizerError):
-            view.note(f"rows are read and rendered, not tokenised: {e}")
-        else:
-            view.note("rows are read and rendered, not tokenised, before the tokenizer is mended")
-            key = "tokenizer_config" if loaded.config.model.tokenizer else "base_model"
-            for problem in e.problems:
-                findings.add(problem, loaded.file.line_of((key,)))
-        return None
+@dataclass(frozen=True)
+class _DataCheck:
+    """Reads the rows of a config, or only finds out how they would be read."""
 
+    loaded: Loaded
+    view: CheckView
+    findings: _Findings
+    remote: Remote | None
+    """Opens what is not on this machine; None without the network."""
+    limit: int | None
+    """Broken rows to name for each dataset; None where no row is to be read."""
 
-def _check_dataset(
-    dataset: Listed, loaded: Loaded, tokenizer: TokenizerView | None, view: CheckView, findings: _Findings, limit: int
-) -> DatasetReport | None:
-    """Read one dataset; None if that is not possible."""
-    line = loaded.file.line_of(loc_of(dataset.key))
-    report = DatasetReport(dataset)
-    try:
-        if not is_local(dataset, loaded):
-            if _is_elsewhere(dataset.section.path):
-                view.note(f"{dataset.key}: {dataset.name} is not on this machine, so its rows are not checked")
+    def run(self, *, network: bool) -> Summary | None:
+        """What will be trained, if the rows of all datasets could be counted."""
+        data = self.loaded.config.data
+        tokenizer = self._tokenizer(network=network)
+        datasets = listed(data)
+        reports = [report for dataset in datasets if (report := self._report(dataset, tokenizer))]
+        is_counted = all(report.is_tokenised and not report.is_partial for report in reports)
+        if len(reports) < len(datasets) or not is_counted:
             return None
-        view.begin(report)
-        check_dataset(report, loaded, tokenizer, limit=limit, on_rows=view.on_rows, on_share=view.on_share)
-    except ConfigError as e:
-        for problem in e.problems:
-            findings.add(problem, line)
+        summary, problems = summarise(data, reports)
+        for remark in (*remarks(data, reports), *split_remarks(summary)):
+            self.view.note(remark)
+        for problem in problems:
+            self.findings.add(located(problem, self.loaded))
+        return summary
+
+    def _tokenizer(self, *, network: bool) -> TokenizerView | None:
+        """None where there is none that can be read here; it is a problem where it is here and broken."""
+        try:
+            return load_view(self.loaded, network=network)
+        except NoTokenizerError as e:
+            if self.limit is not None:
+                self.view.note(f"rows are read and rendered, not tokenised: {e}")
+        except ConfigError as e:
+            if self.limit is not None:
+                self.view.note("rows are read and rendered, not tokenised, before the tokenizer is mended")
+            key = "tokenizer_config" if self.loaded.config.model.tokenizer else "base_model"
+            for problem in e.problems:
+                self.findings.add(problem, self.loaded.file.line_of((key,)))
         return None
-    for problem in report.problems:
-        findings.add(problem, line)
-    view.dataset(report, loaded.config.data.sequence_len)
-    return report
+
+    def _report(self, dataset: Listed, tokenizer: TokenizerView | None) -> DatasetReport | None:
+        """Read one dataset; None if that is not possible, or not asked for."""
+        report = DatasetReport(dataset)
+        line = self.loaded.file.line_of(loc_of(dataset.key))
+        try:
+            recipe_of(dataset, self.loaded, tokenizer)  # a wrong type or template is found without any row
+            opened = self._open(dataset)
+            if opened is None:
+                return None
+            assert self.limit is not None, "nothing is opened otherwise"
+            self.view.begin(report)
+            check_dataset(
+                report,
+                self.loaded,
+                tokenizer,
+                limit=self.limit,
+                rows=opened[0],
+                num_rows=opened[1],
+                on_rows=self.view.on_rows,
+                on_share=self.view.on_share,
+            )
+        except UnreadError as e:
+            self.view.note(str(e))
+            return None
+        except UnreachableError as e:
+            report.is_partial = True
+            self.view.note(f"{dataset.key}: the rows end early: {e}")
+        except ConfigError as e:
+            for problem in e.problems:
+                self.findings.add(problem, line)
+            return None
+        for problem in report.problems:
+            self.findings.add(problem, line)
+        self.view.dataset(report, self.loaded.config.data.sequence_len)
+        if report.is_partial:
+            self.view.note(f"{dataset.key}: the first {report.tally.rows:,} rows are checked; --all-rows checks all")
+        return report
+
+    def _open(self, dataset: Listed) -> tuple[Source, int | None] | None:
+        """The rows and how many of them to read, all if None; nothing where they are not to be had."""
+        if self.limit is None:
+            return None
+        if is_local(dataset, self.loaded):
+            return open_rows(dataset, self.loaded), None
+        if not _is_elsewhere(dataset.section.path):
+            return None
+        if self.remote is None:
+            raise UnreadError(f"{dataset.key}: {dataset.name} is not on this machine, so its rows are not checked")
+        return self.remote.open(dataset)
 
 
 def _is_elsewhere(path: str | None) -> bool:
     """Whether rows that are not on this machine may be anywhere else: otherwise their path is a problem already."""
-    return path is None or is_address(path) or may_be_repository(path)
+    return path is None or path in LOADERS or is_address(path) or may_be_repository(path)
 
 
-def _check_hub(loaded: Loaded, view: CheckView, findings: _Findings, *, network: bool) -> None:
+def _check_hub(loaded: Loaded, view: CheckView, findings: _Findings, *, is_online: bool) -> None:
     wanted = _wanted(loaded)
     if not wanted:
         return
     repos = ", ".join(dict.fromkeys(one.repo.id for one in wanted))
-    if not network or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+    if not is_online:
         view.note(f"not looked up on the Hub, without the network: {repos}")
         return
     problems, unanswered = hub_problems(wanted)

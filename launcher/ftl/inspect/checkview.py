@@ -182,6 +182,8 @@ def _make_progress() -> "Progress":
 def _counts(report: DatasetReport) -> dict[str, Any]:  # Any: JSON
     tally = report.tally
     counts: dict[str, Any] = {"rows": tally.rows, "broken": tally.broken, "tokenised": report.is_tokenised}
+    if report.is_partial:
+        counts["partial"] = True
     if report.is_tokenised:
         counts |= {
             "samples": tally.samples,
@@ -204,7 +206,7 @@ def _counts(report: DatasetReport) -> dict[str, Any]:  # Any: JSON
 
 
 def _panel(report: DatasetReport, sequence_len: int) -> Panel:
-    facts = _facts(report, sequence_len) if report.is_tokenised else _untokenised_facts(report.tally)
+    facts = _facts(report, sequence_len) if report.is_tokenised else _untokenised_facts(report)
     title = Text.assemble((report.key, "bold"), f" {_short(report.name)}", (f" {_type(report)}", "dim"))
     border = "red" if report.problems else "green"
     return Panel(_grid(facts), title=title, title_align="left", border_style=border, width=_width())
@@ -225,7 +227,7 @@ def _facts(report: DatasetReport, sequence_len: int) -> list[tuple[str, str]]:
         (tally.untrained_turns, "trained turns cut off"),
     )
     facts = [
-        ("rows", f"{tally.rows:,}, which give {tally.samples:,} samples"),
+        ("rows", f"{_rows(report)}, which give {tally.samples:,} samples"),
         ("tokens", f"{tally.tokens:,}, of which {tally.trained:,} trained ({_percent(tally.trained, tally.tokens)})"),
         ("length", ", ".join([*parts, f"longest {lengths.longest:,}"])),
         ("fit", _fits(tally, sequence_len)),
@@ -244,12 +246,16 @@ def _fits(tally: Tally, sequence_len: int) -> str:
     return ", ".join(f"{tally.lengths.share_within(size):.1%} in {size:,}" for size in sizes)
 
 
-def _untokenised_facts(tally: Tally) -> list[tuple[str, str]]:
+def _untokenised_facts(report: DatasetReport) -> list[tuple[str, str]]:
     facts = [
-        ("rows", f"{tally.rows:,} read and rendered, not tokenised"),
-        ("left out", _counted((tally.broken, "broken"))),
+        ("rows", f"{_rows(report)} read and rendered, not tokenised"),
+        ("left out", _counted((report.tally.broken, "broken"))),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _rows(report: DatasetReport) -> str:
+    return f"the first {report.tally.rows:,}" if report.is_partial else f"{report.tally.rows:,}"
 
 
 def _summary_panel(summary: Summary) -> Panel:

@@ -12,7 +12,7 @@ from ftl.inspect.datasets import Listed, open_rows, recipe_of
 from ftl.inspect.fit import fit, too_long_sentence
 from ftl.inspect.tally import Tally
 from ftl.inspect.walk import Broken, Numbered, Read, Sampled, numbered, walk, walk_untokenised
-from ftl.sources import Row
+from ftl.sources import Row, Source
 from ftl.tokens import Recipe, TokenizerView
 
 OnRows = Callable[[int, int], None]
@@ -27,6 +27,8 @@ class DatasetReport:
     """What one dataset of the config gives."""
 
     dataset: Listed
+    is_partial: bool = False
+    """There are more rows than were read."""
     tally: Tally = field(default_factory=Tally)
     problems: list[Problem] = field(default_factory=list)
     """At most `limit` broken rows, how many more there are, and what is wrong with the dataset as a whole."""
@@ -56,26 +58,46 @@ def check_dataset(
     view: TokenizerView | None,
     *,
     limit: int,
+    rows: Source | None = None,
+    num_rows: int | None = None,
     num_tokenised: int | None = None,
     on_rows: OnRows = lambda rows, tokens: None,
     on_share: Callable[[float], None] = lambda share: None,
 ) -> None:
     """Fill the report from the rows of its dataset; at most `limit` broken rows are named, the others counted.
 
-    Only the first `num_tokenised` rows are tokenised, all if None, none without a view. Raises ConfigError when the
+    `rows` are those of the dataset where it is open already. Only the first `num_rows` are read, and only the first
+    `num_tokenised` of them tokenised; all if None. Without a view none is tokenised. Raises ConfigError when the
     dataset cannot be opened, or its type or chat template is wrong.
     """
     recipe = recipe_of(report.dataset, loaded, view)
     report.has_template = recipe.template is not None
     report.no_tools = _no_tools(recipe)
     field_tools = report.dataset.section.field_tools
-    rows = numbered(_counting_tools(open_rows(report.dataset, loaded).scan(on_progress=on_share), report, field_tools))
-    _count(report, _walk(rows, recipe, view, num_tokenised), loaded.config.data, limit, _ends(view, loaded), on_rows)
+    scanned = _first(rows or open_rows(report.dataset, loaded), num_rows, report, on_share)
+    counted = numbered(_counting_tools(scanned, report, field_tools))
+    _count(report, _walk(counted, recipe, view, num_tokenised), loaded.config.data, limit, _ends(view, loaded), on_rows)
     report.is_tokenised = view is not None and (num_tokenised is None or report.tally.rows <= num_tokenised)
     if report.tally.broken > limit:
         report.problems.append(Problem(report.name, f"{report.tally.broken - limit:,} more broken rows"))
     if not report.tally.broken:
         report.problems += _whole_problems(report, loaded.config.data)
+
+
+def _first(
+    source: Source, num_rows: int | None, report: DatasetReport, on_share: Callable[[float], None]
+) -> Iterator[Row | Problem]:
+    """The first rows; whether there are more goes to the report."""
+    if num_rows is None:
+        yield from source.scan(on_progress=on_share)
+        return
+    for number, row in enumerate(source.scan()):
+        if number == num_rows:
+            report.is_partial = True
+            return
+        yield row
+        if number % _PROGRESS_ROWS == 0:
+            on_share(number / num_rows)
 
 
 def _no_tools(recipe: Recipe) -> str | None:

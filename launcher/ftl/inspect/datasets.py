@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ftl.config.data import DataSection, DatasetSection
+from ftl.config.flat import keys
 from ftl.config.load import Loaded
 from ftl.errors import ConfigError, Problem
 from ftl.formats.python import strategy_file, with_strategy_file
@@ -47,12 +48,18 @@ def is_local(dataset: Listed, loaded: Loaded) -> bool:
         raise _at(dataset, e, loaded) from e
 
 
-def open_rows(dataset: Listed, loaded: Loaded) -> Source:
-    """Its rows, from this machine or the network. Raises ConfigError, with the place of the key, if there are none."""
+def open_rows(dataset: Listed, loaded: Loaded, *, is_streamed: bool = False) -> Source:
+    """Its rows, from this machine or the network. Raises ConfigError, with the place of the key, if there are none.
+
+    `is_streamed`: those of a Hub repository are read as they are needed, instead of stored first.
+    """
     config = loaded.config
     seed = config.optim.seed if config.data.data_seed is None else config.data.data_seed
+    downloads = cache_dir() / "downloads"
     try:
-        return open_source(dataset.section, _resolve(loaded), seed=seed, download_dir=cache_dir() / "downloads")
+        return open_source(
+            dataset.section, _resolve(loaded), seed=seed, download_dir=downloads, is_streamed=is_streamed
+        )
     except ConfigError as e:
         raise _at(dataset, e, loaded) from e
 
@@ -99,13 +106,24 @@ def _resolve(loaded: Loaded) -> Callable[[str], Path | None]:
 
 
 def _at(dataset: Listed, error: ConfigError, loaded: Loaded) -> ConfigError:
-    """The error with its problems placed: one whose `where` is a key of the dataset gets that key's line."""
+    """The error with its problems placed: one whose `where` is a key, of the dataset or not, gets that key's line."""
     placed = []
     for problem in error.problems:
         if isinstance(problem, str):
             problem = Problem("", problem)
         key = problem.where.partition(" = ")[0]
-        if key in DatasetSection.model_fields or not problem.where:
-            problem = located(replace(problem, where=f"{dataset.key}.{key}".rstrip(".")), loaded)
+        top = key.partition(".")[0]
+        if top in DatasetSection.model_fields or not problem.where:
+            problem = located(replace(problem, where=_full_key(dataset, key)), loaded)
+        elif top in keys():
+            problem = located(replace(problem, where=key), loaded)
         placed.append(problem)
-    return ConfigError(*placed)
+    return type(error)(*placed)
+
+
+def _full_key(dataset: Listed, key: str) -> str:
+    """The key as it stands in the config. A chat template that the dataset does not name is the whole config's."""
+    if key in ("chat_template", "chat_template_jinja"):
+        own = next((k for k in (key, "chat_template", "chat_template_jinja") if getattr(dataset.section, k)), None)
+        return key if own is None else f"{dataset.key}.{own}"
+    return f"{dataset.key}.{key}".rstrip(".")

@@ -6,8 +6,9 @@ for row in source.scan():          # Row, or a Problem in the place of a broken 
 """
 
 from ftl.sources.find import open_source
+from ftl.sources.package import MissingPackageError
 from ftl.sources.retry import UnreachableError
 from ftl.sources.row import Row
 from ftl.sources.source import Source
 
-__all__ = ["Row", "Source", "UnreachableError", "open_source"]
+__all__ = ["MissingPackageError", "Row", "Source", "UnreachableError", "open_source"]

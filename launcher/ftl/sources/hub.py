@@ -11,6 +11,7 @@ from ftl.config.data import DatasetSection
 from ftl.errors import ConfigError, Problem
 from ftl.sources.columnar import Block
 from ftl.sources.hubrepo import Repo, ask_hub, check_access, resolve_commit
+from ftl.sources.package import missing_package
 from ftl.sources.row import Reading, Unread
 
 
@@ -116,7 +117,7 @@ def _library(repo: Repo) -> Any:  # Any: a module
         import datasets
     except ImportError as e:
         given = f"{repo.id}: no such file here, and reading Hub datasets needs 'datasets'"
-        raise ConfigError(Problem(repo.key, given, None, "pip install 'ftl-launcher[data]'")) from e
+        raise missing_package(repo.key, given) from e
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(logging.CRITICAL)  # its errors reach the user as our sentences
     return datasets

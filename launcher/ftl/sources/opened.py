@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, cast
 from ftl.errors import ConfigError, Problem
 from ftl.sources.columnar import arrow_rows, count_parquet, parquet_rows
 from ftl.sources.lines import TEXT_READERS
+from ftl.sources.package import missing_package
 from ftl.sources.row import Reading, Unread
 
 READERS: dict[str, Callable[[BinaryIO, str], Iterator[Unread]]] = {
@@ -99,9 +100,7 @@ def _zstandard() -> Any:  # Any: a module
     try:
         import zstandard
     except ImportError as e:
-        raise ConfigError(
-            Problem("path", "a .zst file needs 'zstandard'", None, "pip install 'ftl-launcher[data]'")
-        ) from e
+        raise missing_package("path", "a .zst file needs 'zstandard'") from e
     return zstandard
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ftl.errors import ConfigError, Problem, StorageError
+from ftl.sources.package import missing_package
 from ftl.sources.retry import PassingError, UnreachableError, causes, with_retries
 
 _PACKAGES = {
@@ -51,6 +52,23 @@ def fetch(address: str, download_dir: Path, key: str) -> Path:
         return with_retries(lambda: _fetch(address, download_dir, Problem(key, shown)))
     except PassingError as e:
         raise UnreachableError(Problem(key, f"{shown}: {e}", None, "try again later")) from e
+
+
+def look_up(address: str, key: str) -> int | None:
+    """The bytes of the file, or of all files, at an address; None where the other side does not tell.
+
+    Asks once, without a second try. Raises as `fetch`.
+    """
+    shown = shown_address(address)
+    problem = Problem(key, shown)
+    try:
+        with _in_words(problem):
+            _, root, files = _listing(address)
+            _places(root, files, problem)
+    except PassingError as e:
+        raise UnreachableError(Problem(key, f"{shown}: {e}", None, "try again later")) from e
+    sizes = [facts.get("size") for facts in files.values()]
+    return None if None in sizes else sum(size for size in sizes if size is not None)
 
 
 def _fetch(address: str, download_dir: Path, problem: Problem) -> Path:
@@ -137,8 +155,7 @@ def _in_words(problem: Problem) -> Iterator[None]:
         raise
     except ImportError as e:
         package = _PACKAGES[str(problem.given).partition(":")[0]]
-        remedy = "pip install 'ftl-launcher[data]'"
-        raise ConfigError(Problem(problem.where, f"{problem.given}: needs '{package}'", None, remedy)) from e
+        raise missing_package(problem.where, f"{problem.given}: needs '{package}'") from e
     except Exception as e:
         raise _verdict(problem, e) from e
 

@@ -88,6 +88,12 @@ class Source:
         known = [count for count in counts if count is not None]
         return len(self._in_shard(self._num_before_shards(known))) if len(known) == len(counts) else None
 
+    @property
+    def must_be_counted(self) -> bool:
+        """Whether all rows of a split must be read to know which of them `scan` gives first."""
+        needed = [part.name for part in self.parts if part.needs_count or self.shards is not None]
+        return any(self.shelf.count(name) is None for name in needed)
+
     @cached_property
     def _identity(self) -> Any:  # Any: JSON
         splits = [self.shelf.identity(part.name) for part in self.parts]

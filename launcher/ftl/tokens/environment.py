@@ -26,7 +26,9 @@ def compile_template(source: str, today: date = TODAY) -> jinja2.Template:
     try:
         return environment.from_string(source)
     except jinja2.TemplateSyntaxError as e:
-        raise ConfigError(Problem(f"chat template, line {e.lineno}", f"not valid Jinja: {e.message}")) from e
+        raise ConfigError(
+            Problem("chat_template", f"line {e.lineno} of the template", f"is not valid Jinja: {e.message}")
+        ) from e
 
 
 def variables_of(source: str) -> set[str]:

@@ -24,7 +24,8 @@ from ftl.formats.example import (
 from ftl.formats.format import Format
 from ftl.formats.render import find_format
 from ftl.tokens.chat import ChatTemplate
-from ftl.tokens.choice import chat_template_source
+from ftl.tokens.choice import chat_template_source, configured_template
+from ftl.tokens.environment import compile_template
 from ftl.tokens.view import TokenizerView
 
 
@@ -44,7 +45,8 @@ class Recipe:
     ) -> "Recipe":
         """The recipe of one dataset of a config. Raises ConfigError for an unknown type or chat template.
 
-        Without a tokenizer, `sample` works for the formats that need no template.
+        Without a tokenizer, `sample` works for the formats that need no template, and of a chat template nothing is
+        known but what the config says.
         """
         family = FAMILIES[kind]
         keys = dataset.model_dump()
@@ -58,9 +60,10 @@ class Recipe:
         format = find_format(type, family)
         if format.check is not None:
             format.check(options)
-        source = None if view is None else _template_source(format, data, dataset, view)
         template = None
-        if source is not None and view is not None:
+        if view is None:
+            _check_template(format, data, dataset)
+        elif (source := _template_source(format, data, dataset, view)) is not None:
             template = ChatTemplate(
                 source,
                 view,
@@ -118,6 +121,14 @@ def _template_source(format: Format, data: DataSection, dataset: DatasetSection,
         if format.needs_template:
             raise
         return None  # a function that gives segments needs none
+
+
+def _check_template(format: Format, data: DataSection, dataset: DatasetSection) -> None:
+    """Raises ConfigError for a chat template that the config names and that is none, or is not valid Jinja."""
+    if format.needs_template and format.template is None:
+        source = configured_template(data, dataset)
+        if source is not None:
+            compile_template(source)
 
 
 def _check_ids(row: TokenRow, view: TokenizerView) -> None:

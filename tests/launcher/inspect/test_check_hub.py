@@ -5,14 +5,19 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hub_server import HubServer
 from letters import MakeConfig, save_tokenizer
+
+from ftl.inspect.remote import MAX_FETCHED_BYTES, MAX_HUB_ROWS
 
 ANN = {"name": "ann", "type": "user", "auth": {"accessToken": {"role": "write"}}}
 READER = {"name": "ann", "type": "user", "auth": {"accessToken": {"role": "read"}}}
@@ -29,11 +34,11 @@ def hub() -> Iterator[HubServer]:
 def check(hub: HubServer, make_config: MakeConfig, tmp_path: Path) -> Check:
     """Run `ftl check` of a config with such keys; the exit code, the problems and the notes."""
 
-    def run(token: str = "", url: str = "", **keys: Any) -> tuple[int, list[str], list[str]]:
+    def run(*arguments: str, token: str = "", url: str = "", **keys: Any) -> tuple[int, list[str], list[str]]:
         config = make_config([{"text": "fine"}], **keys)
         environment = {**os.environ, "HF_ENDPOINT": url or hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": token}
         environment.pop("HF_HUB_OFFLINE", None)
-        command = [sys.executable, "-c", "from ftl.cli import main; main()", "check", str(config), "--json"]
+        command = [sys.executable, "-c", "from ftl.cli import main; main()", "check", str(config), "--json", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
         assert "Traceback" not in done.stderr
         events = [json.loads(line) for line in done.stdout.splitlines()]
@@ -134,14 +139,70 @@ def test_target_that_can_be_written_is_no_problem(
 def test_hub_that_does_not_answer_is_one_note(check: Check) -> None:
     code, problems, notes = check(url="http://127.0.0.1:9", datasets=[{"path": "org/rows", "type": "completion"}])
     assert (code, problems) == (0, [])
-    assert notes[-1] == "not looked up on the Hub, which does not answer: org/rows"
+    assert notes == [
+        "datasets.0: the rows are not checked: the Hub does not answer",
+        "not looked up on the Hub, which does not answer: org/rows",
+    ]
 
 
-def test_rows_of_the_hub_are_not_read(check: Check, hub: HubServer) -> None:
-    hub.add("dataset", "org/rows", {"train.jsonl": b'{"text": "far"}\n'})
+def test_broken_row_of_the_hub_is_found(check: Check, hub: HubServer) -> None:
+    hub.add("dataset", "org/rows", {"train.jsonl": b'{"text": "far"}\n{"text": null}\n'})
     code, problems, notes = check(datasets=[{"path": "org/rows", "type": "completion"}])
+    assert code == 2
+    assert len(problems) == 1
+    assert problems[0].startswith("org/rows[train]:2: ")
+    assert notes == []
+
+
+def test_first_rows_of_a_large_repository_are_checked_and_that_is_told(check: Check, hub: HubServer) -> None:
+    rows = b'{"text": "far"}\n' * (MAX_HUB_ROWS + 1)
+    hub.add("dataset", "org/many", {"train.jsonl": rows + b'{"text": null}\n'})
+    datasets = [{"path": "org/many", "type": "completion"}]
+    code, problems, notes = check(datasets=datasets)
     assert (code, problems) == (0, [])
-    assert notes == ["datasets.0: org/rows is not on this machine, so its rows are not checked"]
+    assert "datasets.0: the first 10,000 rows are checked; --all-rows checks all" in notes
+    code, problems, _ = check("--all-rows", datasets=datasets)
+    assert code == 2
+    assert problems[0].startswith("org/many[train]:10002: ")
+
+
+def test_rows_that_must_be_counted_first_are_left_and_that_is_told(check: Check, hub: HubServer) -> None:
+    hub.add("dataset", "org/sliced", {"train.jsonl": b'{"text": "far"}\n'})
+    datasets = [{"path": "org/sliced", "type": "completion", "split": "train[:50%]"}]
+    code, problems, notes = check(datasets=datasets)
+    assert (code, problems) == (0, [])
+    assert len(notes) == 1
+    assert "`split` chooses; `ftl check --all-rows` reads them" in notes[0]
+
+
+def test_missing_column_of_the_hub_is_found_without_a_tokenizer(check: Check, hub: HubServer) -> None:
+    hub.add("dataset", "org/chat", {"train.jsonl": b'{"body": "far"}\n'})
+    hub.add("model", "org/model", {"config.json": b"{}"})
+    _, problems, _ = check(base_model="org/model", datasets=[{"path": "org/chat", "type": "alpaca"}])
+    assert len(problems) == 1
+    assert "`body`" in problems[0]
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        {"type": "alpacca"},
+        {"type": "chat_template", "chat_template": "chatmll"},
+        {"type": "chat_template", "chat_template_jinja": "{% for %}"},
+        {"type": {"format": "{instructions}"}},
+    ],
+    ids=["type", "name", "jinja", "inline"],
+)
+def test_wrong_type_of_a_remote_dataset_is_found_without_the_network(
+    check: Check, hub: HubServer, dataset: dict[str, Any]
+) -> None:
+    for base_model in ("./model", "org/model"):  # with and without a tokenizer at hand
+        code, problems, _ = check(
+            "--no-network", "--no-data", base_model=base_model, datasets=[{"path": "org/rows", **dataset}]
+        )
+        assert code == 2
+        assert len(problems) == 1
+        assert problems[0].startswith("cfg.yml:5: datasets.0")
 
 
 def test_hub_that_takes_connections_and_never_answers_holds_nothing_up(check: Check) -> None:
@@ -155,3 +216,53 @@ def test_hub_that_takes_connections_and_never_answers_holds_nothing_up(check: Ch
         "not looked up on the Hub, which does not answer: org/model",
     ]
     assert time.monotonic() - began_at < 30
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """The address of a file server with one file, rows.jsonl."""
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web/rows.jsonl").write_text('{"body": "no text"}\n')
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "web")))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_rows_behind_an_address_are_checked(check: Check, web: str) -> None:
+    code, problems, notes = check(datasets=[{"path": f"{web}/rows.jsonl", "type": "completion"}])
+    assert (code, notes) == (2, [])
+    assert len(problems) == 1
+    assert problems[0].startswith(f"{web}/rows.jsonl:1: ")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--no-data",)], ids=["data", "no data"])
+def test_address_of_nothing_is_one_problem(check: Check, web: str, arguments: tuple[str, ...]) -> None:
+    sets = [{"path": "json", "data_files": [f"{web}/rows.jsonl", f"{web}/gone.jsonl"], "type": "completion"}]
+    code, problems, notes = check(*arguments, datasets=sets)
+    assert (code, notes) == (2, [])
+    assert problems == [f"cfg.yml:5: datasets.0.data_files.1: {web}/gone.jsonl: no such file or directory"]
+
+
+def test_address_that_does_not_answer_is_told_and_no_problem(check: Check) -> None:
+    datasets = [{"path": "http://127.0.0.1:9/rows.jsonl", "type": "completion"}]
+    _, _, notes = check("--no-data", datasets=datasets)
+    assert notes[0].startswith("not looked up: http://127.0.0.1:9/rows.jsonl: does not answer")
+    code, problems, notes = check(datasets=datasets)
+    assert (code, problems) == (0, [])
+    assert len(notes) == 1
+    assert notes[0].startswith("datasets.0: the rows are not checked: http://127.0.0.1:9/rows.jsonl: does not answer")
+
+
+def test_files_too_large_to_fetch_for_a_check_are_left_and_that_is_told(check: Check, web: str, tmp_path: Path) -> None:
+    with (tmp_path / "web/rows.jsonl").open("r+b") as file:
+        file.truncate(MAX_FETCHED_BYTES + 1)  # a hole: it takes no room
+    code, problems, notes = check(datasets=[{"path": f"{web}/rows.jsonl", "type": "completion"}])
+    assert (code, problems) == (0, [])
+    assert notes == [
+        "datasets.0: the rows are not checked: they are 256 MiB, more than the 256 MiB that a check fetches; "
+        "`ftl check --all-rows` reads them"
+    ]
