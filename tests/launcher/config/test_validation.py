@@ -342,7 +342,37 @@ def test_config_is_answered(snippet: str, expected: str, tmp_path: Path) -> None
         ("{optimizer: adamw_torch_8bit, fsdp: [full_shard, offload]}", ["optimizer"]),
         ("{optimizer: adamw_torch_8bit, fsdp_config: {offload_params: true}}", ["optimizer"]),
         ("{optimizer: adamw_torch_8bit, fsdp: [full_shard]}", []),
-        ("{fsdp: [full_shard], fsdp_config: {fsdp_offload_params: true}, gradient_checkpointing: true}", []),
+        # DD-12. Source: github.com/huggingface/transformers/issues/30404, on the second gathering.
+        (
+            "{fsdp: [full_shard], fsdp_config: {fsdp_offload_params: true}, gradient_checkpointing: true}",
+            ["note: gradient_checkpointing"],
+        ),
+        ("{fsdp_config: {offload_params: true, activation_checkpointing: true}}", []),
+        (
+            "{fsdp_config: {activation_checkpointing: true}, gradient_checkpointing: true}",
+            ["gradient_checkpointing"],
+        ),
+        (
+            "{fsdp: [full_shard], fsdp_config: {fsdp_activation_checkpointing: true}, gradient_checkpointing: true}",
+            ["gradient_checkpointing"],
+        ),
+        ("{fsdp_config: {activation_checkpointing: true}, gradient_checkpointing: false}", []),
+        # The form of FSDP2: no `fsdp`, plain names in `fsdp_config`.
+        ("{relora_steps: 100, adapter: lora, fsdp_config: {reshard_after_forward: true}}", ["relora_steps"]),
+        ("{adapter: lora, lora_o_kernel: true, fsdp_config: {reshard_after_forward: true}}", ["lora_o_kernel"]),
+        ("{base_model: tiiuae/falcon-7b, fsdp_config: {reshard_after_forward: true}}", ["fsdp_config"]),
+        ("{deepspeed: z.json, fsdp_config: {reshard_after_forward: true}}", ["deepspeed"]),
+        ("{optimizer: adamw_bnb_8bit, fsdp_version: 2, fsdp_config: {reshard_after_forward: true}}", ["optimizer"]),
+        ("{optimizer: paged_adamw_8bit, fsdp_config: {fsdp_version: 2}}", ["optimizer"]),
+        ("{optimizer: adamw_torch_8bit, fsdp_version: 2, fsdp_config: {reshard_after_forward: true}}", []),
+        ("{optimizer: adamw_bnb_8bit, fsdp: [full_shard], fsdp_config: {fsdp_state_dict_type: FULL_STATE_DICT}}", []),
+        # ReLoRA is told at the key that asks for it.
+        ("relora: true", ["relora"]),
+        ("{relora: true, relora_steps: 100}", ["relora"]),
+        ("{relora: true, adapter: lora, fsdp_config: {reshard_after_forward: true}}", ["relora"]),
+        ("{relora: true, adapter: lora, lr_scheduler: one_cycle}", ["relora"]),
+        ("{batch_flattening: true, attn_implementation: flex_attention, micro_batch_size: 2}", ["batch_flattening"]),
+        ("{batch_flattening: true, attn_implementation: flash_attention_2, micro_batch_size: 2}", []),
         ("{trust_remote_code: true, model_revision: 0123abc}", []),
         ("{eval_table_size: 5, sample_packing: true, eval_sample_packing: false, val_set_size: 0.1}", []),
         ("{sample_packing: true, val_set_size: 1}", []),

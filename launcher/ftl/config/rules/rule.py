@@ -13,6 +13,7 @@ from ftl.config.train import TrainConfig
 from ftl.errors import Problem
 
 Rule = Callable[[TrainConfig], Problem | None]
+Holds = Callable[[Values], bool]
 DatasetRule = Callable[[DatasetSection, TrainConfig], Problem | None]
 """For each dataset; `where` is its own key."""
 
@@ -36,3 +37,20 @@ class KeyRule:
 def is_on(given: Values, *keys: str) -> bool:
     """Whether every one of the keys is given and not switched off."""
     return all(given.get(key) not in (None, False, 0, "", "no", "none", [], {}) for key in keys)
+
+
+def is_given(key: str) -> Holds:
+    return lambda given: is_on(given, key)
+
+
+def both(one: Holds, other: Holds) -> Holds:
+    return lambda given: one(given) and other(given)
+
+
+def on_and(key: str, also: Holds) -> Holds:
+    return both(is_given(key), also)
+
+
+def together(where: str, other: str, allowed: str, remedy: str = "keep one of them") -> KeyRule:
+    """`where` and `other` are both on."""
+    return KeyRule(where, lambda given: is_on(given, where, other), allowed, remedy)

@@ -1,0 +1,100 @@
+"""How the weights are spread over GPUs, and what else that rules out."""
+
+import re
+from typing import Any
+
+from ftl.config.dialect import Values
+from ftl.config.rules.rule import Holds, KeyRule, both, is_given, is_on, on_and
+
+_OLD_FALCON = re.compile(r"falcon-(rw-)?\d+b", re.I)
+
+FSDP = ("fsdp", "fsdp_config")
+"""The keys that may switch FSDP on."""
+
+
+def _is_eight_bit(given: Values) -> bool:
+    return "8bit" in str(given.get("optimizer"))
+
+
+def _is_of_bitsandbytes(given: Values) -> bool:
+    """torch's own 8-bit optimizers, adamw_torch_8bit and ao_adamw_8bit, are not."""
+    name = str(given.get("optimizer"))
+    return name.startswith("paged_") or "_bnb_" in name or name in ("adamw_8bit", "lion_8bit", "ademamix_8bit")
+
+
+def _fsdp_setting(given: Values, name: str) -> Any:  # Any: what YAML holds
+    """A setting of `fsdp_config`, by today's name or by the one with fsdp_ in front."""
+    settings = given.get("fsdp_config")
+    return settings.get(name, settings.get(f"fsdp_{name}")) if isinstance(settings, dict) else None
+
+
+def offloads(given: Values) -> bool:
+    modes = given.get("fsdp")
+    return bool(_fsdp_setting(given, "offload_params")) or (isinstance(modes, list | str) and "offload" in modes)
+
+
+def recomputes_by_layer(given: Values) -> bool:
+    return bool(_fsdp_setting(given, "activation_checkpointing"))
+
+
+def _is_fsdp2(given: Values) -> bool:
+    return 2 in (given.get("fsdp_version"), _fsdp_setting(given, "version"))
+
+
+def shards_by(key: str) -> Holds:
+    """Whether `key` is what switches FSDP on: `fsdp`, or the `fsdp_config` of a file in today's form."""
+    if key == "fsdp":
+        return is_given("fsdp")
+    return lambda given: is_on(given, "fsdp_config") and not is_on(given, "fsdp")
+
+
+def _has_fsdp(given: Values) -> bool:
+    return any(is_on(given, key) for key in FSDP)
+
+
+def _is_falcon(given: Values) -> bool:
+    is_named = _OLD_FALCON.search(str(given.get("base_model"))) or str(given.get("model_type")).startswith("Falcon")
+    return bool(is_named) or is_on(given, "is_falcon_derived_model")
+
+
+SHARDING: tuple[KeyRule, ...] = (
+    KeyRule(
+        "deepspeed",
+        lambda given: is_on(given, "deepspeed") and _has_fsdp(given),
+        "cannot be used together with `fsdp` or `fsdp_config`: both shard the same weights",
+        "keep one of them",
+    ),
+    KeyRule(
+        "optimizer",
+        lambda given: _is_eight_bit(given) and offloads(given),
+        "keeps its 8-bit states on the GPU, and `fsdp_config` offloads the parameters to main memory",
+        "use adamw_torch_fused, or do not offload",
+    ),
+    KeyRule(
+        "optimizer",
+        lambda given: _is_of_bitsandbytes(given) and _has_fsdp(given) and _is_fsdp2(given) and not offloads(given),
+        "does not know the sharded weights of `fsdp_version` 2",
+        "use adamw_torch_8bit, which does, or adamw_torch_fused",
+    ),
+    KeyRule(
+        "gradient_checkpointing",
+        on_and("gradient_checkpointing", recomputes_by_layer),
+        "recomputes the same activations as activation_checkpointing of `fsdp_config`",
+        "keep one of them",
+    ),
+    *(
+        KeyRule(
+            key,
+            both(shards_by(key), _is_falcon),
+            "cannot shard the Falcon model that `base_model` names",
+            "use deepspeed, or plain data parallel training",
+        )
+        for key in FSDP
+    ),
+    KeyRule(
+        "torch_compile",
+        lambda given: given.get("torch_compile") is True and is_on(given, "deepspeed"),
+        "is decided by the file that `deepspeed` names",
+        "set it there",
+    ),
+)
