@@ -389,6 +389,8 @@ def _facts(result: RunResult, output: Path | None) -> list[tuple[str, str]]:
     parameters = f"{result.num_parameters:,}, all trained"
     if result.num_trainable != result.num_parameters:
         parameters = f"{result.num_parameters:,}, of which {result.num_trainable:,} trained ({share:.2%})"
+    if result.quantisation:
+        parameters += f"; base in {result.quantisation}"
     epochs = "epoch" if result.epochs == 1 else "epochs"
     facts = [
         ("steps", f"{result.steps:,} in {result.epochs:g} {epochs}, {result.tokens:,} tokens"),

@@ -223,6 +223,8 @@ class RunResult(Section):
     """GPU memory where there is one, else resident memory."""
     num_parameters: int
     num_trainable: int
+    quantisation: str | None = None
+    """How the frozen base was held: 4 bits (nf4, scales in 8 bits). None in the format it was computed in."""
     output: str = OUTPUT_DIR
     """Directory below the run directory that holds the model; its manifest.json lists every file."""
     versions: dict[str, str] = {}

@@ -12,6 +12,7 @@ from ftl_runtime import preflight, ranks
 from ftl_runtime.checkpoint import manifest
 from ftl_runtime.checkpoint.volume import storage_errors
 from ftl_runtime.context import Context
+from ftl_runtime.models.quantize import count_parameters, describe
 from ftl_runtime.train.progress import peak_memory_gib
 from ftl_runtime.train.trainer import Trainer
 
@@ -64,7 +65,8 @@ def _save_model(trainer: Trainer, stage: Path) -> None:
 def _result(trainer: Trainer, used: tuple[DatasetUse, ...], ctx: Context) -> RunResult:
     first, last = trainer.mean_losses()
     progress = trainer.progress
-    parameters = list(trainer.accelerator.unwrap_model(trainer.model).parameters())
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    num_parameters, num_trainable = count_parameters(model)
     seconds = trainer.stopwatch.read()
     tokens = progress.tokens - trainer.start_tokens
     return RunResult(
@@ -80,8 +82,9 @@ def _result(trainer: Trainer, used: tuple[DatasetUse, ...], ctx: Context) -> Run
         tokens_per_s=tokens / seconds if tokens else None,
         seconds=time.time() - ctx.started,
         peak_memory_gib=peak_memory_gib(ctx.device),
-        num_parameters=sum(parameter.numel() for parameter in parameters),
-        num_trainable=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        num_parameters=num_parameters,
+        num_trainable=num_trainable,
+        quantisation=describe(model.config),
         versions=preflight.versions(),
         datasets=used,
     )

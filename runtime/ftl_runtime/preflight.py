@@ -14,6 +14,7 @@ from ftl.config.train import TrainConfig
 from ftl.contract import Gpu, JobSpec
 from ftl.errors import BackendError, StorageError
 from ftl_runtime.context import Context, Device, rank_of_process
+from ftl_runtime.models.quantize import missing_package
 
 _GIB = 2**30
 _KEPT_AT_ONCE = 2
@@ -53,6 +54,8 @@ def check(cfg: TrainConfig, ctx: Context) -> None:
                 "attn_implementation: flash_attention_2: flash-attn is not installed here; use sdpa, or build an image "
                 "that has it"
             )
+    if missing := missing_package(cfg.quant):
+        problems.append(missing)
     if problems:
         raise BackendError(*problems)
 
@@ -71,11 +74,11 @@ def check_disk(num_trainable: int, ctx: Context) -> None:
 def versions() -> dict[str, str]:
     """Versions of what trains, for the result."""
     found = {"python": ".".join(str(part) for part in sys.version_info[:3]), "torch": torch.__version__}
-    for name, distribution in {"transformers": "transformers", "peft": "peft", "accelerate": "accelerate"}.items():
+    for name in ("transformers", "peft", "accelerate", "bitsandbytes"):
         try:
-            found[name] = version(distribution)
+            found[name] = version(name)
         except PackageNotFoundError:
-            continue  # peft is not needed by a full fine-tune
+            continue  # a full fine-tune needs neither peft nor bitsandbytes
     from ftl import __version__
 
     return found | {"ftl": __version__}

@@ -28,6 +28,7 @@ from ftl_runtime.finish import finish
 from ftl_runtime.models.adapter import add_adapter, warn_untrained_tokens
 from ftl_runtime.models.attention import documents_input, pick_attention
 from ftl_runtime.models.load import architecture, load_config, load_model, recompute_activations, weights_dtype
+from ftl_runtime.models.quantize import count_parameters, is_quantised, quantisation
 from ftl_runtime.models.tokenizer import fit_to_tokenizer, load_tokenizer, view_of
 from ftl_runtime.objectives import OBJECTIVES
 from ftl_runtime.stop import StopFlag
@@ -135,13 +136,15 @@ def _build_model(
 ) -> tuple[nn.Module, nn.Module]:
     """The base model, and that model with the adapter if there is one."""
     has_adapter = cfg.adapter is not None
+    compute = compute_dtype(cfg.precision, ctx.device)
     base = load_model(
         cfg.model,
         config,
         ctx,
-        dtype=weights_dtype(compute_dtype(cfg.precision, ctx.device), has_adapter=has_adapter),
+        dtype=weights_dtype(compute, has_adapter=has_adapter),
         attention=attention,
         seed=cfg.optim.seed,
+        quantisation=None if is_quantised(config, has_adapter=has_adapter) else quantisation(cfg.quant, compute),
         checkpoint=resume.path if resume and not has_adapter else None,
     )
     num_added = fit_to_tokenizer(base, tokenizer, seed=cfg.optim.seed)
@@ -149,7 +152,7 @@ def _build_model(
     model = add_adapter(base, cfg.adapter, checkpoint=resume.path if resume else None)
     if cfg.precision.gradient_checkpointing:
         recompute_activations(model)
-    num_trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    _, num_trainable = count_parameters(model)
     preflight.check_disk(num_trainable, ctx)
     return base, model
 

@@ -97,6 +97,42 @@ class Attempt:
 
         `faults` are those of inject/sitecustomize.py.
         """
+        self._write(spec)
+        return subprocess.Popen(
+            [sys.executable, "-m", "ftl_runtime", str(self.run / "job.json")],
+            env={**os.environ, **_ENV, **({"FTL_TEST_INJECT": json.dumps(faults)} if faults else {}), **(env or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def train(self, *, stop_at: int | None = None) -> None:
+        """One attempt in this process, to its end, or until it is asked to stop after logging step `stop_at`.
+
+        Spares the ten seconds that a process takes to import torch.
+        """
+        from ftl.errors import PreemptedError
+        from ftl_runtime.run import do_job
+        from ftl_runtime.stop import StopFlag
+
+        job, stop = self._write({}), StopFlag()
+
+        def emit(name: str, data: dict[str, Any]) -> None:
+            event = {"t": time.time(), "attempt": self.number, "event": name, "data": data}
+            with (self.run / "events.jsonl").open("a") as file:
+                file.write(json.dumps(event) + "\n")
+            if name == "step" and data["step"] == stop_at:
+                stop.reason = "signal"
+
+        os.environ["FTL_STARTED"] = str(time.time())
+        try:
+            do_job(job, emit, stop)
+        except PreemptedError:
+            assert stop_at is not None
+        else:
+            assert stop_at is None
+
+    def _write(self, spec: dict[str, Any]) -> JobSpec:
         self.number += 1
         bundle = self.directory / "bundle"
         bundle.mkdir(parents=True, exist_ok=True)
@@ -113,13 +149,7 @@ class Attempt:
         known = {"run_id": "tiny", "attempt": self.number, "resources": Resources(cpus=1), "paths": paths}
         job = JobSpec.model_validate(known | self.spec | spec)
         (self.run / "job.json").write_text(job.model_dump_json())
-        return subprocess.Popen(
-            [sys.executable, "-m", "ftl_runtime", str(self.run / "job.json")],
-            env={**os.environ, **_ENV, **({"FTL_TEST_INJECT": json.dumps(faults)} if faults else {}), **(env or {})},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        return job
 
     def finish(self, process: subprocess.Popen, timeout_s: float = 240) -> int:
         """Its exit code, once it has ended."""
@@ -189,7 +219,14 @@ class Attempt:
 def make_attempt(base, tmp_path):
     """make_attempt(name, **{"section.key": value}): a run of 12 steps over 3 epochs unless told otherwise."""
 
-    def make(name: str = "a", *, model: Path = base, adapter: dict[str, Any] | None = None, **changes: Any) -> Attempt:
+    def make(
+        name: str = "a",
+        *,
+        model: Path = base,
+        adapter: dict[str, Any] | None = None,
+        quant: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> Attempt:
         config: dict[str, Any] = {
             "model": {"base": str(model), "reinit_weights": model == base},
             "data": {
@@ -203,6 +240,8 @@ def make_attempt(base, tmp_path):
         }
         if adapter is not None:
             config["adapter"] = adapter
+        if quant is not None:
+            config["quant"] = quant
         for key, value in changes.items():
             section, _, field_name = key.partition("__")
             config[section][field_name] = value

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from ftl.config.flat import mappings
 from ftl.errors import ConfigError, ExitCode, Problem
 from ftl.manual.entries import find
 from ftl.manual.reference import reference, row
@@ -39,7 +40,9 @@ def _node(field: str) -> Any:  # Any: JSON
     return node
 
 
-_OWNERS = {"datasets": "DatasetSection", "datasets.type": "InlineType", "special_tokens": "SpecialTokens"}
+_OWNERS = {"datasets": "DatasetSection", "datasets.type": "InlineType"} | {
+    key: section.__name__ for key, section in mappings().items()
+}
 
 
 def _written(schema: Any, format: str) -> str:  # Any: JSON

@@ -11,8 +11,8 @@ from ftl.section import Section
 class LoraSection(Section):
     """Low-rank adapters. Source: arXiv 2106.09685."""
 
-    kind: Annotated[Literal["lora"], Flat("adapter")]
-    """Train low-rank matrices beside the frozen weights of the base."""
+    kind: Annotated[Literal["lora", "qlora"], Flat("adapter")]
+    """Train low-rank matrices beside the frozen weights of the base; qlora holds the base in 4 bits."""
     rank: Annotated[int, Flat("lora_r"), Field(ge=1)] = 8
     """Rows and columns of the added matrices: more can learn more, and take more memory."""
     alpha: Annotated[float, Flat("lora_alpha"), Field(gt=0)] = 16

@@ -43,6 +43,16 @@ def keys() -> dict[str, FlatKey]:
     return dict(_KEYS)
 
 
+def mappings() -> dict[str, type[Section]]:
+    """The derived keys of the top level whose value is a mapping with keys of its own, and the section it fills."""
+    return {
+        key.key: section
+        for key in _KEYS.values()
+        for section in annotations_at(TrainConfig, key.loc)
+        if isinstance(section, type) and issubclass(section, Section)
+    }
+
+
 def flag_kinds() -> dict[str, FlagKind]:
     """Every key that may be given as a flag. One that will be refused or ignored may come with a value or without."""
     derived = {key.key: key.is_bool for key in _KEYS.values()}
@@ -67,7 +77,8 @@ def key_list() -> dict[tuple[Level, str], Table]:
         table = TRAIN.table_of(parent.partition(".")[0])
         assert table is not None, parent
         found |= {("nested", f"{parent}.{name}"): table for name in names}
-    found |= {("nested", f"special_tokens.{name}"): "derived" for name in SpecialTokens.model_fields}
+    for parent, section in mappings().items():
+        found |= {("nested", f"{parent}.{name}"): "derived" for name in section.model_fields}
     found |= {("nested", f"tokens.{name}"): "convert" for name in SpecialTokens.model_fields}
     found |= {("nested", f"datasets.type.{name}"): "derived" for name in InlineType.model_fields}
     return found | {("nested", f"datasets.{name}.*"): "derived" for name in ("roles", "message_property_mappings")}

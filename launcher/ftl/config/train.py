@@ -7,6 +7,7 @@ from ftl.config.objective import ObjectiveSection
 from ftl.config.optim import OptimSection
 from ftl.config.output import OutputSection
 from ftl.config.precision import PrecisionSection
+from ftl.config.quantize import QuantSection
 from ftl.section import Section
 
 
@@ -19,4 +20,5 @@ class TrainConfig(Section):
     adapter: LoraSection | None = None
     objective: ObjectiveSection = ObjectiveSection()
     precision: PrecisionSection = PrecisionSection()
+    quant: QuantSection = QuantSection()
     output: OutputSection = OutputSection()

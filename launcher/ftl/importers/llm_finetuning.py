@@ -84,7 +84,7 @@ def _place_mode(flags: Flags, imported: Imported) -> None:
             "load_in_4bit": True,
             "bnb_config_kwargs": {"bnb_4bit_use_double_quant": True, "bnb_4bit_quant_type": "nf4"},
         },
-        8: {"adapter": "lora", "load_in_8bit": True},
+        8: {"adapter": "lora", "load_in_8bit": True, "bnb_config_kwargs": {"llm_int8_threshold": 0.0}},
         16: {"adapter": "lora"},
         "gptq": {"adapter": "lora", "gptq": True},
     }

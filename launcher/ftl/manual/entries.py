@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from ftl.config.dialect import Dialect, Table
-from ftl.config.flat import DATASET, TRAIN, key_list, keys
+from ftl.config.flat import DATASET, TRAIN, key_list, keys, mappings
 from ftl.errors import ConfigError, Problem
 from ftl.manual.fields import Node, in_words, section_fields, top_fields
 
@@ -19,10 +19,12 @@ SECTIONS: Mapping[str, str] = {
     "adapter": "Adapter",
     "objective": "Objective",
     "precision": "Precision and memory",
+    "quant": "Quantisation of the frozen base",
     "output": "Saving, evaluation and logging",
     "datasets": "One dataset",
     "datasets.type": "A format of one's own, under `type`",
     "special_tokens": "Special tokens",
+    "bnb_config_kwargs": "Options of bitsandbytes",
 }
 """The parts that honoured keys belong to, in the order of the manual."""
 
@@ -51,7 +53,9 @@ class Entry:
 def entries() -> Mapping[str, Entry]:
     """Every key by its dotted name: the honoured ones in the order of SECTIONS, then the others."""
     honoured = [*_honoured_at_the_top(), *_honoured_below("datasets", "DatasetSection")]
-    honoured += [*_honoured_below("datasets.type", "InlineType"), *_honoured_below("special_tokens", "SpecialTokens")]
+    honoured += _honoured_below("datasets.type", "InlineType")
+    for key, section in mappings().items():
+        honoured += _honoured_below(key, section.__name__)
     found = {entry.name: entry for entry in (*honoured, *_others(TRAIN, ""), *_others(DATASET, "datasets."))}
     return found | {entry.name: entry for entry in _nested() if entry.name not in found}
 

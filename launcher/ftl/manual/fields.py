@@ -25,7 +25,7 @@ def top_fields() -> Mapping[str, Node]:
 
 @cache
 def section_fields(name: str) -> Mapping[str, Node]:
-    """The fields of DatasetSection, InlineType or SpecialTokens, whose names are their keys."""
+    """The fields of a section whose names are its keys: DatasetSection, InlineType, or one of flat.mappings()."""
     fields: Mapping[str, Node] = _schema()["$defs"][name]["properties"]
     return fields
 

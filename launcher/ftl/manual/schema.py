@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ftl.config.dialect import Aside, Conversion, Dialect
-from ftl.config.flat import DATASET, TRAIN
+from ftl.config.flat import DATASET, TRAIN, mappings
 from ftl.config.tables.nested import NESTED
 from ftl.config.tables.values import ATTENTIONS, OPTIMIZERS
 from ftl.manual.fields import Node, forms, required_keys, section_fields, top_fields
@@ -44,7 +44,11 @@ def config_schema() -> dict[str, Any]:  # Any: JSON
         "required": list(required_keys()),
         "$defs": {
             "DatasetSection": _mapping(_properties(DATASET, section_fields("DatasetSection"))),
-            **{name: _mapping(_loosened(section_fields(name))) for name in ("InlineType", "SpecialTokens")},
+            "InlineType": _mapping(_loosened(section_fields("InlineType"))),
+            **{
+                section.__name__: _mapping(_loosened(section_fields(section.__name__)))
+                for section in mappings().values()
+            },
         },
     }
 

@@ -8,6 +8,7 @@ from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    BitsAndBytesConfig,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -15,6 +16,7 @@ from transformers import (
 from ftl.config.model import Attention, ModelSection
 from ftl.errors import ConfigError
 from ftl_runtime.context import Context
+from ftl_runtime.models.quantize import keep_layout
 
 _AUTO = "AutoModelForCausalLM"
 
@@ -55,9 +57,10 @@ def load_model(
     dtype: torch.dtype,
     attention: Attention,
     seed: int,
+    quantisation: BitsAndBytesConfig | None = None,
     checkpoint: Path | None = None,
 ) -> PreTrainedModel:
-    """The model with its weights, on the CPU.
+    """The model with its weights, on the CPU; quantised weights are on the device of this rank.
 
     With `checkpoint`, a directory written by a full fine-tune, the weights come from there. Raises ConfigError when
     there are no usable weights.
@@ -73,6 +76,10 @@ def load_model(
         return fresh
     source = str(checkpoint) if checkpoint else ctx.resolve_model(model.base)
     _refuse_pickle(Path(source))
+    if quantisation is not None:
+        common["quantization_config"] = quantisation
+    if quantisation is not None or getattr(config, "quantization_config", None) is not None:
+        common["device_map"] = _device_map(ctx)
     try:
         pair: Any = AutoModelForCausalLM.from_pretrained(  # Any: a pair because of output_loading_info
             source,
@@ -87,6 +94,7 @@ def load_model(
         raise ConfigError(f"base_model: {source} cannot be loaded: {first}") from error
     loaded: PreTrainedModel = pair[0]
     _check_loaded(pair[1], ctx, is_checkpoint=checkpoint is not None)
+    keep_layout(loaded)
     return loaded
 
 
@@ -97,6 +105,11 @@ def recompute_activations(model: Any) -> None:  # Any: a model, or one in an ada
         model.activation_checkpointing_enable(activation_checkpointing_kwargs=kwargs)
     else:  # its name before transformers 5.20
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
+
+
+def _device_map(ctx: Context) -> dict[str, int | str]:
+    """Everything on the device of this rank: weights are quantised there, and not moved afterwards."""
+    return {"": torch.cuda.current_device() if ctx.device.kind == "cuda" else "cpu"}
 
 
 def _check_loaded(report: dict[str, Any], ctx: Context, *, is_checkpoint: bool) -> None:  # Any: transformers' own

@@ -157,7 +157,7 @@ def test_set_displaces_the_old_spelling_in_a_dataset(write):
 
 def test_unbuilt_keys_are_borne_when_asked(write):
     path = write(
-        "adapter: qlora\nload_in_4bit: true\noptimizer: paged_adamw_8bit\nrl: dpo\n",
+        "adapter: ia3\nfp8: true\noptimizer: paged_adamw_8bit\nrl: dpo\n",
         base=MINIMAL.replace("alpaca", "chatml.intel"),
     )
     loaded = load_train(path, bear_unbuilt=True)
@@ -277,7 +277,7 @@ def test_keys_without_effect_are_noted(write):
 
 
 def test_refused_adapter_keeps_its_keys_checked(write):
-    found = refusals(write("adapter: qlora\nlora_r: 0\n"))
+    found = refusals(write("adapter: ia3\nlora_r: 0\n"))
     assert [sentence.split(":")[1] for sentence in found] == ["6", "7"]
 
 

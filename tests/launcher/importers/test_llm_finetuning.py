@@ -17,6 +17,8 @@ SIMPLE_CONFIG = """
 base_model: decapoda-research/llama-7b-hf
 adapter: lora
 load_in_8bit: true
+bnb_config_kwargs:
+  llm_int8_threshold: 0.0
 lora_r: 8
 lora_alpha: 16
 lora_dropout: 0.05

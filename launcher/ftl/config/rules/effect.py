@@ -77,6 +77,11 @@ WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
         "without pretraining_dataset",
     ),
     WithoutEffect(
+        ("bnb_config_kwargs",),
+        lambda config: config.quant.num_bits is None,
+        "without load_in_4bit or load_in_8bit",
+    ),
+    WithoutEffect(
         ("chat_template_kwargs", "eot_tokens"),
         lambda config: not _writes_conversations(config),
         "without a dataset of conversations, such as type chat_template",

@@ -13,4 +13,11 @@ def target_modules_are_said_one_way(config: TrainConfig) -> Problem | None:
     return Problem("lora_target_modules", allowed=allowed, remedy="make it a list, or remove `lora_target_linear`")
 
 
-MODEL_RULES: tuple[Rule, ...] = (target_modules_are_said_one_way,)
+def quantised_weights_are_trained_ones(config: TrainConfig) -> Problem | None:
+    if not config.model.reinit_weights or config.quant.num_bits is None:
+        return None
+    allowed = f"draws weights at random, and `load_in_{config.quant.num_bits}bit` freezes them"
+    return Problem("reinit_weights", allowed=allowed, remedy="remove one of them")
+
+
+MODEL_RULES: tuple[Rule, ...] = (target_modules_are_said_one_way, quantised_weights_are_trained_ones)

@@ -3,9 +3,7 @@
 from ftl.config.dialect import Aside
 from ftl.config.tables.aside import unbuilt
 
-_WHOLE = "base models are loaded unquantised; LoRA on bf16 needs about 2 bytes a parameter"
-QUANTISED = f"not built yet: {_WHOLE}"
-
+_FORMAT = "weights are held in 4 or 8 bits by bitsandbytes, or in 16 or 32"
 _HUB = "delivery to the Hub comes in a later release; `ftl pull` copies the model to this machine"
 _TRACKER = "trackers come in a later release; events.jsonl of the run has every number"
 _DRAWN = "training on completions that the model draws itself"
@@ -84,14 +82,13 @@ UNBUILT: dict[str, Aside] = {
     ),
     **unbuilt(("device_map", "max_memory", "gpu_memory_limit", "auto_find_batch_size"), _MEMORY, "auto"),
     # Numbers.
-    **unbuilt(("load_in_8bit", "load_in_4bit", "bnb_config_kwargs"), _WHOLE),
     **unbuilt(("gptq",), "GPTQ bases are to be read with gptqmodel; an unquantised base trains with LoRA today"),
     **unbuilt(
         (
             *("model_quantization_config", "model_quantization_config_kwargs", "quantize_moe_experts", "qat"),
             *("nvfp4_merge_aware", "llmcompressor", "use_onebitllms", "fp8", "fp8_enable_fsdp_float8_all_gather"),
         ),
-        _WHOLE,
+        _FORMAT,
     ),
     # The model and its kernels.
     **unbuilt(("overrides_of_model_config", "cls_model_config", "experimental_skip_move_to_device"), _MODEL),

@@ -7,7 +7,6 @@ from ftl.config.dialect import Conversion, Convert, NotBuiltError, Values
 from ftl.config.model import Attention
 from ftl.config.objective import BUILT, ObjectiveKind
 from ftl.config.optim import Optimizer, Scheduler
-from ftl.config.tables.unbuilt import QUANTISED
 
 
 def _one_of(choices: Mapping[Any, Any], key: str) -> Convert:  # Any: what YAML holds
@@ -25,8 +24,9 @@ def _one_of(choices: Mapping[Any, Any], key: str) -> Convert:  # Any: what YAML 
 def _adapter(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
     if value is False:
         return {}
-    if value == "qlora":
-        raise NotBuiltError(f"qlora is {QUANTISED}")
+    is_contradicted = given.get("load_in_4bit") is False or any(given.get(key) for key in ("load_in_8bit", "gptq"))
+    if value == "qlora" and not is_contradicted:
+        return {"adapter": value, "load_in_4bit": True}
     if value in ("dora", "llama-adapter", "ia3"):
         raise NotBuiltError("not built yet: adapters are plain LoRA so far")
     return {"adapter": value}

@@ -1,0 +1,99 @@
+"""Weights in 4 or 8 bits, by bitsandbytes: how they are asked for, and what must be known of them afterwards.
+
+bitsandbytes is imported only where a model holds such weights.
+"""
+
+import math
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import BitsAndBytesConfig, PreTrainedConfig
+
+from ftl.config.quantize import QuantSection
+from ftl.errors import ConfigError
+
+_INSTALL = "pip install 'ftl-launcher[quant]', or take an image that has it"
+
+
+def missing_package(quant: QuantSection) -> str | None:
+    """Why this machine cannot quantise what the config asks for; None where it can."""
+    if quant.num_bits is None or find_spec("bitsandbytes") is not None:
+        return None
+    return f"load_in_{quant.num_bits}bit: needs the 'bitsandbytes' package: {_INSTALL}"
+
+
+def quantisation(quant: QuantSection, compute: torch.dtype) -> BitsAndBytesConfig | None:
+    """What transformers is to load the model with; None for weights as they are."""
+    if quant.num_bits is None:
+        return None
+    options = quant.options.model_dump(exclude={"llm_int8_enable_fp32_cpu_offload", "llm_int8_skip_modules"})
+    if options["bnb_4bit_compute_dtype"] is None:
+        options["bnb_4bit_compute_dtype"] = compute
+    skipped = quant.options.llm_int8_skip_modules
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=quant.in_4bit,
+        load_in_8bit=quant.in_8bit,
+        llm_int8_skip_modules=None if skipped is None else list(skipped),
+        **options,
+    )
+
+
+def is_quantised(config: PreTrainedConfig, *, has_adapter: bool) -> bool:
+    """Whether bitsandbytes quantised the weights of the base. Raises ConfigError where none can train on them."""
+    own = _own(config)
+    if own is None:
+        return False
+    method = own.get("quant_method", "bitsandbytes")
+    if method != "bitsandbytes":
+        raise ConfigError(
+            f"base_model: its weights are quantised already, by {method}, which is not built yet; take the unquantised "
+            "base, and load_in_4bit or load_in_8bit to quantise it while it is loaded"
+        )
+    if not has_adapter:
+        raise ConfigError(
+            "base_model: its weights are quantised already, so they cannot be trained themselves; add `adapter: lora`, "
+            "or take the unquantised base"
+        )
+    return True
+
+
+def keep_layout(model: nn.Module) -> None:
+    """Have 4-bit weights stay as they were quantised, whatever the model is used for.
+
+    On CPUs with AVX512-BF16, bitsandbytes 0.50 lays them out anew at the first forward pass in eval mode: for good,
+    with their scales rounded to bf16, and for a kernel that has no gradient. Training after an evaluation then has
+    other weights and wrong gradients. Linear4bit.support_avx512bf16_for_cpu decides that, a layer at a time; without
+    it, evaluation uses the kernels of training. To be removed once bitsandbytes keeps both layouts.
+    """
+    for part in model.modules():
+        if hasattr(part, "support_avx512bf16_for_cpu"):
+            part.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """Weights of the model, and those of them that are trained; several in one byte count each."""
+    total = trained = 0
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        count = parameter.numel() if state is None else math.prod(state.shape)
+        total += count
+        trained += count if parameter.requires_grad else 0
+    return total, trained
+
+
+def describe(config: PreTrainedConfig) -> str | None:
+    """How the weights of the model are held, for the result; None where they are not quantised."""
+    own = _own(config)
+    if own is None:
+        return None
+    if not own.get("load_in_4bit"):
+        return "8 bits"
+    scales = ", scales in 8 bits" if own.get("bnb_4bit_use_double_quant") else ""
+    return f"4 bits ({own.get('bnb_4bit_quant_type')}{scales})"
+
+
+def _own(config: PreTrainedConfig) -> dict[str, Any] | None:  # Any: JSON
+    found = getattr(config, "quantization_config", None)
+    return found if found is None or isinstance(found, dict) else dict(found.to_dict())
