@@ -60,12 +60,17 @@ def run(program: str, source: str, *, output: Path | None, force: bool, as_json:
 
 
 def _text(source: str) -> str:
-    """The command line itself, or what a file or `-`, the standard input, holds."""
-    if source == "-":
-        return sys.stdin.read()
-    if "\n" not in source and len(source) < 256 and Path(source).is_file():
-        return Path(source).read_text()
-    return source
+    """The command line itself, or what a file or `-`, the standard input, holds. Raises ConfigError."""
+    is_file = "\n" not in source and len(source) < 256 and Path(source).is_file()
+    if source != "-" and not is_file:
+        return source
+    where = "standard input" if source == "-" else source
+    try:
+        return (sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()).decode()
+    except UnicodeDecodeError as e:
+        raise ConfigError(Problem(where, f"byte {e.start} is not UTF-8", remedy="save it as UTF-8")) from e
+    except OSError as e:
+        raise ConfigError(Problem(where, f"cannot be read: {e.strerror}")) from e
 
 
 def _files(imported: Imported, name: str, output: Path | None) -> dict[Path, dict[str, Any]]:  # Any: what YAML holds

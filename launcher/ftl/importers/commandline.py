@@ -11,6 +11,7 @@ from ftl.errors import ConfigError, Problem
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.S)
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
 _SEPARATORS = {"&&", "||", ";", "|", "&", ";;", "(", ")"}
+_NONE: Mapping[str, str] = {}
 _SWITCHES = frozenset(("standalone", "multi_gpu", "no_python", "use_deepspeed", "use_fsdp", "cpu", "tpu", "debug"))
 """Flags of launchers that take no value."""
 
@@ -30,11 +31,13 @@ class Command:
     """Arguments of the script that no flag stands before."""
 
 
-def parse_command(text: str, scripts: tuple[str, ...]) -> Command:
+def parse_command(text: str, scripts: tuple[str, ...], others: Mapping[str, str] = _NONE) -> Command:
     """The command in `text` that starts one of `scripts`; variables that the text sets are put in.
 
-    Raises ConfigError when there is none, or the quotes do not match.
+    Raises ConfigError when there is none, or the quotes do not match. `others` are scripts of the same program that
+    train nothing, each with what is done in its place.
     """
+    told: Problem | None = None
     env: dict[str, str] = {}
     for words in statements(text):
         rest = list(words[1:] if words[0] in ("export", "env") else words)
@@ -42,11 +45,16 @@ def parse_command(text: str, scripts: tuple[str, ...]) -> Command:
             name, _, value = rest.pop(0).partition("=")
             env[name] = expand(value, env)
         rest = [expand(word, env) for word in rest]
-        start = next((at for at, word in enumerate(rest) if word.rpartition("/")[2] in scripts), None)
+        names = [word.rpartition("/")[2] for word in rest]
+        start = next((at for at, name in enumerate(names) if name in scripts), None)
+        other = next((name for name in names if name in others), None)
+        told = told or (Problem(other, others[other]) if other and start is None else None)
         if start is not None:
             flags, stray = _flags(rest[start + 1 :])
             launcher, launcher_flags = _launcher(rest[:start])
             return Command(env, launcher, launcher_flags, rest[start], flags, stray)
+    if told is not None:
+        raise ConfigError(told)
     remedy = "give the whole command in quotes, such as 'python " + scripts[0] + " --flag value'"
     raise ConfigError(Problem("command", allowed=f"starts no {' or '.join(scripts)}", remedy=remedy))
 

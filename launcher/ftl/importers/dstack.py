@@ -1,7 +1,6 @@
 """dstack: a task file that trains an axolotl config, as a cloud file. The config itself is ftl's dialect already."""
 
 import re
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -71,25 +70,72 @@ def import_dstack(source: str) -> Imported:
     return imported
 
 
+_LONG = {
+    "-f": "--file",
+    "-d": "--detach",
+    "-n": "--name",
+    "-e": "--env",
+    "-y": "--yes",
+    "-p": "--port",
+    "-b": "--backend",
+}
+_VALUED = (
+    *("--file", "--name", "--env", "--port", "--backend", "--gpu", "--max-price", "--max-duration", "--region"),
+    *("--instance-type", "--profile", "--retry-duration", "--pool", "--idle-duration", "--disk", "--fleet"),
+)
+_FLAGS_DROPPED = {
+    "--name": _DROPPED["name"],
+    "--port": _DROPPED["ports"],
+    "--yes": "`ftl train` asks nothing before it starts",
+    "--force": "each run has an id of its own",
+}
+
+
 def _task_file(source: str, imported: Imported) -> Path:
-    """The file that `source` is, or that a command line of dstack names with -f; its other flags are reported."""
-    if not source.startswith("dstack "):
+    """The file that `source` is, or that a command line of dstack names with -f; its other flags are reported.
+
+    Raises ConfigError when the command line starts no task.
+    """
+    words = statements(source) if source.split()[:1] == ["dstack"] else []
+    if not words:
         return Path(source)
-    words = statements(source)[0]
-    file = next((after for word, after in pairwise(words) if word in ("-f", "--file")), None)
-    if file is None:
+    if words[0][1:2] not in (["run"], ["apply"]):
+        given = " ".join(words[0][:2])
+        raise ConfigError(Problem("command", given, "must be dstack run or dstack apply", "or name the task file"))
+    file: str | None = None
+    rest = iter(words[0][2:])
+    for word in rest:
+        name, equals, value = word.partition("=")
+        name = _LONG.get(name, name)
+        if name in _VALUED and not equals:
+            value = next(rest, "")
+        if name == "--file":
+            file = value
+        elif name.startswith("-"):
+            _place_flag(name, f"{word} {value}" if name in _VALUED and not equals else word, value, imported)
+    if not file:
         raise ConfigError(Problem("command", source[:60], "names no task file", "add -f FILE"))
-    for word in words:
-        if word in ("-d", "--detach"):
-            imported.arguments += ("--detach",)
-            imported.lines.append(Line(word, "ftl train --detach"))
-        elif word.startswith("-") and word not in ("-f", "--file"):
-            imported.drop(word, _NO_CLOUD)
     return Path(file)
+
+
+def _place_flag(name: str, given: str, value: str, imported: Imported) -> None:
+    if name == "--detach":
+        imported.arguments += ("--detach",)
+        imported.lines.append(Line(given, "ftl train --detach"))
+    elif name == "--gpu":
+        _place_gpu(given, _gpu(value), imported)
+    elif name == "--env":
+        _place_env([value], imported)
+    elif name == "--max-duration":
+        imported.place_cloud(given, {"timeout": value})
+    else:
+        imported.drop(given, _FLAGS_DROPPED.get(name, _NO_CLOUD))
 
 
 def _place_commands(path: Path, commands: Any, imported: Imported) -> None:  # Any: what YAML holds
     texts = [commands] if isinstance(commands, str) else commands
+    if not isinstance(texts, list):
+        raise ConfigError(Problem(str(path), f"commands = {shown({'': texts})[2:]}", "must be a list of commands"))
     words = [statement for text in texts for statement in statements(str(text))]
     training = [statement for statement in words if _config_of(statement)]
     if not training:
@@ -144,7 +190,7 @@ def _without_processes(words: list[str]) -> list[str]:
 
 def _place_env(env: Any, imported: Imported) -> None:  # Any: what YAML holds
     entries = [f"{key}={value}" for key, value in env.items()] if isinstance(env, dict) else env
-    for entry in entries:
+    for entry in entries if isinstance(entries, list) else [entries]:
         name, equals, value = str(entry).partition("=")
         if is_secret(name, value):
             place_secret(name, imported)

@@ -41,6 +41,15 @@ _DROPPED = {
     "gptq_groupsize": "a GPTQ base says itself how it was quantised",
     "gptq_backend": "there is one kernel for GPTQ bases",
 }
+_OTHER_SCRIPTS = {
+    "inference.py": "writes answers with a trained adapter: not built yet; `ftl pull ID` copies the model to this "
+    "machine, for vLLM or transformers to run",
+    "merge_lora_checkpoint.py": "merges an adapter into its base: not built yet; peft's merge_and_unload does it",
+    "download_model.py": "needs no counterpart: `base_model` takes the name of a Hub model, and a run fetches it once; "
+    "`hf download NAME` makes a copy of your own",
+    "convert_hf_dataset.py": "needs no counterpart: `datasets` takes the name of a Hub dataset",
+}
+"""Scripts of the program that train nothing, and what is done in their place."""
 _TEMPLATES: dict[str, dict[str, Any]] = {  # Any: what YAML holds
     **{name: {"type": name} for name in ("alpaca", "alpaca_legacy", "alpaca_short", "vicuna")},
     "sharegpt": {
@@ -57,7 +66,7 @@ def import_llm_finetuning(text: str) -> Imported:
 
     Raises ConfigError when it starts no training of that program, or asks for what the program itself refuses.
     """
-    command = parse_command(text, ("finetune.py",))
+    command = parse_command(text, ("finetune.py",), _OTHER_SCRIPTS)
     flags, imported = Flags(command), Imported()
     base, given = flags.take("base_model")
     if base is None:
@@ -96,27 +105,36 @@ def _place_mode(flags: Flags, imported: Imported) -> None:
 
 def _place_dataset(flags: Flags, imported: Imported) -> None:
     path, given = flags.take("data_path", "yahma/alpaca-cleaned")
+    path = str(path)
     template, given_template = flags.take("prompt_template_name", _DEFAULT_TEMPLATE)
     size, given_size = flags.take("val_set_size", 2000)
-    is_text = str(path).endswith(".txt")
+    is_text = path.endswith(".txt")
     if is_text:
         imported.drop(given_template, "a text file has no prompt")
     elif template not in _TEMPLATES:
         raise ConfigError(Problem("--prompt_template_name", str(template), f"must be one of {', '.join(_TEMPLATES)}"))
     kind = {"type": "completion"} if is_text else _TEMPLATES[template]
-    why = "chunks of the text follow one another; there they overlapped by half" if is_text else ""
+    why = _NO_OVERLAP if is_text else ""
     why = "turns are put into the tokenizer's own chat template" if template == "sharegpt" else why
-    is_folder = not is_text and not str(path).endswith((".json", ".jsonl")) and _is_local(str(path))
+    is_folder = not is_text and not path.endswith((".json", ".jsonl")) and _is_local(path)
     train = str(PurePosixPath(path) / "train.json") if is_folder else path
     imported.place(f"{given}, {given_template}", {"datasets": [{"path": train, **kind}]}, why)
     if size:
         imported.place(given_size, {"val_set_size": size})
+        if is_folder and (Path(path) / "test.json").is_file():
+            imported.drop(f"{path}/test.json", "rows of train.json are evaluated on; for it add --val_set_size 0")
     elif is_folder:
         test = {"path": str(PurePosixPath(path) / "test.json"), **kind}
         imported.place(given_size, {"test_datasets": [test]}, "its own file is then evaluated on")
     else:
         test = {"path": path, **kind, "split": "test"}
         imported.place(given_size, {"test_datasets": [test]}, "its own split is then evaluated on")
+
+
+_NO_OVERLAP = (
+    "chunks of the text follow one another, and no text is lost; there they overlapped by half: "
+    "to train it all twice set num_epochs to twice as much"
+)
 
 
 def _is_local(path: str) -> bool:
@@ -130,10 +148,12 @@ def _place_batch(flags: Flags, imported: Imported, num_ranks: int) -> None:
     if not isinstance(whole, int) or not isinstance(micro, int) or micro < 1 or whole < micro * num_ranks:
         allowed = f"must be whole numbers, batch_size at least micro_batch_size x {num_ranks} processes"
         raise ConfigError(Problem("--batch_size, --micro_batch_size", f"{whole}, {micro}", allowed))
-    steps = whole // micro // num_ranks
+    at_once = micro * num_ranks
+    steps = whole // at_once
     why = f"{whole} / {micro} / {num_ranks} processes"
-    if whole % (micro * num_ranks):
-        why += f", which does not divide: a step takes {steps * micro * num_ranks} rows"
+    if whole % at_once:
+        allowed = f"{why} is {whole / at_once:.4g}: must be whole, as with {steps * at_once} or {(steps + 1) * at_once}"
+        raise ConfigError(Problem("--batch_size", str(whole), allowed))
     imported.place(given_micro, {"micro_batch_size": micro, "eval_batch_size": micro})
     imported.place(given, {"gradient_accumulation_steps": steps}, why)
 

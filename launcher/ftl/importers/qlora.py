@@ -64,7 +64,8 @@ _DROPPED = {
     "merged_output_dir": "merging the adapter into the base at the end is not built yet",
     "source_max_len": "it belongs to the program's ancestor; model_max_len bounds the whole row",
     "target_max_len": "it belongs to the program's ancestor; model_max_len bounds the whole row",
-    "expand_conversations": "a row for each answer is not built; write such rows into the file",
+    "expand_conversations": "needs no rows of their own: dataset_format llama2_chat trains every answer of a "
+    "conversation; write `type: llama2_chat` into the config",
     "include_sources": "rows are not chosen by a column; keep the wanted ones in a file of their own",
     "max_eval_samples": "give `val_set_size` as a number of rows",
     "layers_to_freeze": "with an adapter the layers are frozen; partial freezing is `unfrozen_parameters`",
@@ -87,6 +88,16 @@ _DROPPED = {
     "save_safetensors": "weights are always written as safetensors",
 }
 
+_MERGES = (
+    "merges an adapter into its base: not built yet; `ftl pull ID` copies the adapter, for peft's merge_and_unload"
+)
+_OTHER_SCRIPTS = {
+    "qmerge.py": _MERGES,
+    "merge.py": _MERGES,
+    "pack_samples.py": "needs no counterpart: `sample_packing: true` fills rows with several samples",
+}
+"""Scripts of the program that train nothing, and what is done in their place."""
+
 _HUB_DATASETS: dict[str, tuple[str, dict[str, Any]]] = {  # Any: what YAML holds
     "alpaca": ("alpaca", {"path": "tatsu-lab/alpaca"}),
     "alpaca-clean": ("alpaca", {"path": "yahma/alpaca-cleaned"}),
@@ -108,8 +119,8 @@ def import_qlora(text: str) -> Imported:
 
     Raises ConfigError when it starts no training of that program, or asks for what the program itself refuses.
     """
-    command = parse_command(text, ("train.py", "qlora.py"))
-    flags, imported = Flags(command), Imported()
+    command = parse_command(text, ("train.py", "qlora.py"), _OTHER_SCRIPTS)
+    flags, imported = Flags(command, ("lora_modules",)), Imported()
     base, given = flags.take("model_name_or_path", "meta-llama/Llama-2-7b")
     imported.place(given, {"base_model": base})
     _place_tokens(flags, imported)
@@ -181,9 +192,15 @@ def _place_dataset(flags: Flags, imported: Imported) -> None:
     where = _HUB_DATASETS[name][1] if name in _HUB_DATASETS else {"path": name}
     entry = {**where, "type": _TYPES[kind]} | ({} if rows is None else {"split": f"train[:{rows}]"})
     shown = ", ".join([given_name, given, *([] if rows is None else [given_rows])])
-    imported.place(shown, {"datasets": [entry]}, "evaluation rows are drawn at random, not by category")
+    imported.place(shown, {"datasets": [entry]}, _AT_RANDOM)
     purge, given_purge = flags.take("skip_excess_length", True)
     imported.place(given_purge, {"excess_length_strategy": "drop" if purge else "truncate"})
+
+
+_AT_RANDOM = (
+    "evaluation rows are drawn at random, not by category; to keep the shares of the categories write those rows to a "
+    "file and name it under `test_datasets`"
+)
 
 
 def _place_numbers(flags: Flags, imported: Imported) -> None:
@@ -200,10 +217,19 @@ def _place_numbers(flags: Flags, imported: Imported) -> None:
         imported.place(given, {"attn_implementation": "flash_attention_2"})
 
 
+_NEAREST = dict.fromkeys(("nadam", "radam"), "adamw_torch_fused")
+"""Optimizers of torch that the program takes and ftl does not."""
+
+
 def _place_schedule(flags: Flags, imported: Imported) -> None:
     optimizer, given = flags.take("optim", "paged_adamw_32bit")
     is_small, given_small = flags.take("adam8bit", False)
-    imported.place(given_small if is_small else given, {"optimizer": "adamw_bnb_8bit" if is_small else optimizer})
+    name = str(optimizer)
+    if is_small or name not in _NEAREST:
+        imported.place(given_small if is_small else given, {"optimizer": "adamw_bnb_8bit" if is_small else optimizer})
+    else:
+        why = f"{name} is not built; AdamW is the nearest, without its correction of the first steps"
+        imported.place(given, {"optimizer": _NEAREST[name]}, why)
     scheduler, given = flags.take("lr_scheduler_type", "constant")
     imported.place(given, {"lr_scheduler": scheduler})
     steps, given_steps = flags.take("warmup_steps")

@@ -1,9 +1,10 @@
 """What an import has made so far: the config, the cloud file, and a line for each thing that was given."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ftl.errors import ConfigError, Problem
 from ftl.importers.commandline import Command
 from ftl.importers.secret import looks_secret
 from ftl.yamlfile import suggestion
@@ -51,12 +52,26 @@ class Imported:
 class Flags:
     """The flags of a command line, taken one after the other, so that those nobody took can be reported."""
 
-    def __init__(self, command: Command) -> None:
+    def __init__(self, command: Command, lists: Sequence[str] = ()) -> None:
+        """`lists` are the flags whose value may be several words."""
         self._given = dict(command.flags)
+        self._lists = frozenset(lists)
         self._asked: set[str] = set()
 
     def take(self, flag: str, default: Any = None) -> tuple[Any, str]:  # Any: what YAML holds
-        """The value of a flag, or the program's own default, and how to show it."""
+        """The value of a flag, or the program's own default, and how to show it.
+
+        Raises ConfigError for a list where the program takes one word, and for a flag that lacks its word.
+        """
+        value = self._given.get(flag)
+        if isinstance(value, list) and not isinstance(default, list) and flag not in self._lists:
+            given = " ".join(_plain(item, flag) for item in value) or "an empty list"
+            raise ConfigError(Problem(f"--{flag}", given, "must be one word", "put quotes around one with spaces"))
+        if value is True and isinstance(default, str):
+            raise ConfigError(Problem(f"--{flag}", allowed="needs a value", remedy=f"write --{flag} VALUE"))
+        return self._take(flag, default)
+
+    def _take(self, flag: str, default: Any = None) -> tuple[Any, str]:  # Any: what YAML holds
         self._asked.add(flag)
         if flag not in self._given:
             return default, f"{flag} = {_plain(default)}, its default"
@@ -74,7 +89,7 @@ class Flags:
         """Report the flags that nobody took: with the reason where it is known, else with what may have been meant."""
         known = {*self._asked, *reasons}
         for flag in list(self._given):
-            _, given = self.take(flag)
+            _, given = self._take(flag)
             remedy = suggestion(flag, known, "--{}")
             why = reasons.get(flag) or "not known to this import" + (f"; {remedy}" if remedy else "")
             imported.drop(given, why)

@@ -74,3 +74,10 @@ def test_contradictions_of_the_input_are_told_once_it_is_written(tmp_path: Path)
     with pytest.raises(ConfigError, match=r"optimizer = 'nadamw': must be"):
         run("qlora", f"{COMMAND} --optim nadamw", output=None, force=False, as_json=False)
     assert (tmp_path / "qlora.yml").exists()
+
+
+@pytest.mark.parametrize("program", ["qlora", "llm-finetuning", "dstack"])
+def test_file_that_is_not_utf_8_is_one_sentence(program: str, tmp_path: Path) -> None:
+    (tmp_path / "run.sh").write_bytes("python train.py --x \xe9".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"^run\.sh.*not UTF-8"):
+        run(program, "run.sh", output=None, force=False, as_json=False)

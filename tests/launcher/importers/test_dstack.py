@@ -119,6 +119,37 @@ def test_command_line_of_dstack_is_read_too(tmp_path: Path) -> None:
     ]
 
 
+def test_flags_of_dstack_are_placed_with_their_values(tmp_path: Path) -> None:
+    command = f"dstack run . --file={task(tmp_path, IMAGE)} --gpu A100:2 --max-price 1.5 -e A=1 --max-duration 6h -y"
+    imported = import_dstack(command)
+    assert (imported.cloud["gpu"], imported.cloud["timeout"]) == (2, "6h")
+    by_flag = {line.given: line for line in imported.lines}
+    assert by_flag["--gpu A100:2"].became == "cloud file: gpu: 2"
+    assert by_flag["--max-price 1.5"].why.startswith("docker trains on the machine you have")
+    assert by_flag["-y"].why == "`ftl train` asks nothing before it starts"
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("dstack run .", "command: dstack run .: names no task file; add -f FILE"),
+        ("dstack run . -f", "command: dstack run . -f: names no task file; add -f FILE"),
+        ("dstack ps", "command: dstack ps: must be dstack run or dstack apply; or name the task file"),
+        ("dstack", "command: dstack: must be dstack run or dstack apply; or name the task file"),
+    ],
+)
+def test_command_of_dstack_that_starts_nothing_is_refused(command: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        import_dstack(command)
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("value", ["5", "true"])
+def test_commands_that_are_no_list_are_refused(value: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"commands = {value}: must be a list of commands"):
+        import_dstack(str(task(tmp_path, f"type: task\ncommands: {value}\n")))
+
+
 def test_memory_of_a_gpu_names_kinds_that_have_it(tmp_path: Path) -> None:
     (line,) = [
         line for line in import_dstack(str(task(tmp_path, IMAGE))).lines if line.given.startswith("resources.gpu")

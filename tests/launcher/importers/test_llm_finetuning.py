@@ -204,11 +204,51 @@ def test_gptq_base_trains_with_lora() -> None:
     assert (config["adapter"], config["gptq"], config["optimizer"]) == ("lora", True, "adamw_torch")
 
 
-def test_batch_that_does_not_divide_is_told() -> None:
-    imported = import_llm_finetuning("torchrun --nproc_per_node 3 finetune.py --base_model m --batch_size 128")
-    assert imported.config["gradient_accumulation_steps"] == 10
-    (line,) = [line for line in imported.lines if line.given == "--batch_size 128"]
-    assert line.why == "128 / 4 / 3 processes, which does not divide: a step takes 120 rows"
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (
+            "python finetune.py --base_model m --batch_size 100 --micro_batch_size 3",
+            "--batch_size: 100: 100 / 3 / 1 processes is 33.33: must be whole, as with 99 or 102",
+        ),
+        (
+            "torchrun --nproc_per_node 3 finetune.py --base_model m --batch_size 128",
+            "--batch_size: 128: 128 / 4 / 3 processes is 10.67: must be whole, as with 120 or 132",
+        ),
+    ],
+)
+def test_batch_that_does_not_divide_is_refused(command: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        import_llm_finetuning(command)
+    assert str(caught.value) == sentence
+
+
+def test_test_file_of_a_folder_is_not_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "train.json").write_text("[]")
+    (tmp_path / "test.json").write_text("[]")
+    imported = import_llm_finetuning(f"python finetune.py --base_model m --data_path {tmp_path}")
+    assert imported.config["datasets"] == [{"path": f"{tmp_path}/train.json", "type": "vicuna"}]
+    (line,) = [line for line in imported.lines if line.given == f"{tmp_path}/test.json"]
+    assert (line.became, line.why) == ("", "rows of train.json are evaluated on; for it add --val_set_size 0")
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("python inference.py --base b --delta d --mode 4", "inference.py: writes answers with a trained adapter"),
+        ("python merge_lora_checkpoint.py lora-alpaca/", "merge_lora_checkpoint.py: merges an adapter into its base"),
+        ("python download_model.py TheBloke/x", "download_model.py: needs no counterpart: `base_model` takes"),
+    ],
+)
+def test_script_that_trains_nothing_is_told(command: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        import_llm_finetuning(command)
+    assert str(caught.value).startswith(sentence)
+
+
+def test_text_for_another_script_does_not_hide_the_training() -> None:
+    command = "python download_model.py m && python finetune.py --base_model m"
+    assert import_llm_finetuning(command).config["base_model"] == "m"
 
 
 @pytest.mark.parametrize(
@@ -216,6 +256,10 @@ def test_batch_that_does_not_divide_is_told() -> None:
     [
         ("", "--base_model: is missing; the program needs it"),
         ("--base_model m --mode 2", "--mode: 2: must be 4, 8, 16 or gptq"),
+        ("--base_model m --mode [4,8]", "--mode: 4 8: must be one word"),
+        ("--base_model m --data_path a b", "--data_path: a b: must be one word; put quotes around one with spaces"),
+        ("--base_model m --data_path", "--data_path: needs a value"),
+        ("--base_model m --prompt_template_name []", "--prompt_template_name: an empty list: must be one word"),
         ("--base_model m --batch_size 2", "--batch_size, --micro_batch_size: 2, 4: must be whole numbers"),
         ("--base_model m --prompt_template_name x", "--prompt_template_name: x: must be one of alpaca, alpaca_legacy"),
     ],

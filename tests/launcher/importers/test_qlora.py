@@ -268,6 +268,8 @@ def test_several_machines_are_not_built_and_said_so() -> None:
     ("flags", "sentence"),
     [
         ("--bits 3", "--bits: 3: must be 4, 8, 16 or 32"),
+        ("--dataset a b", "--dataset: a b: must be one word"),
+        ("--report_to [wandb,tensorboard]", "--report_to: wandb tensorboard: must be one word"),
         ("--full_finetune", "--bits: 4: must be 16 or 32 with --full_finetune"),
         ("--dataset_format nope", "--dataset_format: nope: must be one of alpaca, alpaca-clean, chip2"),
     ],
@@ -276,3 +278,17 @@ def test_what_the_program_refuses_is_refused(flags: str, sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
         import_qlora(f"python train.py {flags}")
     assert str(caught.value).startswith(sentence)
+
+
+@pytest.mark.parametrize("name", ["nadam", "radam"])
+def test_optimizer_that_is_not_built_becomes_the_nearest(name: str) -> None:
+    imported = import_qlora(f"python train.py --optim {name}")
+    assert imported.config["optimizer"] == "adamw_torch_fused"
+    (line,) = [line for line in imported.lines if line.given == f"--optim {name}"]
+    assert line.why.startswith(f"{name} is not built; AdamW is the nearest")
+
+
+@pytest.mark.parametrize("script", ["qmerge.py", "merge.py"])
+def test_merging_script_is_told(script: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{script}: merges an adapter into its base"):
+        import_qlora(f"python {script} --base b --peft p --out o")
