@@ -15,9 +15,18 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.tx
 
 def problems(config: TrainConfig, refs: list[Reference], resources: Resources) -> list[Problem]:
     """Each thing that would stop the job after it has started; `where` is the config key. Looks into no weights."""
+    return [*file_problems(config, refs), *machine_problems(config, resources)]
+
+
+def file_problems(config: TrainConfig, refs: list[Reference]) -> list[Problem]:
+    """Those that no machine would change."""
     paths = {ref.key: ref.path for ref in refs}
-    found = [*_unbuilt(config), *_model_files(config, paths), *_untrained_tokens(config, paths)]
-    return [*found, *(_wrong_kind(config, resources.gpu_kind) if resources.gpus else _without_gpu(config))]
+    return [*_unbuilt(config), *_model_files(config, paths), *_untrained_tokens(config, paths)]
+
+
+def machine_problems(config: TrainConfig, resources: Resources) -> list[Problem]:
+    """Those of the machine asked for."""
+    return _wrong_kind(config, resources.gpu_kind) if resources.gpus else _without_gpu(config)
 
 
 def _unbuilt(config: TrainConfig) -> list[Problem]:

@@ -63,6 +63,8 @@ class DockerCloud(CloudSection):
     """Take a tag without a digest, which may be another image tomorrow."""
     gpu: Annotated[Gpu, BeforeValidator(_gpu)] = 0
     """`all`, how many, or a list of ids; none when absent."""
+    gpu_kind: str | None = None
+    """What they are, such as RTX4090 or A100-80GB: the config is then checked against it."""
     cpus: Annotated[float, Field(gt=0)] | None = None
     """CPU cores at most."""
     memory: Annotated[float, Field(ge=0.01)] | None = None
@@ -84,7 +86,13 @@ class DockerBackend:
         cloud = self.cloud
         return {
             "image": cloud.image or ("cuda" if cloud.gpu else "cpu"),
-            "resources": Resources(gpus=cloud.gpu, cpus=cloud.cpus, memory_gib=cloud.memory, shm_gib=cloud.shm),
+            "resources": Resources(
+                gpus=cloud.gpu,
+                gpu_kind=cloud.gpu_kind,
+                cpus=cloud.cpus,
+                memory_gib=cloud.memory,
+                shm_gib=cloud.shm,
+            ),
         }
 
     def preflight(self, spec: JobSpec) -> list[Problem]:

@@ -37,6 +37,8 @@ class LocalCloud(CloudSection):
     provider: Literal["local"] = "local"
     gpu: Literal["all", "none"] | int | None = None
     """How many GPUs to use, `all` or `none`; all that CUDA_VISIBLE_DEVICES leaves when absent."""
+    gpu_kind: str | None = None
+    """What they are, such as RTX4090 or A100-80GB: the config is then checked against it."""
 
 
 class LocalBackend:
@@ -50,7 +52,7 @@ class LocalBackend:
 
     def spec_fields(self) -> dict[str, Any]:
         gpus = _visible_gpus() if self.cloud.gpu in (None, "all") else self.cloud.gpu
-        return {"resources": Resources(gpus=0 if gpus == "none" else gpus)}
+        return {"resources": Resources(gpus=0 if gpus == "none" else gpus, gpu_kind=self.cloud.gpu_kind)}
 
     def preflight(self, spec: JobSpec) -> list[Problem]:
         problems = []

@@ -72,7 +72,8 @@ def run(
         else:
             for note in loaded.notes:
                 view.note(note)
-            _check_files(loaded, backend, findings)
+            _check_files(loaded, findings)
+            _check_machine(loaded, backend, view, findings, is_asked_for=cloud is not None)
             is_online = network and os.environ.get("HF_HUB_OFFLINE", "0") in ("", "0")
             lookup = _look_up(loaded, view, findings, is_online=is_online, is_told=not (data and read.is_data_clear))
             if not read.is_data_clear:
@@ -97,12 +98,31 @@ def _load_cloud(path: Path | None, findings: _Findings) -> Backend | None:
         return None
 
 
-def _check_files(loaded: Loaded, backend: Backend | None, findings: _Findings) -> None:
-    """The local files that the config names, and what the machine asked for cannot do with them."""
+def _check_files(loaded: Loaded, findings: _Findings) -> None:
+    """The local files that the config names."""
     refs, missing = references(loaded.config, loaded.path)
-    unfit = [] if backend is None else precheck.problems(loaded.config, refs, backend.spec_fields()["resources"])
-    for problem in (*missing, *unfit):
+    for problem in (*missing, *precheck.file_problems(loaded.config, refs)):
         findings.add(located(problem, loaded))
+
+
+def _check_machine(
+    loaded: Loaded, backend: Backend | None, view: CheckView, findings: _Findings, *, is_asked_for: bool
+) -> None:
+    """What the machine cannot do that the config asks for. Nobody asked for this one where no cloud file is given."""
+    if backend is None:
+        return
+    resources = backend.spec_fields()["resources"]
+    for problem in precheck.machine_problems(loaded.config, resources):
+        if is_asked_for or resources.gpus:
+            findings.add(located(problem, loaded))
+            continue
+        told = Problem(
+            problem.where,
+            problem.given,
+            f"{problem.allowed}, and this machine has none",
+            "with --cloud FILE it is checked against the machine asked for",
+        )
+        view.note(str(located(told, loaded)))
 
 
 def _look_up(loaded: Loaded, view: CheckView, findings: _Findings, *, is_online: bool, is_told: bool) -> Lookup:

@@ -11,6 +11,7 @@ from ftl.cli import app
 from ftl.console import console
 
 Events = list[dict[str, Any]]
+ROW = {"segments": [{"text": "ask", "label": False}, {"text": "tell", "label": True}]}
 
 
 @pytest.fixture
@@ -315,3 +316,46 @@ def test_tools_that_the_chat_template_leaves_out_are_told(  # type: ignore[no-un
     code, events = check(config)
     assert code == 0
     assert texts(events, "note") == notes
+
+
+@pytest.fixture
+def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+@pytest.mark.usefixtures("_no_gpu")
+def test_setting_for_gpus_is_a_note_where_no_machine_was_asked_for(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
+    config = make_config([ROW], dataset={"type": "input_output"}, flash_attention=True)
+    code, events = check(config)
+    assert code == 0
+    (note,) = [text for text in texts(events, "note") if "attn_implementation" in text]
+    assert note.endswith(
+        "attn_implementation: flash_attention_2: needs a GPU, and this machine has none; "
+        "with --cloud FILE it is checked against the machine asked for"
+    )
+
+
+@pytest.mark.usefixtures("_no_gpu")
+@pytest.mark.parametrize(
+    ("cloud", "told"),
+    [
+        ("provider: local\n", "needs a GPU; ask for one, or use sdpa"),
+        ("provider: local\ngpu: 1\ngpu_kind: T4\n", "needs compute capability 8.0, and T4 has 7.5; use sdpa, or ask"),
+        ("provider: docker\ngpu: 1\ngpu_kind: V100\n", "needs compute capability 8.0, and V100 has 7.0; use sdpa"),
+    ],
+)
+def test_setting_for_gpus_is_a_problem_of_the_machine_asked_for(  # type: ignore[no-untyped-def]
+    cloud: str, told: str, check, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    config = make_config([ROW], dataset={"type": "input_output"}, flash_attention=True)
+    (tmp_path / "cloud.yml").write_text(cloud)
+    code, events = check(config, "--cloud", str(tmp_path / "cloud.yml"))
+    assert code == 2
+    (problem,) = texts(events)
+    assert told in problem
+
+
+def test_gpu_of_the_machine_asked_for_that_can_has_no_problem(check, make_config: MakeConfig, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    config = make_config([ROW], dataset={"type": "input_output"}, flash_attention=True)
+    (tmp_path / "cloud.yml").write_text("provider: docker\ngpu: all\ngpu_kind: RTX 4090\n")
+    assert check(config, "--cloud", str(tmp_path / "cloud.yml"))[0] == 0
