@@ -3,6 +3,7 @@
 import re
 import sys
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -366,7 +367,10 @@ def _event_line(event: Event) -> Text | None:
     step = data.get("step")
     match event.event:
         case "eval":
-            return Text(f"step {step}: eval loss {_loss(data.get('loss'))}")
+            return Text(f"step {step}: eval loss {_loss(data.get('loss'))}{_measured(data)}")
+        case "early_stop":
+            since = f"no better {data.get('metric')} than {_loss(data.get('best'))} of step {data.get('best_step')}"
+            return Text(f"step {step}: {since} in {data.get('patience')} evaluations: training ends here")
         case "checkpoint" if data.get("state") == "verified":
             size = f", {data['bytes'] / 2**20:,.1f} MiB" if isinstance(data.get("bytes"), int) else ""
             return Text(f"step {step}: checkpoint saved and verified{size}", "green")
@@ -384,6 +388,12 @@ def _event_line(event: Event) -> Text | None:
     return None
 
 
+def _measured(data: Mapping[str, object]) -> str:
+    """What an evaluation measured beside the loss."""
+    others = {name: value for name, value in data.items() if name not in ("step", "loss")}
+    return "".join(f", {name} {value:.4g}" for name, value in others.items() if isinstance(value, int | float))
+
+
 def _facts(result: RunResult, output: Path | None) -> list[tuple[str, str]]:
     share = result.num_trainable / max(result.num_parameters, 1)
     parameters = f"{result.num_parameters:,}, all trained"
@@ -396,6 +406,7 @@ def _facts(result: RunResult, output: Path | None) -> list[tuple[str, str]]:
         ("steps", f"{result.steps:,} in {result.epochs:g} {epochs}, {result.tokens:,} tokens"),
         ("train loss", _fall(result.train_loss_first, result.train_loss_last)),
         ("eval loss", _fall(result.eval_loss_first, result.eval_loss_last)),
+        ("best", "" if result.best_step is None else f"the model is that of step {result.best_step:,}"),
         ("speed", "" if result.tokens_per_s is None else f"{result.tokens_per_s:,.0f} tokens/s"),
         ("time", _clock(result.seconds) + (f", attempt {result.attempt}" if result.attempt > 1 else "")),
         ("peak memory", _memory(result.peak_memory_gib)),

@@ -136,6 +136,7 @@ Cause = Literal[
     "config",  # the config or the data is wrong
     "environment",  # the machine cannot run it
     "crash",  # an exception while training
+    "diverged",  # the loss stayed above its threshold
     "out-of-memory",  # GPU or main memory
     "storage",  # disk full, no access
     "signal",  # asked to stop from outside: preemption, or `ftl stop`
@@ -212,9 +213,11 @@ class RunResult(Section):
     train_loss_first: float | None
     """Mean of the first tenth of the steps, in nats per trained token."""
     train_loss_last: float | None
-    """Mean of the last tenth of the steps."""
+    """Mean of the last tenth of the steps; after an early stop the last one logged."""
     eval_loss_first: float | None = None
     eval_loss_last: float | None = None
+    best_step: int | None = None
+    """The step whose model this is, where the best evaluation decides; else it is that of the last step."""
     tokens_per_s: float | None = None
     """Over this attempt's training time, evaluation and saving left out."""
     seconds: float
@@ -241,7 +244,8 @@ class Event(Section):
     data        datasets (a DatasetUse each), cache (where the tokens are), train and eval: rows, documents, tokens,
                 fill (the share of the rows' room that holds tokens); null without evaluation, absent for a stream
     step        step, max_steps, epoch, loss, lr, grad_norm, tokens (total), tokens_per_s, memory_gib
-    eval        step, loss
+    eval        step, loss, and whatever else an evaluation measures: perplexity
+    early_stop  step, metric, best, best_step, patience
     checkpoint  step, path (below the run directory), state: saved | verified | quarantined, seconds, bytes
     warning     message
     stopping    reason (signal | deadline), step
@@ -255,6 +259,17 @@ class Event(Section):
     """Seconds since the epoch."""
     attempt: int
     event: Literal[
-        "phase", "data", "step", "eval", "checkpoint", "warning", "stopping", "stopped", "resumed", "result", "error"
+        "phase",
+        "data",
+        "step",
+        "eval",
+        "early_stop",
+        "checkpoint",
+        "warning",
+        "stopping",
+        "stopped",
+        "resumed",
+        "result",
+        "error",
     ]
     data: dict[str, Any] = {}  # Any: the shape depends on `event`, see above

@@ -5,6 +5,7 @@ FtlError                  any of these: one clear sentence, no traceback
 +-- BackendError     3   this machine or the backend cannot run the job; nothing was started
 +-- RunError         4    no such run, or the run is not in a state for what was asked
 +-- TrainingError    70   the training itself crashed
+|   +-- DivergedError 71  the loss stayed above loss_watchdog_threshold
 +-- StorageError     74   no space or no access where the job writes
 +-- PreemptedError   75   stopped before the end, resumable from the last checkpoint
 +-- DeliveryError    76   trained, but the result is not where it was asked to be
@@ -25,6 +26,7 @@ class ExitCode(IntEnum):
     ENVIRONMENT = 3
     RUN = 4
     TRAINING = 70
+    DIVERGED = 71
     STORAGE = 74
     PREEMPTED = 75
     UNDELIVERED = 76
@@ -72,6 +74,10 @@ class RunError(FtlError):
 
 class TrainingError(FtlError):
     exit_code = ExitCode.TRAINING
+
+
+class DivergedError(TrainingError):
+    exit_code = ExitCode.DIVERGED
 
 
 class StorageError(FtlError):

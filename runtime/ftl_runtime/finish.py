@@ -18,11 +18,19 @@ from ftl_runtime.train.trainer import Trainer
 
 
 def finish(
-    trainer: Trainer, tokenizer: PreTrainedTokenizerBase, used: tuple[DatasetUse, ...], ctx: Context
+    trainer: Trainer,
+    tokenizer: PreTrainedTokenizerBase,
+    used: tuple[DatasetUse, ...],
+    ctx: Context,
+    *,
+    best_step: int | None = None,
 ) -> RunResult:
-    """Write RUN/output and after it RUN/result.json. Raises StorageError when they cannot be written."""
+    """Write RUN/output and after it RUN/result.json. Raises StorageError when they cannot be written.
+
+    `best_step` is that of the weights in the model, where they are not the last ones.
+    """
     ctx.phase("finishing")
-    result = _result(trainer, used, ctx)
+    result = _result(trainer, used, ctx).model_copy(update={"best_step": best_step})
     if ctx.device.is_main:
         with storage_errors(ctx.run_dir):
             _write_output(trainer, tokenizer, ctx)

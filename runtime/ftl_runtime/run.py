@@ -34,6 +34,8 @@ from ftl_runtime.objectives import OBJECTIVES
 from ftl_runtime.stop import StopFlag
 from ftl_runtime.train.args import compute_dtype, training_args
 from ftl_runtime.train.batches import Loaders
+from ftl_runtime.train.best import Selection
+from ftl_runtime.train.losswatch import LossWatch
 from ftl_runtime.train.progress import Progress
 from ftl_runtime.train.schedule import Schedule, plan_schedule
 from ftl_runtime.train.trainer import Trainer
@@ -113,11 +115,14 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         schedule,
         ctx,
         progress=progress,
+        selection=Selection(cfg.evaluation, progress, saves_best=cfg.output.save_strategy == "best"),
+        loss_watch=LossWatch(cfg.watch, progress),
         keep_checkpoints=cfg.output.save_total_limit,
         flatten_rows=is_packed and attention.startswith("flash_attention"),
     )
     _train(trainer, schedule, resume, ctx)
-    return finish(trainer, tokenizer, data.used, ctx)
+    best_step = trainer.load_best() if cfg.evaluation.loads_best else None
+    return finish(trainer, tokenizer, data.used, ctx, best_step=best_step)
 
 
 def _is_packed(data: DataSection) -> bool:

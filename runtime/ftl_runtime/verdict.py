@@ -20,6 +20,7 @@ _CAUSES: dict[int, Cause] = {
     ExitCode.CONFIG: "config",
     ExitCode.ENVIRONMENT: "environment",
     ExitCode.TRAINING: "crash",
+    ExitCode.DIVERGED: "diverged",
     ExitCode.STORAGE: "storage",
     ExitCode.PREEMPTED: "signal",
     ExitCode.UNDELIVERED: "undelivered",

@@ -244,7 +244,7 @@ def make_attempt(base, tmp_path):
             config["quant"] = quant
         for key, value in changes.items():
             section, _, field_name = key.partition("__")
-            config[section][field_name] = value
+            config.setdefault(section, {})[field_name] = value
         return Attempt(tmp_path / name, config)
 
     return make

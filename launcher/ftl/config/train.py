@@ -2,12 +2,14 @@
 
 from ftl.config.adapter import LoraSection
 from ftl.config.data import DataSection
+from ftl.config.evaluation import EvaluationSection
 from ftl.config.model import ModelSection
 from ftl.config.objective import ObjectiveSection
 from ftl.config.optim import OptimSection
 from ftl.config.output import OutputSection
 from ftl.config.precision import PrecisionSection
 from ftl.config.quantize import QuantSection
+from ftl.config.watch import WatchSection
 from ftl.section import Section
 
 
@@ -22,3 +24,5 @@ class TrainConfig(Section):
     precision: PrecisionSection = PrecisionSection()
     quant: QuantSection = QuantSection()
     output: OutputSection = OutputSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    watch: WatchSection = WatchSection()

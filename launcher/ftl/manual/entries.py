@@ -21,6 +21,8 @@ SECTIONS: Mapping[str, str] = {
     "precision": "Precision and memory",
     "quant": "Quantisation of the frozen base",
     "output": "Saving, evaluation and logging",
+    "evaluation": "The best model",
+    "watch": "Watching the training",
     "datasets": "One dataset",
     "datasets.type": "A format of one's own, under `type`",
     "special_tokens": "Special tokens",

@@ -38,6 +38,10 @@ class CheckpointStore(Protocol):
         """
         ...
 
+    def valid(self, step: int) -> Checkpoint | None:
+        """The checkpoint of that step, if it is there and every byte is right."""
+        ...
+
     def latest_valid(self) -> Checkpoint | None:
         """The newest checkpoint of this run whose every byte is right.
 
@@ -45,6 +49,7 @@ class CheckpointStore(Protocol):
         """
         ...
 
-    def prune(self, keep: int, newest: Checkpoint) -> None:
-        """Drop all but the newest `keep`, and none that is not older than `newest`, which has been verified."""
+    def prune(self, keep: int, newest: Checkpoint, best_step: int | None) -> None:
+        """Drop all but the newest `keep` and that of `best_step`, and none that is not older than `newest`, which has
+        been verified."""
         ...

@@ -82,9 +82,17 @@ class VolumeStore:
                 return checkpoint
         return None
 
-    def prune(self, keep: int, newest: Checkpoint) -> None:
+    def valid(self, step: int) -> Checkpoint | None:
+        checkpoint = Checkpoint(step, self._root / f"checkpoint-{step}")
+        try:
+            self.verify(checkpoint)
+        except BrokenCheckpoint:
+            return None
+        return checkpoint
+
+    def prune(self, keep: int, newest: Checkpoint, best_step: int | None) -> None:
         for checkpoint in _listed(self._root)[:-keep]:
-            if checkpoint.step < newest.step:
+            if checkpoint.step < newest.step and checkpoint.step != best_step:
                 # Under its own name a half-deleted directory would look like a broken checkpoint.
                 doomed = self._root / f".tmp-{checkpoint.step}-{uuid.uuid4().hex[:12]}"
                 with storage_errors(self._root):

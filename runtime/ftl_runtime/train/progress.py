@@ -33,6 +33,15 @@ class Progress:
     evaluated_step: int | None = None
     first_eval_loss: float | None = None
     last_eval_loss: float | None = None
+    best_value: float | None = None
+    best_step: int | None = None
+    num_worse: int = 0
+    """Evaluations since the best one."""
+    is_exhausted: bool = False
+    """Stopped early: nothing is left to train."""
+    num_too_high: int = 0
+    """Losses in a row above the threshold, up to the last one logged."""
+    logged_loss: float = 0.0
     stream: dict[str, Any] | None = None  # Any: JSON
     """From where a stream is read on: a ftl_runtime.data.stream.Mark."""
     num_threads: int = 0

@@ -80,7 +80,7 @@ def _warmup(optim: OptimSection, max_steps: int) -> int:
 
 
 def _rhythm(strategy: str | None, every: float | None, per_epoch: int | None, max_steps: int) -> Rhythm:
-    if strategy == "no":
+    if strategy in ("no", "best"):
         return Rhythm()
     if per_epoch is not None:
         return Rhythm(per_epoch=per_epoch)

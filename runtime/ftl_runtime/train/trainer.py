@@ -29,7 +29,9 @@ from ftl_runtime.context import Context
 from ftl_runtime.objectives import Objective
 from ftl_runtime.objectives.sft import IGNORED
 from ftl_runtime.train.batches import Loaders
+from ftl_runtime.train.best import Selection
 from ftl_runtime.train.callbacks import Conductor
+from ftl_runtime.train.losswatch import LossWatch
 from ftl_runtime.train.progress import Progress, Stopwatch, peak_memory_gib
 from ftl_runtime.train.schedule import Schedule
 
@@ -55,6 +57,8 @@ class Trainer(TransformersTrainer):
         ctx: Context,
         *,
         progress: Progress,
+        selection: Selection,
+        loss_watch: LossWatch,
         keep_checkpoints: int,
         flatten_rows: bool,
     ) -> None:
@@ -67,6 +71,8 @@ class Trainer(TransformersTrainer):
         self._objective = objective
         self._loaders = loaders
         self._schedule = schedule
+        self._selection = selection
+        self._loss_watch = loss_watch
         self._ctx = ctx
         self._keep_checkpoints = keep_checkpoints
         self._flatten_rows = flatten_rows
@@ -144,7 +150,8 @@ class Trainer(TransformersTrainer):
         if not self._has_restored:
             self._has_restored = True
             self._begin()
-            if self.stopped_at is not None or self.state.global_step >= self._schedule.max_steps:
+            is_over = self.state.global_step >= self._schedule.max_steps or self.progress.is_exhausted
+            if self.stopped_at is not None or is_over:
                 self.control.should_training_stop = True
                 return
         super()._run_epoch(epoch=epoch, **rest)  # type: ignore[no-untyped-call]
@@ -157,7 +164,11 @@ class Trainer(TransformersTrainer):
         self.stopwatch = Stopwatch()
         step = self.state.global_step
         if self._schedule.evaluates_at(step) and self.progress.evaluated_step != step:
-            self.evaluate()
+            self._judge(self.evaluate())
+            if self.control.should_save:
+                self.control.should_save = False
+                assert isinstance(self.model, nn.Module)
+                self._save_checkpoint(self.model, None)
         if self._must_stop() and step < self._schedule.max_steps:
             self._note_stop()
 
@@ -180,7 +191,7 @@ class Trainer(TransformersTrainer):
             self._log_window(tr_loss, grad_norm, learning_rate)
         if self.control.should_evaluate:
             self.control.should_evaluate = False
-            self.evaluate()
+            self._judge(self.evaluate())
         if self._must_stop() and self.state.global_step < self._schedule.max_steps and self.stopped_at is None:
             self._note_stop()
             self.control.should_save = self.control.should_training_stop = True
@@ -196,6 +207,7 @@ class Trainer(TransformersTrainer):
         seconds = self.stopwatch.read()
         tokens_per_s = (self.progress.tokens - self._marked_tokens) / max(seconds - self._marked_s, 1e-9)
         self._marked_tokens, self._marked_s = self.progress.tokens, seconds
+        self.progress.logged_loss = loss
         self._ctx.emit(
             "step",
             {
@@ -210,6 +222,7 @@ class Trainer(TransformersTrainer):
                 "memory_gib": peak_memory_gib(self._ctx.device),
             },
         )
+        self._loss_watch.see(step, loss)
 
     def _check_finite(self, tr_loss: Tensor, grad_norm: Tensor | float | None) -> None:
         """Raises TrainingError before a loss or weights that are not numbers are logged or saved."""
@@ -248,9 +261,27 @@ class Trainer(TransformersTrainer):
         self.progress.last_eval_loss = loss
         if self.progress.first_eval_loss is None:
             self.progress.first_eval_loss = loss
-        self._ctx.emit("eval", {"step": self.state.global_step, "loss": loss})
+        metrics = {"loss": loss, "perplexity": perplexity(loss)}
+        self._ctx.emit("eval", {"step": self.state.global_step, **metrics})
         self._ctx.phase("training")
-        return {"eval_loss": loss}
+        return metrics
+
+    def _judge(self, metrics: dict[str, float]) -> None:
+        """Have the best model saved, and stop once none has been better for too long. The untrained one is no choice,
+        and an evaluation that was broken off has no numbers."""
+        step, progress = self.state.global_step, self.progress
+        if not metrics:
+            return
+        self._selection.check(metrics)
+        if step == 0:
+            return
+        judgement = self._selection.judge(step, metrics)
+        if judgement.is_best and self._selection.saves_best:
+            self.control.should_save = True
+        if judgement.is_exhausted and step < self._schedule.max_steps:
+            facts = {"metric": self._selection.metric, "best": progress.best_value, "best_step": progress.best_step}
+            self._ctx.emit("early_stop", {"step": step, **facts, "patience": self._selection.patience})
+            self.control.should_save = self.control.should_training_stop = True
 
     # -- stopping
 
@@ -271,17 +302,33 @@ class Trainer(TransformersTrainer):
     # -- what the result says
 
     def mean_losses(self) -> tuple[float, float]:
-        """Mean loss of the first and of the last tenth of the steps."""
+        """Mean loss of the first and of the last tenth of the steps; after an early stop the last logged one."""
         tenth = _tenth(self._schedule.max_steps)
-        return (
-            ranks.mean(self._first_loss, self._ctx.device) / tenth,
-            ranks.mean(self._last_loss, self._ctx.device) / tenth,
-        )
+        first = ranks.mean(self._first_loss, self._ctx.device) / max(min(tenth, self.state.global_step), 1)
+        if self.state.global_step < self._schedule.max_steps:
+            return first, self.progress.logged_loss
+        return first, ranks.mean(self._last_loss, self._ctx.device) / tenth
 
     # -- checkpoints
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Nothing: run.py built the model from the checkpoint's weights, strictly and in one go."""
+
+    def load_best(self) -> int | None:
+        """Put the weights of the best evaluation into the model; gives its step.
+
+        None where no evaluation was any good, or its checkpoint is not whole: then the weights stay the last ones.
+        """
+        best_step = self.progress.best_step
+        if best_step is None or best_step == self.state.global_step:
+            return best_step
+        found = ranks.share(self._ctx.store.valid(best_step) if self._ctx.device.is_main else None, self._ctx.device)
+        if found is None:
+            self._ctx.warn(f"the checkpoint of step {best_step}, the best, is not whole; the model is the last one")
+            return None
+        self.state.best_model_checkpoint = str(found.path)
+        self._load_best_model()
+        return best_step
 
     def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
         """Write, publish and read back checkpoint `global_step`; then drop what it supersedes."""
@@ -333,8 +380,17 @@ class Trainer(TransformersTrainer):
             raise StorageError(f"{checkpoint.path}: reads back other than it was written: {error}") from error
         seconds = time.monotonic() - started
         self._ctx.emit("checkpoint", {**said, "state": "verified", "seconds": seconds, "bytes": size})
-        self._ctx.store.prune(self._keep_checkpoints, checkpoint)
+        best_step = self.progress.best_step if self._selection.saves_best else None
+        self._ctx.store.prune(self._keep_checkpoints, checkpoint, best_step)
         return checkpoint
+
+
+def perplexity(loss: float) -> float:
+    """Of a loss in nats per token; infinite where no number is that large."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
 
 
 def _num_trained(labels_BT: Tensor) -> int:

@@ -139,13 +139,13 @@ def test_leftovers_of_killed_writers_are_removed(store, tmp_path):
 
 def test_prune_keeps_the_newest_and_nothing_else(store, tmp_path):
     newest = [save(store, step) for step in (1, 2, 3, 4)][-1]
-    store.prune(2, newest)
+    store.prune(2, newest, None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-3", "checkpoint-4"]
 
 
 def test_prune_drops_nothing_that_is_not_older_than_the_verified_one(store, tmp_path):
     checkpoints = [save(store, step) for step in (1, 2, 3)]
-    store.prune(1, checkpoints[0])
+    store.prune(1, checkpoints[0], None)
     assert len(list(tmp_path.iterdir())) == 3
 
 
@@ -221,3 +221,9 @@ def test_full_disk_is_one_sentence_and_the_older_checkpoint_stays(small_disk, ev
     store.discard(stage)
     assert store.latest_valid().step == 1
     assert [path.name for path in store._root.iterdir()] == ["checkpoint-1"]
+
+
+def test_prune_spares_the_best(store):
+    checkpoints = [save(store, step) for step in (1, 2, 3)]
+    store.prune(1, checkpoints[-1], 1)
+    assert [c for c in (1, 2, 3) if store.valid(c)] == [1, 3]

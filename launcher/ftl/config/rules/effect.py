@@ -42,6 +42,22 @@ WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
         "without val_set_size or test_datasets",
     ),
     WithoutEffect(
+        ("metric_for_best_model", "greater_is_better"),
+        lambda config: (
+            not (
+                config.evaluation.loads_best
+                or config.evaluation.early_stopping_patience
+                or config.output.save_strategy == "best"
+            )
+        ),
+        "without early_stopping_patience, load_best_model_at_end or save_strategy: best",
+    ),
+    WithoutEffect(
+        ("loss_watchdog_patience",),
+        lambda config: config.watch.loss_threshold is None,
+        "without loss_watchdog_threshold",
+    ),
+    WithoutEffect(
         ("adam_beta1", "adam_beta2", "adam_epsilon"),
         lambda config: not config.optim.optimizer.startswith("adamw"),
         "on an optimizer that is not AdamW",

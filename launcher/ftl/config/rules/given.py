@@ -194,6 +194,12 @@ _EVALUATION = (
         )
         for key in ("early_stopping_patience", "load_best_model_at_end")
     ),
+    KeyRule(
+        "save_strategy",
+        lambda given: given.get("save_strategy") == "best" and not _evaluates(given),
+        "best needs an evaluation loss",
+        "give `val_set_size` or `test_datasets`, and no `eval_strategy: no`",
+    ),
 )
 
 _TRAINING = (

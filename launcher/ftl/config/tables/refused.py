@@ -15,6 +15,15 @@ REFUSED: dict[str, Aside] = {
     **UNBUILT,
     **aside(("hub_token",), f"{_SECRET} HF_TOKEN"),
     **aside(("comet_api_key",), f"{_SECRET} COMET_API_KEY"),
+    **aside(
+        ("save_only_model",),
+        "nothing could go on from a checkpoint without the optimizer's states; the model in output_dir has none",
+    ),
+    **aside(
+        ("dynamic_checkpoint",),
+        "`ftl stop ID` saves at the step at hand, and `ftl resume ID` goes on from there",
+        {"enabled": False},
+    ),
     **aside(("landmark_attention", "xpos_rope"), _LONG_CONTEXT),
     **aside(("s2_attention",), f"shifted sparse attention: {_LONG_CONTEXT}"),
     "tokenizer_use_fast": Aside("only fast tokenizers are read; a base with a tokenizer.json has one", (True,)),

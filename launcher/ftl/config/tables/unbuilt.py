@@ -14,7 +14,6 @@ _MODEL = "the model is loaded as its config.json says"
 _ADAPTER = "adapters are plain LoRA so far"
 _FREEZING = "so far an adapter is trained, or all weights are"
 _SCHEDULE = "the optimizer and the schedule have no further options so far"
-_STOPPING = "a run ends after its last step, and keeps the newest checkpoints"
 _EVALUATION = "evaluation gives the loss so far"
 _ORDER = "batches are drawn at random from the whole"
 _DISTILLED = "there is no teacher to learn from so far"
@@ -150,21 +149,13 @@ UNBUILT: dict[str, Aside] = {
     # When to stop, save and evaluate.
     **unbuilt(
         (
-            *("early_stopping_patience", "load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
-            *("save_only_model", "loss_watchdog_threshold", "loss_watchdog_patience"),
-        ),
-        _STOPPING,
-    ),
-    **unbuilt(("dynamic_checkpoint",), "`ftl stop ID` saves at the current step, and `ftl resume ID` goes on"),
-    **unbuilt(
-        (
             *("eval_table_size", "eval_causal_lm_metrics", "do_causal_lm_eval", "do_bench_eval", "bench_dataset"),
             *("lm_eval_tasks", "lm_eval_batch_size", "lm_eval_post_train", "lm_eval_model", "generate_samples"),
         ),
         _EVALUATION,
         0,
     ),
-    **unbuilt(("profiler_steps", "include_tokens_per_second"), "events.jsonl has the speed, and nothing finer so far"),
+    **unbuilt(("profiler_steps",), "events.jsonl has the speed, and nothing finer so far"),
     # Rows.
     **unbuilt(("curriculum_sampling", "sample_packing_sequentially", "dataloader_drop_last"), _ORDER),
     **unbuilt(

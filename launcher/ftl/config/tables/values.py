@@ -135,9 +135,7 @@ VALUES: dict[str, Conversion] = {
     ),
     "warmup_steps": Conversion(_warmup, "warmup_ratio", "a step is whole; a share is a ratio", is_noted=True),
     "save_strategy": Conversion(
-        _one_of(
-            {False: "no", "best": NotBuiltError("best is not built yet: must be steps, epoch or no")}, "save_strategy"
-        ),
+        _one_of({False: "no"}, "save_strategy"),
         "save_strategy: steps",
         _YAML_NO,
     ),

@@ -1,0 +1,15 @@
+"""What is watched while training goes on."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ftl.config.marker import Flat
+from ftl.section import Section
+
+
+class WatchSection(Section):
+    loss_threshold: Annotated[float | None, Flat("loss_watchdog_threshold"), Field(gt=0)] = None
+    """A loss above it is a training gone wrong, which ends with exit code 71."""
+    loss_patience: Annotated[int, Flat("loss_watchdog_patience"), Field(ge=1)] = 3
+    """Losses in a row, as they are logged, that must be above loss_watchdog_threshold."""
