@@ -28,6 +28,7 @@ from ftl_runtime.finish import finish
 from ftl_runtime.models.adapter import add_adapter, warn_untrained_tokens
 from ftl_runtime.models.attention import documents_input, pick_attention
 from ftl_runtime.models.load import architecture, load_config, load_model, recompute_activations, weights_dtype
+from ftl_runtime.models.packing import mask_window, settle
 from ftl_runtime.models.quantize import count_parameters, is_quantised, quantisation
 from ftl_runtime.models.tokenizer import fit_to_tokenizer, load_tokenizer, view_of
 from ftl_runtime.objectives import OBJECTIVES
@@ -93,12 +94,20 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
 
     ctx.phase("model")
     base, model = _build_model(cfg, config, tokenizer, attention, resume, ctx)
+    documents = settle(base, config, documents) if is_packed else documents
     dtype = compute_dtype(cfg.precision, ctx.device)
     loaders = Loaders(
         data.train,
         data.eval,
         data.order,
-        Collator(tokenizer.pad_token_id, cfg.data.sequence_len, cfg.data.pad_to_sequence_len, documents, dtype=dtype),
+        Collator(
+            tokenizer.pad_token_id,
+            cfg.data.sequence_len,
+            cfg.data.pad_to_sequence_len,
+            documents,
+            dtype=dtype,
+            window=mask_window(config),
+        ),
         batch_size=cfg.optim.micro_batch_size,
         eval_batch_size=cfg.optim.eval_batch_size or cfg.optim.micro_batch_size,
         device=ctx.device,

@@ -23,7 +23,8 @@ class Collator:
 
     With documents = "positions" the model must tell documents apart by their positions: use_cache off, and no
     attention mask beside them. Right for flash attention and for models whose masks transformers makes. With "mask"
-    the batch holds attention_mask, [B, 1, T, T], additive: 0 where a token may look, else the lowest number of `dtype`.
+    the batch holds attention_mask, [B, 1, T, T], additive: 0 where a token may look, else the lowest number of `dtype`;
+    where the model has layers with a `window`, a mapping with one such mask for each kind of layer.
     """
 
     pad_id: int
@@ -32,6 +33,8 @@ class Collator:
     documents: Literal["positions", "mask"]
     dtype: torch.dtype = torch.float32
     """Of the mask; that of the model's activations."""
+    window: int | None = None
+    """How many tokens, itself included, a token of a sliding_attention layer looks at; None without such layers."""
 
     def __call__(self, rows: Sequence[DocumentRow]) -> dict[str, Any]:  # Any: tensors, and the int num_tokens
         num_tokens_B = [sum(len(document.ids) for document in row) for row in rows]
@@ -54,11 +57,19 @@ class Collator:
             "num_tokens": sum(num_tokens_B),
         }
         if self.documents == "mask":
-            batch["attention_mask"] = _document_mask(batch["position_ids"], self.dtype)
+            batch["attention_mask"] = self._masks(batch["position_ids"])
         return batch
 
+    def _masks(self, position_ids_BT: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+        full = document_mask(position_ids_BT, self.dtype)
+        if self.window is None:
+            return full
+        is_too_far_TT = torch.ones(full.shape[-2:], dtype=torch.bool).tril(-self.window)
+        sliding = full.masked_fill(is_too_far_TT, torch.finfo(self.dtype).min)
+        return {"full_attention": full, "sliding_attention": sliding}
 
-def _document_mask(position_ids_BT: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+
+def document_mask(position_ids_BT: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """[B, 1, T, T]: 0 where query t may look at key s of its own document, s <= t; else the lowest number."""
     document_BT = (position_ids_BT == 0).cumsum(1)
     is_same_BTT = document_BT[:, :, None] == document_BT[:, None, :]

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import nn
 from transformers import PreTrainedModel
 
 from ftl.config.adapter import LoraSection
 from ftl.errors import ConfigError
 from ftl_runtime.context import Context
+from ftl_runtime.models.linear import linear_layers
+from ftl_runtime.patches import peft_moe_targets
 
 
 def add_adapter(
@@ -20,6 +21,7 @@ def add_adapter(
     """
     if adapter is None:
         return model
+    peft_moe_targets.apply()
     if checkpoint is not None:
         return PeftModel.from_pretrained(model, str(checkpoint), is_trainable=True)
     lora = LoraConfig(
@@ -47,12 +49,8 @@ def warn_untrained_tokens(num_added: int, adapter: LoraSection | None, ctx: Cont
 
 
 def _targets(model: PreTrainedModel, adapter: LoraSection) -> str | list[str]:
-    if adapter.target_modules is None:
-        return "all-linear"
     if isinstance(adapter.target_modules, str):
         return adapter.target_modules
-    if not adapter.target_linear:
+    if adapter.target_modules is not None and not adapter.target_linear:
         return list(adapter.target_modules)
-    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear) and part is not head]
-    return [*linear, *adapter.target_modules]
+    return [*linear_layers(model), *(adapter.target_modules or ())]

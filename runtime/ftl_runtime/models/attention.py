@@ -1,22 +1,12 @@
 """How attention is computed, and how packed documents are kept apart in it."""
 
 from importlib.util import find_spec
-from typing import Literal
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ftl.config.model import Attention
 from ftl.errors import ConfigError
-
-Documents = Literal["positions", "mask"]
-
-# Architectures whose logits over a packed row equal those of each document alone when positions start again at 0 and
-# no mask is given. Measured, see the packing test of each; anything else gets an explicit 4D mask.
-_POSITIONS_SUFFICE = frozenset(
-    {"gemma2", "gemma3", "gemma3_text", "gpt2", "gpt_neox", "gptj", "llama", "mistral", "mixtral"}
-    | {"phi", "phi3", "qwen2", "qwen3"}
-)
-_CANNOT_PACK = frozenset(["bloom"])
+from ftl_runtime.models.packing import Documents, carries_state, keeps_apart
 
 
 def pick_attention(
@@ -37,15 +27,18 @@ def documents_input(config: PreTrainedConfig, attention: Attention | None, *, is
 
     Raises ConfigError where nothing would do.
     """
-    if not is_packed or config.model_type in _POSITIONS_SUFFICE:
+    kept_by = keeps_apart(config)
+    if not is_packed or kept_by == "positions":
         return "positions"
-    if config.model_type in _CANNOT_PACK:
+    if kept_by is None:
+        why = ": its layers carry a state from one to the next" if carries_state(config) else ""
         raise ConfigError(
-            f"sample_packing: documents cannot be kept apart in a {config.model_type} model; set sample_packing: false"
+            f"sample_packing: documents cannot be kept apart in a {config.model_type} model{why}; "
+            "set sample_packing: false"
         )
     if attention == "flash_attention_2":
         raise ConfigError(
             f"sample_packing: flash_attention_2 cannot keep documents apart in a {config.model_type} model; "
             "set attn_implementation: sdpa, or sample_packing: false"
         )
-    return "mask"
+    return kept_by

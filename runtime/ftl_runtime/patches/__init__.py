@@ -1,0 +1,1 @@
+"""Faults of other packages, mended until they are mended there: one file a fault."""
