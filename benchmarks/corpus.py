@@ -2,9 +2,9 @@
 
 import importlib
 import json
-import pkgutil
 import random
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,10 +26,9 @@ SPECIAL = ["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_head
 def paragraphs() -> list[str]:
     """The paragraphs of the docstrings of Python's standard library."""
     found: set[str] = set()
-    for module in sorted(info.name for info in pkgutil.iter_modules() if not info.name.startswith("_")):
-        if module in {"antigravity", "this", "idlelib", "lib2to3", "turtledemo"}:
-            continue
-        found.update(_paragraphs_of(module))
+    for module in sorted(sys.stdlib_module_names):
+        if not module.startswith("_") and module not in {"antigravity", "this", "idlelib", "lib2to3", "turtledemo"}:
+            found.update(_paragraphs_of(module))
     return sorted(found)
 
 
