@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from ftl.config.model import SpecialTokens
 from ftl.errors import ConfigError, Problem
+from ftl.tokens.words import WordIds
 
 NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -83,6 +84,11 @@ class TokenizerView:
     def last_id(self) -> int:
         """The greatest id of a token; those below it need not all be tokens."""
         return max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+
+    @cached_property
+    def words(self) -> WordIds | None:
+        """The ids of texts with less work than the tokenizer has; None where they might differ from its own."""
+        return WordIds.of(self.tokenizer)
 
     @cached_property
     def fingerprint(self) -> str:
