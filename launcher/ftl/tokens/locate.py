@@ -128,9 +128,13 @@ def with_calls(
     stop = min((begin for begin, _ in others if begin >= start), default=len(text))
     texts = known.texts if known is not None else {}
     changed = differ(text, turns, position, thinking_key, render)
+    printed_last = _printed_last(turns, position, thinking_key, render)
     if changed is not None and start <= changed.span[0] and changed.span[1] <= stop:
-        return Place(changed.span, texts or changed.texts)
-    for printed in _printed_last(turns, position, thinking_key, render):
+        begin, end = changed.span
+        # What follows may name the call, as the results of gpt-oss do, and change with it.
+        ends = [begin + len(printed) for printed in printed_last if text.startswith(printed, begin)]
+        return Place((begin, min([end, *ends])), texts or changed.texts)
+    for printed in printed_last:
         begin = text.find(printed, start, stop)
         if begin != -1:
             return Place((begin, begin + len(printed)), texts)

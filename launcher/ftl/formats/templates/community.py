@@ -69,15 +69,29 @@ _METHARME_IDENTITY = (
     "creative, immersive, and drive the scenario forward."
 )
 
-# Source: docs.ai21.com, Jamba 1.5, "Message format": a system turn, empty if need be, opens every conversation.
+# Source: docs.ai21.com, Jamba 1.5, "Message format": a system turn, empty if need be, opens every conversation; the
+# tools are a part of it.
 _JAMBA = r"""
+{%- set has_system = messages[0]['role'] == 'system' -%}
+{%- set system = messages[0]['content'] if has_system else '' -%}
+{{- '<|startoftext|><|bom|><|system|> ' ~ system }}
 {%- if tools -%}
-{{ raise_exception('tools are not supported: use chat_template: tokenizer_default') }}
+{{ ('\n\n' if system else '') ~ '<tool_definitions>\n# Tools\n\n## Functions' }}
+{%- for tool in tools -%}
+{{ '\n\n' ~ ((tool['function'] or tool) | tojson(indent=2)) }}
+{%- endfor -%}
+{{ '\n</tool_definitions>' }}
 {%- endif -%}
-{{- '<|startoftext|>' }}
-{{- '<|bom|><|system|> <|eom|>' if messages[0]['role'] != 'system' else '' }}
-{%- for message in messages -%}
-{{ '<|bom|><|' ~ message['role'] ~ '|> ' ~ message['content'] ~ '<|eom|>' }}
+{{ '<|eom|>' }}
+{%- for message in (messages[1:] if has_system else messages) -%}
+{{ '<|bom|><|' ~ message['role'] ~ '|> ' ~ message['content'] }}
+{%- for call in message['tool_calls'] or [] -%}
+{%- set function = call['function'] or call -%}
+{{ '<tool_calls>[\n' if loop.first else ',\n' }}
+{{- '{"name": "' ~ function['name'] ~ '", "arguments": ' ~ (function['arguments'] | tojson) ~ '}' }}
+{{- '\n]</tool_calls>' if loop.last else '' }}
+{%- endfor -%}
+{{ '<|eom|>' }}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
 {{ '<|bom|><|assistant|> ' }}

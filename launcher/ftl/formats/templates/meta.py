@@ -70,15 +70,40 @@ _LLAMA3_2_VISION = r"""
 {%- endif -%}
 """
 
-# Source: llama.com, "Llama 4 prompt format".
+# Source: llama.com, "Llama 4 prompt format", and the template of Meta's own repositories: tools stand before the first
+# question, and a turn with calls holds its text between python markers.
 _LLAMA4 = r"""
-{%- if tools -%}
-{{ raise_exception('tools are not supported: use chat_template: tokenizer_default') }}
-{%- endif -%}
+{%- set has_system = messages[0]['role'] == 'system' -%}
 {{- bos_token }}
-{%- for message in messages -%}
-{%- set content = message['content'] | trim if message['role'] == 'system' else message['content'] -%}
-{{ '<|header_start|>' ~ message['role'] ~ '<|header_end|>\n\n' ~ content ~ '<|eot|>' }}
+{%- if has_system -%}
+{{ '<|header_start|>system<|header_end|>\n\n' ~ ('Environment: ipython\n' if tools else '') }}
+{{- (messages[0]['content'] | trim) ~ '<|eot|>' }}
+{%- endif -%}
+{%- for message in (messages[1:] if has_system else messages) -%}
+{%- if message['role'] in ('tool', 'ipython') -%}
+{{ '<|header_start|>ipython<|header_end|>\n\n' ~ (message['content'] | tojson) ~ '<|eot|>' }}
+{%- elif message['tool_calls'] -%}
+{{ '<|header_start|>assistant<|header_end|>\n\n<|python_start|>' ~ message['content'] ~ '<|python_end|>' }}
+{%- for call in message['tool_calls'] -%}
+{%- set function = call['function'] or call -%}
+{{ '{"name": "' ~ function['name'] ~ '", "parameters": ' ~ (function['arguments'] | tojson) ~ '}' }}
+{%- endfor -%}
+{{ '<|eot|>' }}
+{%- else -%}
+{{ '<|header_start|>' ~ message['role'] ~ '<|header_end|>\n\n' }}
+{%- if tools and loop.first -%}
+{{ 'Given the following functions, please respond with a JSON for a function call with its proper arguments ' }}
+{{- 'that best answers the given prompt.\n\nRespond in the format {"name": function name, "parameters": ' }}
+{{- 'dictionary of argument name and its value}.Do not use variables.\n\n' }}
+{%- for tool in tools -%}
+{{ (tool | tojson(indent=4)) ~ '\n\n' }}
+{%- endfor -%}
+{{ message['content'] | trim }}
+{%- else -%}
+{{ message['content'] }}
+{%- endif -%}
+{{ '<|eot|>' }}
+{%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
 {{ '<|header_start|>assistant<|header_end|>\n\n' }}

@@ -123,27 +123,70 @@ _QWEN3 = (
 """
 )
 
-# Texts are trimmed, every answer after the last question has its reasoning, and calls of tools are XML.
+_FUNCTIONS = r"""
+{{- '# Tools\n\nYou have access to the following functions:\n\n<tools>' }}
+{%- for tool in tools -%}
+{{ '\n' ~ (tool | tojson) }}
+{%- endfor -%}
+{{ '\n</tools>\n\nIf you choose to call a function ONLY reply in the following format with NO suffix:\n\n' }}
+{{- '<tool_call>\n<function=example_function_name>\n<parameter=example_parameter_1>\nvalue_1\n</parameter>\n' }}
+{{- '<parameter=example_parameter_2>\nThis is the value for the second parameter\nthat can span\nmultiple lines\n' }}
+{{- '</parameter>\n</function>\n</tool_call>\n\n<IMPORTANT>\nReminder:\n- Function calls MUST follow the specified ' }}
+{{- 'format: an inner <function=...></function> block must be nested within <tool_call></tool_call> XML tags\n' }}
+{{- '- Required parameters MUST be specified\n- You may provide optional reasoning for your function call in ' }}
+{{- 'natural language BEFORE the function call, but NOT after\n- If there is no function call available, answer ' }}
+{{- 'the question like normal with your current knowledge and do not tell the user about function calls\n' }}
+{{- '</IMPORTANT>' }}
+"""
+
+_XML_CALLS = r"""
+{%- for call in message['tool_calls'] or [] -%}
+{%- set function = call['function'] or call -%}
+{{ ('\n\n' if content else '') if loop.first else '\n' }}
+{{- '<tool_call>\n<function=' ~ function['name'] ~ '>\n' }}
+{%- for name, value in (function['arguments'] or {}).items() -%}
+{{ '<parameter=' ~ name ~ '>\n' }}
+{{- value | tojson if value is mapping or (value is sequence and value is not string) else value }}
+{{- '\n</parameter>\n' }}
+{%- endfor -%}
+{{ '</function>\n</tool_call>' }}
+{%- endfor -%}
+"""
+
+# Texts are trimmed, every answer after the last question has its reasoning, and calls of tools are XML. A system text
+# follows the tools.
 _QWEN3_5 = (
     r"""
+{%- set has_system = messages[0]['role'] == 'system' -%}
 {%- if tools -%}
-{{ raise_exception('tools are not supported: use chat_template: tokenizer_default') }}
+{{ '<|im_start|>system\n' }}
+"""
+    + _FUNCTIONS
+    + r"""
+{{- '\n\n' ~ (messages[0]['content'] | trim) if has_system and messages[0]['content'] | trim else '' }}
+{{- '<|im_end|>\n' }}
 {%- endif -%}
 """
     + _LAST_QUERY
     + r"""
 {%- for message in messages -%}
 {%- set content = message['content'] | trim -%}
-{%- if message['tool_calls'] or message['role'] == 'tool' -%}
-{{ raise_exception('calls of tools are not supported: use chat_template: tokenizer_default') }}
-{%- elif message['role'] == 'assistant' -%}
+{%- if message['role'] == 'assistant' -%}
 """
     + _REASONING
     + r"""
 {{- '<|im_start|>assistant\n' }}
 {{- '<think>\n' ~ (reasoning | trim) ~ '\n</think>\n\n' if loop.index0 > last.query else '' }}
-{{- content ~ '<|im_end|>\n' }}
-{%- else -%}
+{{- content }}
+"""
+    + _XML_CALLS
+    + r"""
+{{- '<|im_end|>\n' }}
+{%- elif message['role'] == 'tool' -%}
+"""
+    + _RESULTS.replace("message['content']", "content")
+    + r"""
+{%- elif not (tools and loop.first and has_system) -%}
 {{ '<|im_start|>' ~ message['role'] ~ '\n' ~ content ~ '<|im_end|>\n' }}
 {%- endif -%}
 {%- endfor -%}
