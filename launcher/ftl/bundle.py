@@ -41,6 +41,7 @@ MOUNT_ABOVE_BYTES = 256 * 2**20
 _SECTIONS = {
     "base_model": ("model", "base"),
     "tokenizer_config": ("model", "tokenizer"),
+    "lora_model_dir": ("adapter", "initial"),
     "resume_from_checkpoint": ("output", "resume_from_checkpoint"),
 }
 """Key of a reference -> where it is in the config; every other is below `data`."""

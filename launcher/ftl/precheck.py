@@ -21,7 +21,8 @@ def problems(config: TrainConfig, refs: list[Reference], resources: Resources) -
 def file_problems(config: TrainConfig, refs: list[Reference]) -> list[Problem]:
     """Those that no machine would change."""
     paths = {ref.key: ref.path for ref in refs}
-    return [*_unbuilt(config), *_model_files(config, paths), *_untrained_tokens(config, paths)]
+    found = [*_unbuilt(config), *_model_files(config, paths)]
+    return [*found, *_initial_adapter(config, paths), *_untrained_tokens(config, paths)]
 
 
 def machine_problems(config: TrainConfig, resources: Resources) -> list[Problem]:
@@ -56,6 +57,27 @@ def _model_files(config: TrainConfig, paths: dict[str, Path]) -> list[Problem]:
         remedy = "name a directory or repository that has one with tokenizer_config"
         found.append(Problem(key, str(tokenizer.name), "has no tokenizer", remedy))
     return found
+
+
+def _initial_adapter(config: TrainConfig, paths: dict[str, Path]) -> list[Problem]:
+    """What a local adapter lacks that is to be gone on from, or says otherwise than the keys beside it."""
+    directory, adapter = paths.get("lora_model_dir"), config.adapter
+    if directory is None or adapter is None:
+        return []
+    files = ("adapter_config.json", "adapter_model.safetensors")
+    missing = [name for name in files if not (directory / name).is_file()]
+    if missing:
+        return [Problem("lora_model_dir", adapter.initial, f"has no {missing[0]}, so it is not an adapter")]
+    try:
+        own = json.loads((directory / "adapter_config.json").read_bytes())
+    except (OSError, ValueError):
+        return [Problem("lora_model_dir", adapter.initial, "has an adapter_config.json that cannot be read")]
+    pairs = (("rank", "lora_r", own.get("r")), ("alpha", "lora_alpha", own.get("lora_alpha")))
+    return [
+        Problem(key, f"{getattr(adapter, name):g}", f"must be {theirs}, as in lora_model_dir", "remove it")
+        for name, key, theirs in pairs
+        if name in adapter.model_fields_set and theirs not in (None, getattr(adapter, name))
+    ]
 
 
 def _is_model_config(file: Path) -> bool:

@@ -147,6 +147,8 @@ def _wanted(config: TrainConfig) -> Iterator[_Wanted]:
     yield _Wanted("base_model", config.model.base, True)
     if config.model.tokenizer is not None:
         yield _Wanted("tokenizer_config", config.model.tokenizer, True)
+    if config.adapter is not None and config.adapter.initial is not None:
+        yield _Wanted("lora_model_dir", config.adapter.initial, True)
     if config.output.resume_from_checkpoint is not None:
         yield _Wanted("resume_from_checkpoint", config.output.resume_from_checkpoint, False)
     yield from _templates("", config.data.chat_template_jinja)

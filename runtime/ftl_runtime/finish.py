@@ -7,11 +7,13 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from ftl.config.adapter import LoraSection
 from ftl.contract import OUTPUT_DIR, RESULT_FILE, DatasetUse, RunResult
 from ftl_runtime import preflight, ranks
 from ftl_runtime.checkpoint import manifest
 from ftl_runtime.checkpoint.volume import storage_errors
 from ftl_runtime.context import Context
+from ftl_runtime.models.adapter import settle_on_base
 from ftl_runtime.models.quantize import count_parameters, describe
 from ftl_runtime.train.progress import peak_memory_gib
 from ftl_runtime.train.trainer import Trainer
@@ -21,6 +23,7 @@ def finish(
     trainer: Trainer,
     tokenizer: PreTrainedTokenizerBase,
     used: tuple[DatasetUse, ...],
+    adapter: LoraSection | None,
     ctx: Context,
     *,
     best_step: int | None = None,
@@ -33,14 +36,16 @@ def finish(
     result = _result(trainer, used, ctx).model_copy(update={"best_step": best_step})
     if ctx.device.is_main:
         with storage_errors(ctx.run_dir):
-            _write_output(trainer, tokenizer, ctx)
+            _write_output(trainer, tokenizer, adapter, ctx)
             manifest.replace_synced(ctx.run_dir / RESULT_FILE, result.model_dump_json(indent=1).encode())
         ctx.emit("result", result.model_dump(mode="json"))
     ranks.wait(ctx.device)
     return result
 
 
-def _write_output(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, ctx: Context) -> None:
+def _write_output(
+    trainer: Trainer, tokenizer: PreTrainedTokenizerBase, adapter: LoraSection | None, ctx: Context
+) -> None:
     """Stage, seal, rename. An output of an earlier attempt, killed before its result, gives way as a whole."""
     for leftover in ctx.run_dir.glob(".tmp-output-*"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -49,6 +54,8 @@ def _write_output(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, ctx: Con
     try:
         stage.mkdir()
         _save_model(trainer, stage)
+        if adapter is not None:
+            settle_on_base(adapter, stage, ctx)
         tokenizer.save_pretrained(stage)
         manifest.seal(stage, run_id=ctx.job.run_id, step=trainer.state.global_step)
         if final.exists():

@@ -25,12 +25,12 @@ from ftl_runtime.context import Context, Emit
 from ftl_runtime.data.collate import Collator
 from ftl_runtime.data.training import open_data, prepare_data
 from ftl_runtime.finish import finish
-from ftl_runtime.models.adapter import add_adapter, warn_untrained_tokens
+from ftl_runtime.models.adapter import add_adapter, check_new_tokens
 from ftl_runtime.models.attention import documents_input, pick_attention
 from ftl_runtime.models.load import architecture, load_config, load_model, recompute_activations, weights_dtype
 from ftl_runtime.models.packing import mask_window, settle
 from ftl_runtime.models.quantize import count_parameters, is_quantised, quantisation
-from ftl_runtime.models.tokenizer import fit_to_tokenizer, load_tokenizer, view_of
+from ftl_runtime.models.tokenizer import fit_to_tokenizer, load_tokenizer, new_tokens, view_of
 from ftl_runtime.objectives import OBJECTIVES
 from ftl_runtime.stop import StopFlag
 from ftl_runtime.train.args import compute_dtype, training_args
@@ -131,7 +131,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     )
     _train(trainer, schedule, resume, ctx)
     best_step = trainer.load_best() if cfg.evaluation.loads_best else None
-    return finish(trainer, tokenizer, data.used, ctx, best_step=best_step)
+    return finish(trainer, tokenizer, data.used, cfg.adapter, ctx, best_step=best_step)
 
 
 def _is_packed(data: DataSection) -> bool:
@@ -155,15 +155,16 @@ def _build_model(
         cfg.model,
         config,
         ctx,
-        dtype=weights_dtype(compute, has_adapter=has_adapter),
+        dtype=weights_dtype(cfg.precision, compute, has_adapter=has_adapter),
         attention=attention,
         seed=cfg.optim.seed,
         quantisation=None if is_quantised(config, has_adapter=has_adapter) else quantisation(cfg.quant, compute),
         checkpoint=resume.path if resume and not has_adapter else None,
     )
-    num_added = fit_to_tokenizer(base, tokenizer, seed=cfg.optim.seed)
-    warn_untrained_tokens(num_added, cfg.adapter, ctx)
-    model = add_adapter(base, cfg.adapter, checkpoint=resume.path if resume else None)
+    check_new_tokens(new_tokens(cfg.model, ctx), base, cfg.adapter)
+    fit_to_tokenizer(base, tokenizer, seed=cfg.optim.seed)
+    checkpoint = resume.path if resume else None
+    model = add_adapter(base, cfg.adapter, ctx, base=cfg.model, checkpoint=checkpoint)
     if cfg.precision.gradient_checkpointing:
         recompute_activations(model)
     _, num_trainable = count_parameters(model)

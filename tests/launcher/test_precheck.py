@@ -133,6 +133,26 @@ def test_objective_that_cannot_be_trained_yet_is_told(root: Path) -> None:
 LORA = {"kind": "lora"}
 
 
+@pytest.mark.parametrize(
+    ("files", "section", "told"),
+    [
+        ([], {}, ["lora_model_dir: old: has no adapter_config.json, so it is not an adapter"]),
+        (["adapter_config.json", "adapter_model.safetensors"], {"alpha": 16.0}, []),
+        (
+            ["adapter_config.json", "adapter_model.safetensors"],
+            {"rank": 8},
+            ["lora_r: 8: must be 4, as in lora_model_dir; remove it"],
+        ),
+    ],
+    ids=["no adapter", "fits", "other rank"],
+)
+def test_adapter_to_go_on_from_is_looked_into(root: Path, files: list[str], section: dict, told: list[str]) -> None:
+    (root / "old").mkdir()
+    for name in files:
+        (root / "old" / name).write_text('{"r": 4, "lora_alpha": 16}')
+    assert problems(root, adapter={**LORA, "initial": "old", **section}) == told
+
+
 def test_new_tokens_under_an_adapter_need_their_embeddings_trained(root: Path) -> None:
     (root / "model/tokenizer.json").write_text(
         '{"model": {"vocab": {"a": 0, "<|im_end|>": 1}}, "added_tokens": [{"content": "<|im_start|>"}]}'

@@ -65,6 +65,22 @@ def weights(base, tmp_path_factory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def wide(base, tmp_path_factory) -> Path:
+    """A base as wide as a block of 4-bit weights, so that bitsandbytes could lay it out anew."""
+    import shutil
+
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    directory = tmp_path_factory.mktemp("wide") / "base"
+    shutil.copytree(base, directory)
+    config = LlamaConfig.from_pretrained(base, hidden_size=64, intermediate_size=128, head_dim=32)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(directory)
+    return directory
+
+
 def texts() -> list[str]:
     """Sixty texts of three to fourteen words, the same every time."""
     words = STORY.split()
@@ -236,6 +252,7 @@ def make_attempt(base, tmp_path):
                 "sample_packing": True,
             },
             "optim": {"learning_rate": 1e-2, "micro_batch_size": 2, "gradient_accumulation_steps": 2, "num_epochs": 3},
+            "precision": {},
             "output": {"save_steps": 2, "eval_steps": 3, "logging_steps": 1},
         }
         if adapter is not None:

@@ -7,6 +7,9 @@ from pydantic import Field
 from ftl.config.marker import Flat
 from ftl.section import Section
 
+CHANGES_BASE = ("pissa", "olora")
+"""How the names of those starts begin that take out of the base what they put into the adapter."""
+
 
 class LoraSection(Section):
     """Low-rank adapters. Source: arXiv 2106.09685."""
@@ -23,5 +26,23 @@ class LoraSection(Section):
     """Names of linear layers, or one regular expression; every linear layer but the head when absent."""
     target_linear: Annotated[bool, Flat("lora_target_linear")] = False
     """Every linear layer but the head, in addition to `target_modules`."""
+    target_parameters: Annotated[tuple[str, ...], Flat("lora_target_parameters")] = ()
+    """Names of weights that are no layers of their own, such as mlp.experts.down_proj; then no layer unless named."""
+    layers_to_transform: Annotated[tuple[int, ...], Flat("peft_layers_to_transform")] = ()
+    """Numbers of the layers that get an adapter, from 0; all when absent."""
+    layers_pattern: Annotated[tuple[str, ...], Flat("peft_layers_pattern")] = ()
+    """Name of the list that the numbers count in, such as layers or h, where a model has several."""
+    use_dora: Annotated[bool, Flat("peft_use_dora")] = False
+    """Train the length of each output feature beside its direction: learns more at a low rank, and takes longer."""
+    use_rslora: Annotated[bool, Flat("peft_use_rslora")] = False
+    """Scale the update by alpha / sqrt(rank), so that high ranks learn as fast as low ones."""
+    init_weights: Annotated[bool | str, Flat("peft_init_lora_weights")] = True
+    """How the matrices start: true, gaussian, orthogonal, pissa, pissa_niter_N, olora, mica or loftq.
+
+    pissa and olora start from the largest parts of the base's weights, mica from the smallest; loftq from what 4 bits
+    lost of them. The finished adapter fits the base as it was in every case but loftq, which wants it in 4 bits.
+    """
     modules_to_save: Annotated[tuple[str, ...], Flat("lora_modules_to_save")] = ()
     """Modules trained in full and saved with the adapter: embed_tokens, lm_head when tokens were added."""
+    initial: Annotated[str | None, Flat("lora_model_dir")] = None
+    """An adapter to go on training: a directory, or a Hub repository id. Its rank and target modules stay."""

@@ -9,6 +9,11 @@ from ftl.section import Section
 class PrecisionSection(Section):
     compute: Annotated[Literal["auto", "bf16", "fp16", "fp32"], Flat("precision")] = "auto"
     """auto is bf16 where the GPU has it, fp16 on older GPUs, fp32 without a GPU."""
+    weights: Annotated[Literal["bf16", "fp16", "fp32"] | None, Flat("weights_dtype")] = None
+    """What weights are held in. When absent, those that are trained in fp32, a frozen base in the compute format.
+
+    bf16 halves the memory of a full fine-tune, and loses updates that are small beside their weight.
+    """
     tf32: Annotated[bool | None, Flat("tf32")] = None
     """Let fp32 products use TF32 on GPUs that have it; their default when absent."""
     gradient_checkpointing: Annotated[bool, Flat("gradient_checkpointing")] = False

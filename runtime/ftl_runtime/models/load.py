@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from ftl.config.model import Attention, ModelSection
+from ftl.config.precision import PrecisionSection
 from ftl.errors import ConfigError
 from ftl_runtime.context import Context
 from ftl_runtime.models.quantize import keep_layout
@@ -44,8 +45,11 @@ def architecture(config: PreTrainedConfig) -> type[PreTrainedModel]:
     return found if isinstance(found, type) else PreTrainedModel
 
 
-def weights_dtype(compute: torch.dtype, *, has_adapter: bool) -> torch.dtype:
-    """fp32 for weights that are trained, so that small updates are not lost; a frozen base in what is computed in."""
+def weights_dtype(precision: PrecisionSection, compute: torch.dtype, *, has_adapter: bool) -> torch.dtype:
+    """What the config says; else fp32 for weights that are trained, so that small updates are not lost, and for a
+    frozen base what is computed in."""
+    if precision.weights is not None:
+        return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision.weights]
     return compute if has_adapter else torch.float32
 
 

@@ -17,13 +17,7 @@ from ftl_runtime.context import Context
 
 def load_tokenizer(model: ModelSection, data: DataSection, ctx: Context) -> PreTrainedTokenizerBase:
     """The tokenizer with the config's tokens and chat template, and always a pad token."""
-    source = ctx.resolve_model(model.tokenizer or model.base)
-    revision = model.revision if model.tokenizer is None else None
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=model.trust_remote_code)
-    except (OSError, ValueError) as error:
-        key = "tokenizer_config" if model.tokenizer else "base_model"
-        raise ConfigError(f"{key}: no tokenizer can be loaded from {source}: {_first_line(error)}") from error
+    tokenizer = _read(model, ctx)
     roles = model.special_tokens.model_dump(exclude_none=True, exclude_defaults=True)
     if extra := roles.pop("additional_special_tokens", None):
         roles["additional_special_tokens"] = list(extra)
@@ -33,6 +27,15 @@ def load_tokenizer(model: ModelSection, data: DataSection, ctx: Context) -> PreT
         tokenizer.add_tokens(list(model.tokens))
     _ensure_pad_token(tokenizer, ctx)
     return tokenizer
+
+
+def new_tokens(model: ModelSection, ctx: Context) -> list[str]:
+    """The tokens of the config that the tokenizer lacks as it comes; padding, which is never looked at, left out."""
+    special = model.special_tokens
+    roles = (special.bos_token, special.eos_token, special.unk_token)
+    wanted = [token for token in (*roles, *special.additional_special_tokens, *model.tokens) if token]
+    known = _read(model, ctx).get_vocab() if wanted else {}
+    return [token for token in dict.fromkeys(wanted) if token not in known]
 
 
 def view_of(tokenizer: PreTrainedTokenizerBase, data: DataSection) -> TokenizerView:
@@ -46,20 +49,31 @@ def view_of(tokenizer: PreTrainedTokenizerBase, data: DataSection) -> TokenizerV
     return view
 
 
-def fit_to_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> int:
-    """Grow the embeddings to the tokenizer's size, drawing the missing rows with `seed`; gives how many were added.
+def fit_to_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> None:
+    """Grow the embeddings to the tokenizer's size, drawing the missing rows with `seed`.
 
     Never shrinks them: many models have more rows than tokens, for speed. Aligns the ids of special tokens.
     """
     embeddings = model.get_input_embeddings()
     assert isinstance(embeddings, nn.Embedding)
     rows = embeddings.num_embeddings
-    added = max(0, len(tokenizer) - rows)
-    if added:
+    if len(tokenizer) > rows:
         torch.manual_seed(seed)
         model.resize_token_embeddings(len(tokenizer))
     align_special_tokens(model, tokenizer)  # type: ignore[no-untyped-call]
-    return added
+
+
+def _read(model: ModelSection, ctx: Context) -> PreTrainedTokenizerBase:
+    source = ctx.resolve_model(model.tokenizer or model.base)
+    revision = model.revision if model.tokenizer is None else None
+    try:
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source, revision=revision, trust_remote_code=model.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        key = "tokenizer_config" if model.tokenizer else "base_model"
+        raise ConfigError(f"{key}: no tokenizer can be loaded from {source}: {_first_line(error)}") from error
+    return found
 
 
 def _ensure_pad_token(tokenizer: PreTrainedTokenizerBase, ctx: Context) -> None:

@@ -15,6 +15,8 @@ def compute_dtype(precision: PrecisionSection, device: Device) -> torch.dtype:
     named = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
     if precision.compute != "auto":
         return named[precision.compute]
+    if precision.weights in ("bf16", "fp16"):
+        return named[precision.weights]
     if device.kind == "cpu":
         return torch.float32
     return torch.bfloat16 if device.has_bf16 else torch.float16

@@ -4,15 +4,16 @@ from ftl.config.rules import DATASET_RULES, RULES, without_effect
 from ftl.config.train import TrainConfig
 
 
-def config(*, data=(), optim=(), output=(), adapter=None, dataset=(), objective="sft") -> TrainConfig:
+def config(*, data=(), optim=(), output=(), adapter=None, dataset=(), objective="sft", **more) -> TrainConfig:
     return TrainConfig.model_validate(
         {
-            "model": {"base": "m"},
+            "model": {"base": "m", **more.pop("model", {})},
             "data": {"datasets": [{"path": "a", "type": "alpaca", **dict(dataset)}], **dict(data)},
             "optim": {"learning_rate": 1.0, **dict(optim)},
             "output": dict(output),
             "adapter": adapter,
             "objective": {"kind": objective},
+            **more,
         }
     )
 
@@ -21,6 +22,7 @@ STREAM = {
     "datasets": [],
     "pretraining_dataset": [{"path": "c", "type": "pretrain", "weight": 2.0, "skip": 5, "text_column": "t"}],
 }
+LORA = {"kind": "lora"}
 TEST_SET = {"test_datasets": [{"path": "b", "type": "alpaca"}]}
 
 
@@ -43,6 +45,14 @@ TEST_SET = {"test_datasets": [{"path": "b", "type": "alpaca"}]}
         ({"data": {"chat_template": "jinja"}}, "chat_template"),
         ({"data": {"chat_template": "chatml", "chat_template_jinja": "x"}}, "chat_template_jinja"),
         ({"adapter": {"kind": "lora", "target_modules": ".*", "target_linear": True}}, "lora_target_modules"),
+        ({"adapter": {**LORA, "target_modules": ".*", "layers_to_transform": [1]}}, "peft_layers_to_transform"),
+        ({"adapter": LORA, "quant": {"in_4bit": True}, "model": {"reinit_weights": True}}, "reinit_weights"),
+        ({"adapter": {**LORA, "init_weights": "pissa"}, "quant": {"in_8bit": True}}, "peft_init_lora_weights"),
+        ({"adapter": {**LORA, "init_weights": "loftq"}, "quant": {"in_8bit": True}}, "peft_init_lora_weights"),
+        ({"adapter": {**LORA, "init_weights": "olora", "use_dora": True}}, "peft_use_dora"),
+        ({"adapter": {**LORA, "init_weights": "mica", "initial": "x"}}, "peft_init_lora_weights"),
+        ({"precision": {"weights": "fp16"}}, "weights_dtype"),
+        ({"adapter": LORA, "precision": {"weights": "bf16", "compute": "fp16"}}, "weights_dtype"),
         ({"data": {"datasets": []}}, "datasets"),
         ({"data": {**STREAM, "datasets": [{"path": "a"}]}, "optim": {"max_steps": 5}}, "pretraining_dataset"),
         ({"data": STREAM}, "max_steps"),

@@ -156,7 +156,8 @@ def check_lora(base: Path) -> None:
     from peft import PeftModel
 
     torch.manual_seed(0)
-    model = add_adapter(load(base)[0], LoraSection(kind="lora", rank=4, alpha=8))
+    section = LoraSection(kind="lora", rank=4, alpha=8)
+    model = add_adapter(load(base)[0], section, SimpleNamespace(), base=ModelSection(base=str(base)))
     batch = Collator(0, 64, False, "positions")([(document,) for document in draw_documents()])
     without = _WITHOUT_ADAPTER.get(model.config.model_type)
     trained = {name.split(".lora_")[0] for name, weight in model.named_parameters() if weight.requires_grad}

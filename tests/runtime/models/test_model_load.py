@@ -8,11 +8,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
-from ftl.config.adapter import LoraSection  # noqa: E402
 from ftl.config.data import DataSection  # noqa: E402
 from ftl.config.model import ModelSection  # noqa: E402
 from ftl.errors import ConfigError  # noqa: E402
-from ftl_runtime.models.adapter import add_adapter  # noqa: E402
 from ftl_runtime.models.load import load_config, load_model  # noqa: E402
 from ftl_runtime.models.tokenizer import fit_to_tokenizer, load_tokenizer, view_of  # noqa: E402
 
@@ -91,7 +89,8 @@ def test_tokens_are_added_and_the_embeddings_grow_to_hold_them(ctx, base):
     section = ModelSection(base=str(base), tokens=tuple(f"<t{i}>" for i in range(10)), reinit_weights=True)
     tokenizer = load_tokenizer(section, DataSection(**DATA), ctx)
     model = load(ctx, base, reinit_weights=True)
-    assert fit_to_tokenizer(model, tokenizer, seed=3) == len(tokenizer) - 304
+    fit_to_tokenizer(model, tokenizer, seed=3)
+    assert len(tokenizer) > 304
     assert model.get_input_embeddings().weight.shape[0] == len(tokenizer)
 
 
@@ -99,7 +98,7 @@ def test_embeddings_never_shrink(ctx, base):
     tokenizer = load_tokenizer(ModelSection(base=str(base)), DataSection(**DATA), ctx)
     model = load(ctx, base, reinit_weights=True)
     assert len(tokenizer) < 304
-    assert fit_to_tokenizer(model, tokenizer, seed=3) == 0
+    fit_to_tokenizer(model, tokenizer, seed=3)
     assert model.get_input_embeddings().weight.shape[0] == 304
 
 
@@ -107,27 +106,3 @@ def test_chat_template_of_the_config_becomes_the_tokenizers_own(ctx, base):
     tokenizer = load_tokenizer(ModelSection(base=str(base)), DataSection(**DATA), ctx)
     view_of(tokenizer, DataSection(**DATA, chat_template="jinja", chat_template_jinja="{{ messages }}"))
     assert tokenizer.chat_template == "{{ messages }}"
-
-
-@pytest.mark.parametrize(
-    ("section", "expected"),
-    [
-        ({}, {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}),
-        ({"target_modules": ("q_proj",)}, {"q_proj"}),
-        ({"target_modules": r".*\.(q|v)_proj"}, {"q_proj", "v_proj"}),
-        (
-            {"target_linear": True, "target_modules": ("embed_tokens",)},
-            {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens"},
-        ),
-    ],
-    ids=["default", "names", "regex", "linear and more"],
-)
-def test_lora_targets(ctx, base, section, expected):
-    model = add_adapter(load(ctx, base, reinit_weights=True), LoraSection(kind="lora", **section))
-    found = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name, p in model.named_parameters() if p.requires_grad}
-    assert found == expected
-
-
-def test_lora_target_that_is_not_there_is_one_sentence(ctx, base):
-    with pytest.raises(ConfigError, match="lora_target_modules: Target modules"):
-        add_adapter(load(ctx, base, reinit_weights=True), LoraSection(kind="lora", target_modules=("nope",)))

@@ -11,7 +11,7 @@ pytest.importorskip("bitsandbytes")
 pytestmark = pytest.mark.torch
 
 from peft import LoraConfig, get_peft_model  # noqa: E402
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig  # noqa: E402
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig  # noqa: E402
 
 from ftl.config.quantize import QuantSection  # noqa: E402
 from ftl.errors import ConfigError  # noqa: E402
@@ -20,19 +20,6 @@ from ftl_runtime.models.quantize import count_parameters, describe, is_quantised
 QLORA = {"kind": "qlora", "rank": 4, "alpha": 8, "dropout": 0.1}
 NF4 = {"in_4bit": True}
 IDS = torch.arange(40).reshape(2, 20)
-
-
-@pytest.fixture(scope="session")
-def wide(base, tmp_path_factory) -> Path:
-    """A base as wide as a block of 4-bit weights, so that bitsandbytes could lay it out anew."""
-    import shutil
-
-    directory = tmp_path_factory.mktemp("wide") / "base"
-    shutil.copytree(base, directory)
-    config = LlamaConfig.from_pretrained(base, hidden_size=64, intermediate_size=128, head_dim=32)
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(directory)
-    return directory
 
 
 def load(directory: Path, **options) -> torch.nn.Module:

@@ -39,17 +39,26 @@ def _batch_size(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML 
     return {"gradient_accumulation_steps": value // micro}
 
 
+def _peft(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    options = value.get("loftq_config") if isinstance(value, dict) else None
+    if not isinstance(options, dict) or set(value) != {"loftq_config"} or set(options) - {"loftq_bits", "loftq_iter"}:
+        raise ValueError("must be {loftq_config: {loftq_bits: 4}}")
+    if options.get("loftq_bits", 4) != 4 or options.get("loftq_iter", 1) != 1:
+        raise ValueError("must be loftq_bits 4 and loftq_iter 1: the adapter then fits any 4-bit load of the base")
+    return {"peft_init_lora_weights": "loftq"}
+
+
 _PRECISIONS = {"bf16": "bf16", "bfloat16": "bf16", "fp16": "fp16", "float16": "fp16", "float32": "fp32"}
 
 
 def _precision(key: str) -> Convert:
     def convert(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
-        if value is True:
+        if value is True and key != "bfloat16":
             return {"precision": _PRECISIONS[key]}
-        if value == "full" and key == "bf16":
-            raise NotBuiltError("full is not built yet: weights stay fp32 beside it; `bf16: true` computes in bf16 too")
+        if (value is True and key == "bfloat16") or (value == "full" and key == "bf16"):
+            return {"precision": "bf16", "weights_dtype": "bf16"}
         if value is not False and not (value == "auto" and key == "bf16"):
-            raise ValueError("must be true, false or auto" if key == "bf16" else "must be true or false")
+            raise ValueError("must be true, false, auto or full" if key == "bf16" else "must be true or false")
         if value is False and key in ("bf16", "fp16") and given.get("precision") == key:
             return {"precision": "fp32"}
         others = [given.get(other) for other in (*_PRECISIONS, "precision", "torch_dtype") if other != key]
@@ -66,7 +75,7 @@ def _torch_dtype(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML
         return {}
     if name not in ("bfloat16", "float16", "float32"):
         raise ValueError("must be bfloat16, float16, float32 or auto")
-    return {"precision": _PRECISIONS[name]}
+    return {"precision": "bf16", "weights_dtype": "bf16"} if name == "bfloat16" else {"precision": _PRECISIONS[name]}
 
 
 _ATTENTIONS = {
@@ -162,6 +171,7 @@ CONVERT: dict[str, Conversion] = {
     "type_of_model": Conversion(_same("model_type"), "model_type", _NAMES),
     "evaluation_strategy": Conversion(_same("eval_strategy"), "eval_strategy", "transformers' older name"),
     "adam_eps": Conversion(_same("adam_epsilon"), "adam_epsilon", _NAMES),
+    "peft": Conversion(_peft, "peft_init_lora_weights: loftq", "LoftQ is a way to start the matrices"),
     "lora_out_dir": Conversion(_same("output_dir"), "output_dir", "adapter and model have one place"),
     "project_name": Conversion(_same("wandb_project"), "wandb_project", "the trackers' keys name their tracker"),
     "dpo_beta": Conversion(_same("rl_beta"), "rl_beta", "one key for every preference loss"),

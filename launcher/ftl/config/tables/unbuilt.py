@@ -120,8 +120,6 @@ UNBUILT: dict[str, Aside] = {
     # What is trained.
     **unbuilt(
         (
-            *("peft", "peft_use_dora", "peft_use_rslora", "peft_layers_to_transform", "peft_layers_pattern"),
-            *("peft_init_lora_weights", "lora_target_parameters", "lora_model_dir", "lora_on_cpu"),
             *("relora", "relora_prune_ratio", "relora_cpu_offload", "jagged_restart_steps"),
             *("jagged_restart_warmup_steps", "jagged_restart_anneal_steps"),
         ),

@@ -1,5 +1,6 @@
 """Values of today's keys that need a word: older names, other meanings, and what ftl cannot train yet."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -32,6 +33,14 @@ def _adapter(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML hol
     return {"adapter": value}
 
 
+def _init_weights(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    if value in ("eva", "corda", "lora_ga"):
+        raise NotBuiltError(f"not built yet: {value} starts from what the data does in the base; must be {_INIT_NAMES}")
+    if not isinstance(value, bool) and not (isinstance(value, str) and _INIT.fullmatch(value)):
+        raise ValueError(f"must be {_INIT_NAMES}")
+    return {"peft_init_lora_weights": value}
+
+
 def _no_interval(strategy: str, key: str) -> Convert:
     """0 times an epoch is never."""
 
@@ -55,6 +64,8 @@ def _resume(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML hold
     return {} if value is False else {"resume_from_checkpoint": value}
 
 
+_INIT = re.compile(r"gaussian|orthogonal|pissa|pissa_niter_\d+|olora|mica|loftq")
+_INIT_NAMES = "true, false, gaussian, orthogonal, pissa, pissa_niter_N, olora, mica or loftq"
 _EIGHT_BIT = NotBuiltError("not built yet: optimizers with 8-bit or 4-bit states; adamw_torch_fused is the default")
 _OTHER_OPTIMIZER = NotBuiltError(f"not built yet: so far {', '.join(get_args(Optimizer))}")
 OPTIMIZERS: dict[str, str | ValueError] = {
@@ -105,6 +116,9 @@ _YAML_NO = "YAML reads a bare no as false"
 
 VALUES: dict[str, Conversion] = {
     "adapter": Conversion(_adapter, "adapter: lora", "adapters are plain LoRA so far"),
+    "peft_init_lora_weights": Conversion(
+        _init_weights, "peft_init_lora_weights: pissa", "ways to start that look at the weights alone"
+    ),
     "optimizer": Conversion(
         _one_of(OPTIMIZERS, "optimizer"),
         "optimizer: adamw_torch_fused",
