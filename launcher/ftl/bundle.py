@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ftl.atomic import write_atomic
+from ftl.config.data import DATASET_KEYS
 from ftl.config.train import TrainConfig
 from ftl.contract import (
     BUNDLE_CODE,
@@ -31,7 +32,7 @@ from ftl.contract import (
 )
 from ftl.errors import ConfigError, Problem, StorageError
 from ftl.formats.python import with_strategy_file
-from ftl.references import DATASET_KEYS, Reference
+from ftl.references import Reference
 from ftl.sources.local import LOADERS
 from ftl.state import make_private, state_dir
 

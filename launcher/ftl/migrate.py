@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
+from ftl.config.data import DATASET_KEYS
 from ftl.config.dialect import Dialect, translate
 from ftl.config.flat import DATASET, TRAIN
-from ftl.config.override import DATASET_KEYS
 from ftl.config.today import in_todays_keys
 from ftl.errors import ConfigError, Problem
 from ftl.yamlparse import parse

@@ -11,11 +11,10 @@ from ftl.config.data import DatasetSection
 from ftl.config.train import TrainConfig
 from ftl.errors import ConfigError, FtlError, Problem
 from ftl.formats.python import strategy_file
+from ftl.formats.templates import is_template_path
 from ftl.sources.hubrepo import Repo, is_repo_id, readable_commit
 from ftl.sources.local import LOADERS, find_listed, looks_local
 from ftl.sources.remote import is_address
-
-DATASET_KEYS = ("datasets", "test_datasets", "pretraining_dataset")
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,7 @@ def may_be_repository(given: str) -> bool:
 
 def datasets_of(config: TrainConfig) -> Iterator[tuple[str, DatasetSection]]:
     """Every dataset with its key, such as test_datasets.0."""
-    lists = (config.data.datasets, config.data.test_datasets, config.data.pretraining_dataset)
-    for key, datasets in zip(DATASET_KEYS, lists, strict=True):
+    for key, datasets in config.data.lists().items():
         yield from ((f"{key}.{number}", dataset) for number, dataset in enumerate(datasets))
 
 
@@ -136,11 +134,6 @@ def _asked_at_once(
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
     return dict(answers)
-
-
-def is_template_path(given: str | None) -> bool:
-    """Whether a `chat_template_jinja` is the path of a template rather than the template."""
-    return given is not None and given.strip().endswith(".jinja") and "\n" not in given.strip()
 
 
 def _wanted(config: TrainConfig) -> Iterator[_Wanted]:

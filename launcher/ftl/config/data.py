@@ -7,6 +7,9 @@ from pydantic import Field
 from ftl.config.marker import Flat
 from ftl.section import Section
 
+DATASET_KEYS = ("datasets", "test_datasets", "pretraining_dataset")
+"""The keys that hold lists of datasets; fields of DataSection have the same names."""
+
 Share = Annotated[float, Field(gt=0)]
 TrainOn = Literal["all", "turn", "last", "none"]
 
@@ -198,3 +201,7 @@ class DataSection(Section):
     """Further tokens that end a turn, besides EOS."""
     default_system_message: Annotated[str | None, Flat("default_system_message")] = None
     """chat_template: the system text of conversations that begin without one."""
+
+    def lists(self) -> dict[str, tuple[DatasetSection, ...]]:
+        """The datasets by the key that lists them."""
+        return dict(zip(DATASET_KEYS, (self.datasets, self.test_datasets, self.pretraining_dataset), strict=True))

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ftl.config.data import DATASET_KEYS
 from ftl.config.flat import keys
 from ftl.config.train import TrainConfig
 from ftl.errors import ConfigError, Problem
 from ftl.yamlfile import YamlFile, annotations_at, parse_value, secret_problems, value_at
 from ftl.yamlparse import Loc
 
-DATASET_KEYS = ("datasets", "test_datasets", "pretraining_dataset")
 _NULLS = {"", "~", "null", "Null", "NULL"}
 
 

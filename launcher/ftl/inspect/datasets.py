@@ -10,7 +10,8 @@ from ftl.config.flat import keys
 from ftl.config.load import Loaded
 from ftl.errors import ConfigError, Problem
 from ftl.formats.python import strategy_file, with_strategy_file
-from ftl.references import is_template_path, locate
+from ftl.formats.templates import is_template_path
+from ftl.references import locate
 from ftl.sources import Source, open_source
 from ftl.sources.local import find_local
 from ftl.state import cache_dir

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ftl.config.data import DATASET_KEYS
 from ftl.config.dialect import Dialect, translate
 from ftl.config.flat import DATASET, TRAIN
 from ftl.config.load import load_train, open_train
-from ftl.config.override import DATASET_KEYS
 from ftl.config.rules.effect import WITHOUT_EFFECT
 from ftl.config.today import in_todays_keys
 from ftl.config.train import TrainConfig

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ftl.config.data import DataSection, DatasetSection
 from ftl.errors import ConfigError, Problem
-from ftl.formats.templates import TEMPLATES
+from ftl.formats.templates import TEMPLATES, is_template_path
 from ftl.tokens.view import TokenizerView
 
 _DEFAULT = "tokenizer_default"
@@ -56,11 +56,11 @@ def _name(data: DataSection, dataset: DatasetSection | None) -> str:
 
 
 def _text_or_file(jinja: str) -> str:
-    """The template itself: one line that ends in .jinja is the path of a file with it."""
-    if "\n" in jinja or not jinja.endswith(".jinja"):
+    """The template itself, or what the file holds that it names."""
+    if not is_template_path(jinja):
         return jinja
     try:
-        return Path(jinja).read_text("utf-8")
+        return Path(jinja.strip()).read_text("utf-8")
     except OSError as e:
         raise ConfigError(Problem("chat_template_jinja", jinja, f"cannot be read: {e.strerror}")) from e
     except UnicodeDecodeError as e:

@@ -86,11 +86,10 @@ def _build(cfg: TrainConfig, view: TokenizerView, ctx: Context) -> Splits:
 
 def _with_programs(data: DataSection, ctx: Context) -> DataSection:
     """The section with the strategy files that its types name where they are in the job."""
-    updates = {}
-    for key in ("datasets", "test_datasets", "pretraining_dataset"):
-        datasets: tuple[DatasetSection, ...] = getattr(data, key)
-        updates[key] = tuple(_with_program(dataset, ctx) for dataset in datasets)
-    return data.model_copy(update=updates)
+    lists = data.lists().items()
+    return data.model_copy(
+        update={key: tuple(_with_program(dataset, ctx) for dataset in datasets) for key, datasets in lists}
+    )
 
 
 def _with_program(dataset: DatasetSection, ctx: Context) -> DatasetSection:

@@ -15,3 +15,8 @@ TEMPLATES: Mapping[str, str] = MappingProxyType(
     {name: text for maker in _BY_MAKER for name, text in sorted(maker.TEMPLATES.items())}
 )
 """Name in a config -> the template."""
+
+
+def is_template_path(given: str) -> bool:
+    """Whether a `chat_template_jinja` is the path of a template rather than the template: one line, named .jinja."""
+    return given.strip().endswith(".jinja") and "\n" not in given.strip()
