@@ -211,13 +211,16 @@ class RunResult(Section):
     tokens: int
     """Tokens trained on, padding left out, over all attempts."""
     train_loss_first: float | None
-    """Mean of the first tenth of the steps, in nats per trained token."""
+    """Mean of the first tenth of the steps, in nats per trained token; of preferences and scores the loss itself."""
     train_loss_last: float | None
     """Mean of the last tenth of the steps; after an early stop the last one logged."""
     eval_loss_first: float | None = None
     eval_loss_last: float | None = None
     best_step: int | None = None
     """The step whose model this is, where the best evaluation decides; else it is that of the last step."""
+    metrics: dict[str, float] = {}
+    """What the objective measures beside its loss, such as rewards/accuracies: of the last evaluation, else of the
+    last logged steps."""
     tokens_per_s: float | None = None
     """Over this attempt's training time, evaluation and saving left out."""
     seconds: float
@@ -243,8 +246,9 @@ class Event(Section):
                 dataset (its key), label, rows (so far), share (from 0 to 1), rows_per_s, eta_s
     data        datasets (a DatasetUse each), cache (where the tokens are), train and eval: rows, documents, tokens,
                 fill (the share of the rows' room that holds tokens); null without evaluation, absent for a stream
-    step        step, max_steps, epoch, loss, lr, grad_norm, tokens (total), tokens_per_s, memory_gib
-    eval        step, loss, and whatever else an evaluation measures: perplexity
+    step        step, max_steps, epoch, loss, lr, grad_norm, tokens (total), tokens_per_s, memory_gib, and what the
+                objective measures: its means over the steps since the last event
+    eval        step, loss, and whatever else an evaluation measures: perplexity, rewards/accuracies
     early_stop  step, metric, best, best_step, patience
     checkpoint  step, path (below the run directory), state: saved | verified | quarantined, seconds, bytes
     warning     message

@@ -94,6 +94,7 @@ def _result(trainer: Trainer, used: tuple[DatasetUse, ...], ctx: Context) -> Run
         train_loss_last=last,
         eval_loss_first=progress.first_eval_loss,
         eval_loss_last=progress.last_eval_loss,
+        metrics=progress.metrics,
         tokens_per_s=tokens / seconds if tokens else None,
         seconds=time.time() - ctx.started,
         peak_memory_gib=peak_memory_gib(ctx.device),

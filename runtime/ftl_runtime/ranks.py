@@ -63,6 +63,24 @@ def sum_floats(value: float, device: Device) -> float:
     return float(total)
 
 
+def gather(value: T, device: Device) -> list[T]:
+    """The value of every rank, in their order, on every rank."""
+    if device.num_ranks == 1:
+        return [value]
+    values: list[T] = [value] * device.num_ranks
+    dist.all_gather_object(values, value)
+    return values
+
+
+def sum_tensor(values: Tensor, device: Device) -> Tensor:
+    """With one rank the tensor itself."""
+    if device.num_ranks == 1:
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total
+
+
 def mean(value: Tensor, device: Device) -> float:
     """The mean of a scalar tensor over the ranks; with one rank its exact value."""
     if device.num_ranks == 1:

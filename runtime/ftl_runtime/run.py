@@ -23,6 +23,7 @@ from ftl_runtime.checkpoint.store import Checkpoint
 from ftl_runtime.checkpoint.volume import VolumeStore
 from ftl_runtime.context import Context, Emit
 from ftl_runtime.data.collate import Collator
+from ftl_runtime.data.layout import collator_of
 from ftl_runtime.data.training import open_data, prepare_data
 from ftl_runtime.finish import finish
 from ftl_runtime.models.adapter import add_adapter, check_new_tokens
@@ -30,6 +31,7 @@ from ftl_runtime.models.attention import documents_input, pick_attention
 from ftl_runtime.models.load import architecture, load_config, load_model, recompute_activations, weights_dtype
 from ftl_runtime.models.packing import mask_window, settle
 from ftl_runtime.models.quantize import count_parameters, is_quantised, quantisation
+from ftl_runtime.models.reference import find_reference
 from ftl_runtime.models.tokenizer import fit_to_tokenizer, load_tokenizer, new_tokens, view_of
 from ftl_runtime.objectives import OBJECTIVES
 from ftl_runtime.stop import StopFlag
@@ -39,6 +41,7 @@ from ftl_runtime.train.best import Selection
 from ftl_runtime.train.losswatch import LossWatch
 from ftl_runtime.train.progress import Progress
 from ftl_runtime.train.schedule import Schedule, plan_schedule
+from ftl_runtime.train.scoring import Inputs
 from ftl_runtime.train.trainer import Trainer
 
 
@@ -95,23 +98,24 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     ctx.phase("model")
     base, model = _build_model(cfg, config, tokenizer, attention, resume, ctx)
     documents = settle(base, config, documents) if is_packed else documents
+    reference = find_reference(cfg, config, tokenizer, attention, model, ctx)
     dtype = compute_dtype(cfg.precision, ctx.device)
+    texts = Collator(
+        tokenizer.pad_token_id,
+        cfg.data.sequence_len,
+        cfg.data.pad_to_sequence_len,
+        documents,
+        dtype=dtype,
+        window=mask_window(config),
+    )
     loaders = Loaders(
         data.train,
         data.eval,
         data.order,
-        Collator(
-            tokenizer.pad_token_id,
-            cfg.data.sequence_len,
-            cfg.data.pad_to_sequence_len,
-            documents,
-            dtype=dtype,
-            window=mask_window(config),
-        ),
+        collator_of(objective.layout, texts),
         batch_size=cfg.optim.micro_batch_size,
         eval_batch_size=cfg.optim.eval_batch_size or cfg.optim.micro_batch_size,
         device=ctx.device,
-        takes_positions="position_ids" in inspect.signature(base.forward).parameters,
     )
     schedule = plan_schedule(
         cfg.optim, cfg.output, num_micro_batches=len(loaders.train), has_eval=loaders.eval is not None
@@ -119,6 +123,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     trainer = Trainer(
         model,
         objective,
+        cfg.objective,
         loaders,
         training_args(cfg.optim, cfg.precision, schedule, ctx),
         schedule,
@@ -127,7 +132,11 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         selection=Selection(cfg.evaluation, progress, saves_best=cfg.output.save_strategy == "best"),
         loss_watch=LossWatch(cfg.watch, progress),
         keep_checkpoints=cfg.output.save_total_limit,
-        flatten_rows=is_packed and attention.startswith("flash_attention"),
+        inputs=Inputs(
+            accepted=frozenset(inspect.signature(base.forward).parameters),
+            flatten_rows=is_packed and attention.startswith("flash_attention"),
+        ),
+        reference=reference,
     )
     _train(trainer, schedule, resume, ctx)
     best_step = trainer.load_best() if cfg.evaluation.loads_best else None

@@ -125,8 +125,8 @@ def test_gpu_that_can_or_is_not_known_has_no_problem(root: Path, kind: str | Non
 
 
 def test_objective_that_cannot_be_trained_yet_is_told(root: Path) -> None:
-    assert problems(root, objective={"kind": "dpo"}) == [
-        "objective: training with objective dpo is not built yet; `ftl check` and `ftl preview` read its data"
+    assert problems(root, objective={"kind": "prm"}) == [
+        "objective: training with objective prm is not built yet; `ftl check` and `ftl preview` read its data"
     ]
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from ftl.config.data import DataSection, DatasetSection
+from ftl.config.objective import ObjectiveKind
 from ftl.contract import DatasetUse
 from ftl.errors import ConfigError, Problem
+from ftl.formats.example import FAMILIES, Family
 from ftl.sources import Row, Source
 from ftl.tokens import MASKED, Recipe, TokenizerView
 from ftl_runtime.data.cache import TokenFile, cached_tokens, token_key
@@ -23,6 +25,9 @@ from ftl_runtime.data.samples import Emit, read_samples
 Open = Callable[[DatasetSection], Source]
 """Finds the rows of a dataset section."""
 
+_WITH_PROMPTS: tuple[Family, ...] = ("dpo", "orpo", "kto")
+"""Whose samples are a prompt and what it is answered with."""
+
 
 @dataclass(frozen=True)
 class Document:
@@ -30,9 +35,11 @@ class Document:
 
     ids: np.ndarray
     labels: np.ndarray
+    """The ids themselves, or the classes of the steps of an answer."""
 
 
 DocumentRow = tuple[Document, ...]
+"""Texts packed into one row, or a better and a worse answer to one prompt."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +96,12 @@ class TokenRows:
         return sums_R
 
     def _document(self, number: int) -> Document:
-        file, start, stop = self.documents_D3[number].tolist()
-        ids = np.array(self.files[file].tokens[start:stop])
-        return Document(ids, np.where(self.files[file].mask[start:stop], ids, np.int32(MASKED)))
+        number_of_file, start, stop = self.documents_D3[number].tolist()
+        file = self.files[number_of_file]
+        ids = np.array(file.tokens[start:stop])
+        mask = file.mask[start:stop]
+        labels = mask.astype(np.int32) - 1 if file.has_classes else ids
+        return Document(ids, np.where(mask, labels, np.int32(MASKED)))
 
 
 @dataclass(frozen=True)
@@ -106,15 +116,23 @@ class Splits:
 
 
 def build_splits(
-    data: DataSection, view: TokenizerView, *, seed: int, open: Open, cache_dir: Path, emit: Emit
+    data: DataSection,
+    view: TokenizerView,
+    *,
+    seed: int,
+    open: Open,
+    cache_dir: Path,
+    emit: Emit,
+    kind: ObjectiveKind = "sft",
+    max_prompt_len: int | None = None,
 ) -> Splits:
-    """The rows to train and to evaluate on.
+    """The rows to train and to evaluate on, as the objective `kind` reads them.
 
     `emit` is told what was left out, and what became of every dataset. The result depends on the data, the config and
     the seed alone. Raises ConfigError when rows are broken, or nothing is left.
     """
     assert not (data.val_set_size and data.test_datasets), "config.rules refuses both"
-    preparer = _Preparer(data, view, open, cache_dir, emit)
+    preparer = _Preparer(data, view, open, cache_dir, emit, kind, max_prompt_len)
     opened = [
         *(preparer.open(f"datasets.{i}", dataset) for i, dataset in enumerate(data.datasets)),
         *(preparer.open(f"test_datasets.{i}", dataset) for i, dataset in enumerate(data.test_datasets)),
@@ -126,8 +144,11 @@ def build_splits(
     except TooLongError as e:
         raise _refuse_long(e, opened, data.sequence_len) from e
     used = tuple(_use(one, counts) for one, counts in zip(opened, index.counts, strict=True))
-    for use in used:
+    for one, use in zip(opened, used, strict=True):
         _warn_left_out(use, data, emit)
+        if num_cut := one.part.file.num_cut_prompts:
+            message = f"{use.key}: {use.label}: {num_cut} prompts cut to their last max_prompt_len = {max_prompt_len}"
+            emit("warning", {"message": f"{message} tokens"})
     files = tuple(part.file for part in parts)
     splits = Splits(_token_rows(files, index.train), _token_rows(files, index.eval), used, key)
     extents = {"train": _extent(splits.train, data), "eval": _extent(splits.eval, data)}
@@ -150,20 +171,31 @@ class _Preparer:
     find: Open
     cache_dir: Path
     emit: Emit
+    kind: ObjectiveKind
+    max_prompt_len: int | None
 
     def open(self, key: str, dataset: DatasetSection) -> _Opened:
-        recipe = Recipe.of(dataset, self.data, "sft", self.view)
+        recipe = Recipe.of(dataset, self.data, self.kind, self.view)
         source = self.find(dataset)
-        cache_key = token_key(source.identity(), recipe.identity, self.view)
-        file = cached_tokens(self.cache_dir, cache_key, lambda: read_samples(key, source, recipe, self.emit), self.view)
-        if recipe.template is not None and dataset.train_on_eos != "none" and not file.trains_eos:
+        has_prompts = FAMILIES[self.kind] in _WITH_PROMPTS
+        max_prompt_len = self.max_prompt_len if has_prompts else None
+        identity = recipe.identity | ({"max_prompt_len": max_prompt_len} if max_prompt_len else {})
+        file = cached_tokens(
+            self.cache_dir,
+            token_key(source.identity(), identity, self.view),
+            lambda: read_samples(key, source, recipe, self.emit),
+            self.view,
+            max_prompt_len=max_prompt_len,
+        )
+        is_text = self.kind == "sft"
+        if is_text and recipe.template is not None and dataset.train_on_eos != "none" and not file.trains_eos:
             message = (
                 f"{source.label}: no end of a turn is trained, so the model will not learn to stop: the chat template "
                 f"does not end turns with the tokenizer's EOS {self.view.eos_token}; "
                 "set special_tokens.eos_token to the token that ends a turn"
             )
             self.emit("warning", {"message": message})
-        return _Opened(Part(key, file, is_eval=key.startswith("test_")), source)
+        return _Opened(Part(key, file, is_eval=key.startswith("test_"), needs_answers=has_prompts), source)
 
 
 def identity_of(source: Source) -> str:

@@ -21,8 +21,8 @@ from ftl_runtime.data.cache import TokenFile
 from ftl_runtime.data.entries import entry
 from ftl_runtime.data.pack import Packing, one_per_row, pack
 
-# Shapes: S samples, D documents, F datasets. A sample is what a row of the data gives; a document is as much of it as
-# fits into a row of tokens.
+# Shapes: S samples, W rows of tokens a sample has, D documents, F datasets. A sample is what a row of the data gives:
+# one row of tokens, or a better and a worse one. A document is as much of a row as fits into sequence_len.
 
 _MIN_TOKENS = 2  # one token alone predicts nothing
 
@@ -43,13 +43,15 @@ _DECISIVE = {
 
 @dataclass(frozen=True)
 class Part:
-    """One dataset of the config, tokenised."""
+    """One dataset of the config, tokenised. Those of one config have samples of one kind."""
 
     key: str
     """datasets.0"""
     file: TokenFile
     is_eval: bool
     """One of test_datasets."""
+    needs_answers: bool = False
+    """A sample is of no use where the answer in one of its rows is cut away."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def cached_index(cache_dir: Path, key: str, parts: Sequence[Part], data: DataSec
 
 def index_key(parts: Sequence[Part], data: DataSection, seed: int) -> str:
     """sha256 over the tokens and all that decides which of them go where."""
-    datasets = [(part.file.key, part.is_eval) for part in parts]
+    datasets = [(part.file.key, part.is_eval, part.needs_answers) for part in parts]
     decisive = data.model_dump(include=_DECISIVE)
     code = b"".join(Path(str(file)).read_bytes() for file in (__file__, packing.__file__))
     identity = [datasets, decisive, seed, np.__version__, hashlib.sha256(code).hexdigest()]
@@ -156,7 +158,13 @@ class _Selection:
         """The samples as documents of at most sequence_len tokens, and the documents in rows; None without any."""
         if not len(samples_S2):
             return None
-        start_S, stop_S = self._spans(samples_S2)
+        start_SW, stop_SW = self._spans(samples_S2)
+        if self._num_rows > 1:  # the rows of a sample stay together, in a row of the training
+            stop_D = np.minimum(start_SW + self._len, stop_SW).ravel()
+            documents_D3 = np.column_stack([np.repeat(samples_S2[:, 0], self._num_rows), start_SW.ravel(), stop_D])
+            offsets_R1 = np.arange(0, len(documents_D3) + 1, self._num_rows)
+            return RowIndex(documents_D3, Packing(np.arange(len(documents_D3)), offsets_R1))
+        start_S, stop_S = start_SW[:, 0], stop_SW[:, 0]
         # A last piece of a single token predicts nothing, so it is left out.
         pieces_S = np.where(
             self._may_split[samples_S2[:, 0]], (stop_S - start_S + self._len - _MIN_TOKENS) // self._len, 1
@@ -172,15 +180,17 @@ class _Selection:
     def counts(self, used_S2: np.ndarray) -> tuple[Counts, ...]:
         """What became of the samples, by dataset. Raises ConfigError when nothing is trained in any of them."""
         file_S, number_S = used_S2.T
-        start_S, stop_S = self._spans(used_S2)
-        is_long_S = stop_S - start_S > self._len
-        is_cut_S = is_long_S & ~self._may_split[file_S]
-        trained_S = np.zeros(len(used_S2), np.int64)
+        start_SW, stop_SW = self._spans(used_S2)
+        is_long_SW = stop_SW - start_SW > self._len
+        is_cut_SW = is_long_SW & ~self._may_split[file_S][:, None]
+        trained_SW = np.zeros(is_cut_SW.shape, np.int64)
         for f, part in enumerate(self._parts):
-            trained_S[file_S == f] = part.file.num_trained[number_S[file_S == f]]
-        for s in np.flatnonzero(is_cut_S):  # the answer may lie behind the cut
-            trained_S[s] = self._parts[file_S[s]].file.mask[start_S[s] : start_S[s] + self._len].sum()
-        tokens_S = np.where(is_cut_S, self._len, stop_S - start_S)
+            trained_SW[file_S == f] = _by_sample(part.file.num_trained, self._num_rows)[number_S[file_S == f]]
+        for s, w in np.argwhere(is_cut_SW):  # the answer may lie behind the cut
+            mask_T = self._parts[file_S[s]].file.mask[start_SW[s, w] : start_SW[s, w] + self._len]
+            trained_SW[s, w] = np.count_nonzero(mask_T)
+        tokens_S = np.where(is_cut_SW, self._len, stop_SW - start_SW).sum(1)
+        trained_S, is_long_S, is_cut_S = trained_SW.sum(1), is_long_SW.any(1), is_cut_SW.any(1)
         # Where there are samples to train on, those to evaluate on do not make up for them.
         parts = [part for part in self._parts if not part.is_eval] or self._parts
         is_asked_S = np.isin(file_S, [self._parts.index(part) for part in parts])
@@ -210,14 +220,24 @@ class _Selection:
         return self._data.sequence_len
 
     @cached_property
+    def _num_rows(self) -> int:
+        """W. A dataset without a sample does not know it."""
+        return max(part.file.num_rows for part in self._parts)
+
+    @cached_property
     def _may_split(self) -> np.ndarray:
         return np.array([part.file.may_split or self._data.excess_length == "split" for part in self._parts])
 
     def _usable(self, f: int, part: Part) -> np.ndarray:
         data = self._data
-        lengths = np.diff(part.file.offsets)
+        lengths_SW = _by_sample(np.diff(part.file.offsets), self._num_rows)
+        lengths = lengths_SW.max(1)
         is_long = (lengths > data.sequence_len) & (data.excess_length in ("drop", "raise")) & ~self._may_split[f]
-        is_short = lengths < data.min_sample_len
+        is_short = lengths_SW.min(1) < data.min_sample_len
+        if part.needs_answers:
+            answers_SW = _by_sample(part.file.num_trained, self._num_rows)
+            is_short |= (answers_SW == 0).any(1)
+            is_long |= (lengths_SW - answers_SW >= data.sequence_len).any(1)  # an answer comes last
         if data.excess_length == "raise" and is_long.any():
             first = int(is_long.argmax())
             raise TooLongError(part.key, first, int(lengths[first]), int(is_long.sum()))
@@ -228,23 +248,29 @@ class _Selection:
     def _unseen(self, f: int, part: Part, numbers: np.ndarray) -> np.ndarray:
         """Those whose tokens and labels have not come before."""
         file, is_new = part.file, np.ones(len(numbers), bool)
+        verdicts = file.verdicts if file.has_verdicts else None
         for i, number in enumerate(numbers):
-            start, stop = file.offsets[number : number + 2]
-            content = hashlib.sha256(file.tokens[start:stop].tobytes() + file.mask[start:stop].tobytes()).digest()
-            is_new[i] = content not in self._seen
-            self._seen.add(content)
+            offsets_W1 = file.offsets[number * self._num_rows : (number + 1) * self._num_rows + 1]
+            start, stop = offsets_W1[0], offsets_W1[-1]
+            content = hashlib.sha256(file.tokens[start:stop].tobytes() + file.mask[start:stop].tobytes())
+            content.update(np.diff(offsets_W1).tobytes())
+            if verdicts is not None:
+                content.update(verdicts[number].tobytes())
+            is_new[i] = content.digest() not in self._seen
+            self._seen.add(content.digest())
         self._num_duplicates_F[f] = (~is_new).sum()
         return numbers[is_new]
 
     def _spans(self, samples_S2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """[S], [S]: the first token of each sample in its file, and the one after its last."""
-        start_S = np.empty(len(samples_S2), np.int64)
-        stop_S = np.empty(len(samples_S2), np.int64)
+        """[S, W], [S, W]: the first token of each row in its file, and the one after its last."""
+        start_SW = np.empty((len(samples_S2), self._num_rows), np.int64)
+        stop_SW = np.empty_like(start_SW)
         for f, part in enumerate(self._parts):
             of_file_S = samples_S2[:, 0] == f
             numbers = samples_S2[of_file_S, 1]
-            start_S[of_file_S], stop_S[of_file_S] = part.file.offsets[numbers], part.file.offsets[numbers + 1]
-        return start_S, stop_S
+            start_SW[of_file_S] = _by_sample(part.file.offsets[:-1], self._num_rows)[numbers]
+            stop_SW[of_file_S] = _by_sample(part.file.offsets[1:], self._num_rows)[numbers]
+        return start_SW, stop_SW
 
     def _per_file(self, file_S: np.ndarray, values_S: np.ndarray) -> np.ndarray:
         return np.bincount(file_S, values_S, minlength=len(self._parts))
@@ -272,6 +298,11 @@ class TooLongError(Exception):
         self.num_tokens = num_tokens
         self.num_all = num_all
         """How many of the dataset's samples are too long."""
+
+
+def _by_sample(values: np.ndarray, num_rows: int) -> np.ndarray:
+    """[S, W], of what a file says of each of its rows."""
+    return values.reshape(-1, num_rows)
 
 
 def _num_eval(val_set_size: float, num_samples: int) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ftl.errors import ConfigError, Problem
-from ftl.formats.example import Example, RowError, TokenRow
+from ftl.formats.example import RowError, Sample
 from ftl.sources import Row, Source
 from ftl.tokens import Recipe
 
@@ -15,7 +15,7 @@ _SHOWN = 5
 _EVERY_S = 2.0
 
 
-def read_samples(key: str, source: Source, recipe: Recipe, emit: Emit) -> Iterator[Example | TokenRow]:
+def read_samples(key: str, source: Source, recipe: Recipe, emit: Emit) -> Iterator[Sample]:
     """The samples of a source. A long reading tells how far it is.
 
     Once a row is broken the rest is only checked. Raises ConfigError with the first broken rows and their number.
@@ -34,16 +34,14 @@ def read_samples(key: str, source: Source, recipe: Recipe, emit: Emit) -> Iterat
         raise ConfigError(*problems[:_SHOWN], *more)
 
 
-def sample_of(row: Row | Problem, recipe: Recipe) -> Example | TokenRow | Problem:
+def sample_of(row: Row | Problem, recipe: Recipe) -> Sample | Problem:
     """What a scanned row becomes; why not, where it cannot be used."""
     if isinstance(row, Problem):
         return row
     try:
-        sample = recipe.sample(row.data)
+        return recipe.sample(row.data)
     except RowError as e:
         return Problem(row.where, str(e))
-    assert isinstance(sample, Example | TokenRow), "the objective decides the family of the format"
-    return sample
 
 
 class _Meter:

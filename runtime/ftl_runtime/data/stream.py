@@ -162,6 +162,7 @@ class _Reader:
             self._start_over()
             row = next(self._rows, None)
         sample = sample_of(row, self._recipe)
+        assert isinstance(sample, Example | TokenRow | Problem), "config.rules lets only plain texts be streamed"
         if isinstance(sample, Problem):
             raise ConfigError(sample)
         self.place += 1

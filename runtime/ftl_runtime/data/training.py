@@ -11,10 +11,12 @@ from ftl.formats.python import strategy_file, with_strategy_file
 from ftl.sources import Source, open_source
 from ftl.tokens import TokenizerView
 from ftl_runtime.context import Context
+from ftl_runtime.data.compare import ComparedRows
 from ftl_runtime.data.dataset import Open, Splits, TokenRows, build_splits
 from ftl_runtime.data.push import configuration_of, open_target, push_rows
 from ftl_runtime.data.sampler import BatchOrder, LengthOrder, ReadingOrder
 from ftl_runtime.data.stream import Mark, Stream, open_stream
+from ftl_runtime.objectives import OBJECTIVES
 from ftl_runtime.train.progress import Progress
 
 _DOWNLOADS = "downloads"
@@ -22,8 +24,8 @@ _DOWNLOADS = "downloads"
 
 @dataclass(frozen=True)
 class TrainingData:
-    train: TokenRows | Stream
-    eval: TokenRows | None
+    train: TokenRows | ComparedRows | Stream
+    eval: TokenRows | ComparedRows | None
     order: BatchOrder | LengthOrder | ReadingOrder
     used: tuple[DatasetUse, ...]
 
@@ -41,7 +43,10 @@ def open_data(cfg: TrainConfig, view: TokenizerView, progress: Progress, ctx: Co
             order: BatchOrder | LengthOrder = BatchOrder(len(splits.train), seed)
             if cfg.data.group_by_length:
                 order = LengthOrder(splits.train.row_lengths, rows_per_batch, seed)
-            return TrainingData(splits.train, evaluation, order, used)
+            if OBJECTIVES[cfg.objective.kind].layout == "texts":
+                return TrainingData(splits.train, evaluation, order, used)
+            compared = None if evaluation is None else ComparedRows(evaluation)
+            return TrainingData(ComparedRows(splits.train), compared, order, used)
     assert cfg.optim.max_steps is not None, "config.rules asks for it beside pretraining_dataset"
     stream = open_stream(
         _with_programs(cfg.data, ctx),
@@ -77,6 +82,8 @@ def _build(cfg: TrainConfig, view: TokenizerView, ctx: Context) -> Splits:
         open=_finder(cfg, ctx),
         cache_dir=ctx.cache_dir,
         emit=ctx.emit,
+        kind=cfg.objective.kind,
+        max_prompt_len=cfg.objective.max_prompt_len,
     )
     if target is not None:
         ctx.phase(f"pushing the rows to {target.id}, configuration {configuration_of(splits)}")

@@ -6,8 +6,8 @@ Shapes: B rows, T tokens, V vocabulary.
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-IGNORED = -100
-"""The label of a token that is not trained: prompt, padding, first of a document."""
+from ftl.config.objective import ObjectiveSection
+from ftl_runtime.objectives.terms import IGNORED, Batch, Counts, Scorer, Terms
 
 
 def sft_loss(logits_BTV: Tensor, labels_BT: Tensor, num_items: int) -> Tensor:
@@ -19,3 +19,13 @@ def sft_loss(logits_BTV: Tensor, labels_BT: Tensor, num_items: int) -> Tensor:
     logits_NV = logits_BTV[:, :-1].flatten(0, 1).float()
     targets_N = labels_BT[:, 1:].flatten()
     return cross_entropy(logits_NV, targets_N, ignore_index=IGNORED, reduction="sum") / max(num_items, 1)
+
+
+def sft_terms(scorer: Scorer, batch: Batch, section: ObjectiveSection) -> Terms:
+    logits_BTV, labels_BT = scorer.packed_logits(batch)
+    return Terms((sft_loss(logits_BTV, labels_BT, 1),))
+
+
+def count_sft(batch: Batch, section: ObjectiveSection) -> Counts:
+    """Tokens that are trained."""
+    return (int((batch["labels"][:, 1:] != IGNORED).sum()),)

@@ -91,11 +91,8 @@ class Loaders:
         batch_size: int,
         eval_batch_size: int,
         device: Device,
-        takes_positions: bool,
     ) -> None:
-        """`takes_positions` tells whether the model's forward has position_ids."""
         self.collator = collator
-        self.takes_positions = takes_positions
         self._train = train
         self._order = order
         self._rows_per_batch = batch_size * device.num_ranks

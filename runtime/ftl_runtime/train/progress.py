@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,10 @@ class Progress:
     first_loss: float = 0.0
     """Sum of the step losses in the first tenth of the steps."""
     last_loss: float = 0.0
+    window_metrics: dict[str, list[float]] = field(default_factory=dict)
+    """Of the steps since logged_step: name -> sum, and over how many."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Of the last evaluation; without one, of the last logged steps."""
     evaluated_step: int | None = None
     first_eval_loss: float | None = None
     last_eval_loss: float | None = None
@@ -52,7 +56,7 @@ class Progress:
 
     @classmethod
     def load(cls, directory: Path) -> "Progress":
-        known = {field.name for field in fields(cls)}
+        known = {each.name for each in fields(cls)}
         record = json.loads((directory / PROGRESS_FILE).read_text())
         return cls(**{key: value for key, value in record.items() if key in known})
 

@@ -7,7 +7,7 @@ the order of the data, what is logged, evaluation, and checkpoints.
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from transformers import Trainer as TransformersTrainer
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback
 
+from ftl.config.objective import ObjectiveSection
 from ftl.contract import CHECKPOINTS_DIR
 from ftl.errors import StorageError, TrainingError
 from ftl_runtime import ranks
@@ -27,15 +28,16 @@ from ftl_runtime.checkpoint.store import Checkpoint
 from ftl_runtime.checkpoint.volume import storage_errors
 from ftl_runtime.context import Context
 from ftl_runtime.objectives import Objective
-from ftl_runtime.objectives.sft import IGNORED
+from ftl_runtime.objectives.terms import Batch, Counts, Terms
 from ftl_runtime.train.batches import Loaders
 from ftl_runtime.train.best import Selection
 from ftl_runtime.train.callbacks import Conductor
 from ftl_runtime.train.losswatch import LossWatch
+from ftl_runtime.train.metrics import Evaluation, Metrics
 from ftl_runtime.train.progress import Progress, Stopwatch, peak_memory_gib
 from ftl_runtime.train.schedule import Schedule
+from ftl_runtime.train.scoring import Inputs, ModelScorer, Reference
 
-Batch = dict[str, Any]  # Any: tensors, and num_tokens as an int
 _STATE_FILE = "trainer_state.json"
 
 
@@ -51,6 +53,7 @@ class Trainer(TransformersTrainer):
         self,
         model: nn.Module,
         objective: Objective,
+        settings: ObjectiveSection,
         loaders: Loaders,
         args: TrainingArguments,
         schedule: Schedule,
@@ -60,22 +63,23 @@ class Trainer(TransformersTrainer):
         selection: Selection,
         loss_watch: LossWatch,
         keep_checkpoints: int,
-        flatten_rows: bool,
+        inputs: Inputs,
+        reference: Reference | None = None,
     ) -> None:
-        """`flatten_rows` gives the model each batch as one long row: kernels that read document borders from the
-        positions do so for a single row only."""
         self.progress = progress
         self.stopped_at: int | None = None
         self.saved: Checkpoint | None = None
         self.stopwatch = Stopwatch()
         self._objective = objective
+        self._settings = settings
         self._loaders = loaders
         self._schedule = schedule
         self._selection = selection
         self._loss_watch = loss_watch
         self._ctx = ctx
         self._keep_checkpoints = keep_checkpoints
-        self._flatten_rows = flatten_rows
+        self._inputs = inputs
+        self._reference = reference
         self._has_restored = False
         self._marked_tokens = progress.tokens
         self.start_tokens = progress.tokens
@@ -84,6 +88,7 @@ class Trainer(TransformersTrainer):
         # Sums on the device, so that no step waits for them.
         self._first_loss = torch.tensor(progress.first_loss, device=self.args.device)
         self._last_loss = torch.tensor(progress.last_loss, device=self.args.device)
+        self._metrics = Metrics(self.args.device, progress.window_metrics)
         self.model_accepts_loss_kwargs = True  # versions before loss_is_scaled_for_ga read this instead
         for callback in (DefaultFlowCallback, PrinterCallback):
             self.remove_callback(callback)
@@ -95,29 +100,35 @@ class Trainer(TransformersTrainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         return self._loaders.train
 
-    def get_batch_samples(
+    def get_batch_samples(  # type: ignore[override]  # what it counts is handed to compute_loss as it is
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
-    ) -> tuple[list[Batch], int]:
-        """The micro-batches of one step, and how many tokens they train over all ranks; counted before they go to
-        the device."""
+    ) -> tuple[list[Batch], Counts]:
+        """The micro-batches of one step, and what each term of their loss is divided by, over all ranks; counted
+        before they go to the device."""
         batches = list(itertools.islice(epoch_iterator, num_batches))
-        num_items = sum(_num_trained(batch["labels"]) for batch in batches)
+        counts = self._count(batches)
         num_tokens = sum(int(batch.pop("num_tokens")) for batch in batches)
         self.progress.tokens += ranks.sum_counts(num_tokens, self._ctx.device)
-        return batches, ranks.sum_counts(num_items, self._ctx.device)
+        return batches, counts
 
     def compute_loss(
         self,
         model: nn.Module,
         inputs: Batch,
         return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
+        num_items_in_batch: Any = None,  # Any: transformers means a number, get_batch_samples gives Counts
     ) -> Tensor:
-        assert isinstance(num_items_in_batch, int), "get_batch_samples counts them on the host"
-        # Gradients are averaged over ranks, while each rank divides by the tokens of all of them.
-        return self._loss(model, inputs, num_items_in_batch) * self._ctx.device.num_ranks
+        terms = self._terms(model, inputs)
+        self._metrics.add(terms.metrics)
+        # Gradients are averaged over ranks, while each rank divides by the counts of all of them.
+        return _divided(terms.sums, num_items_in_batch) * self._ctx.device.num_ranks
 
-    def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        num_items_in_batch: Any = None,  # Any: as above
+    ) -> Tensor:
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         tenth = _tenth(self._schedule.max_steps)
         step = self.state.global_step + 1
@@ -130,18 +141,14 @@ class Trainer(TransformersTrainer):
     def floating_point_ops(self, inputs: Batch) -> int:
         return 0  # nobody reads the sum, and counting parameters at each micro-batch is slow
 
-    def _loss(self, model: nn.Module, inputs: Batch, num_items: int) -> Tensor:
-        labels = inputs["labels"]
-        given = {key: value for key, value in inputs.items() if key in ("input_ids", "position_ids", "attention_mask")}
-        if self._flatten_rows:
-            labels = labels.clone()
-            labels[:, 0] = IGNORED  # in one long row it would be predicted from the row before
-            labels = labels.reshape(1, -1)
-            given = {key: value.reshape(1, -1) for key, value in given.items()}
-        if not self._loaders.takes_positions:
-            given.pop("position_ids", None)
-        logits = model(**given, use_cache=False).logits
-        return self._objective.loss(logits, labels, num_items)
+    def _terms(self, model: nn.Module, inputs: Batch) -> Terms:
+        scorer = ModelScorer(model, self._inputs, self._reference)
+        return self._objective.terms(scorer, inputs, self._settings)
+
+    def _count(self, batches: Iterable[Batch]) -> Counts:
+        """Over all ranks."""
+        counts = [self._objective.count(batch, self._settings) for batch in batches]
+        return tuple(ranks.sum_counts(sum(term), self._ctx.device) for term in zip(*counts, strict=True))
 
     # -- steps
 
@@ -208,6 +215,9 @@ class Trainer(TransformersTrainer):
         tokens_per_s = (self.progress.tokens - self._marked_tokens) / max(seconds - self._marked_s, 1e-9)
         self._marked_tokens, self._marked_s = self.progress.tokens, seconds
         self.progress.logged_loss = loss
+        metrics = self._metrics.take(self._ctx.device)
+        if self._loaders.eval is None:
+            self.progress.metrics = metrics
         self._ctx.emit(
             "step",
             {
@@ -220,6 +230,7 @@ class Trainer(TransformersTrainer):
                 "tokens": self.progress.tokens,
                 "tokens_per_s": tokens_per_s,
                 "memory_gib": peak_memory_gib(self._ctx.device),
+                **metrics,
             },
         )
         self._loss_watch.see(step, loss)
@@ -239,7 +250,7 @@ class Trainer(TransformersTrainer):
     # -- evaluation
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:  # Any: transformers' signature, unused
-        """Mean loss per trained token of the evaluation rows; no logits are kept, no random numbers drawn.
+        """Mean loss over the evaluation rows, as in training; no logits are kept, no random numbers drawn.
 
         A request to stop ends it without a result.
         """
@@ -248,20 +259,23 @@ class Trainer(TransformersTrainer):
         assert isinstance(self.model, nn.Module)
         model = self.model  # not the DDP wrapper, which would wait for ranks that have fewer batches
         model.eval()
-        total, num_items = 0.0, 0
+        evaluation = Evaluation(self.args.device)
         with self.stopwatch.paused(), torch.no_grad():
             for batch in self._loaders.eval:
-                num_items += _num_trained(batch["labels"])
-                total += float(self._loss(model, self._prepare_inputs(batch), 1))
+                counts = self._objective.count(batch, self._settings)
+                evaluation.add(self._terms(model, self._prepare_inputs(batch)), counts)
                 if self._may_break_off():
                     return {}
         model.train()
-        loss = ranks.sum_floats(total, self._ctx.device) / max(ranks.sum_counts(num_items, self._ctx.device), 1)
+        loss, measured = evaluation.finish(self._ctx.device)
         self.progress.evaluated_step = self.state.global_step
         self.progress.last_eval_loss = loss
         if self.progress.first_eval_loss is None:
             self.progress.first_eval_loss = loss
-        metrics = {"loss": loss, "perplexity": perplexity(loss)}
+        self.progress.metrics = measured
+        metrics = {"loss": loss, **measured}
+        if self._objective.is_likelihood:
+            metrics["perplexity"] = perplexity(loss)
         self._ctx.emit("eval", {"step": self.state.global_step, **metrics})
         self._ctx.phase("training")
         return metrics
@@ -357,6 +371,7 @@ class Trainer(TransformersTrainer):
         self.progress.window_loss = ranks.mean(self._tr_loss, self._ctx.device)
         self.progress.first_loss = ranks.mean(self._first_loss, self._ctx.device)
         self.progress.last_loss = ranks.mean(self._last_loss, self._ctx.device)
+        self.progress.window_metrics = self._metrics.share(self._ctx.device)
         if not self._ctx.device.is_main:
             return
         unwrapped = self.accelerator.unwrap_model(self.model)
@@ -393,8 +408,8 @@ def perplexity(loss: float) -> float:
         return math.inf
 
 
-def _num_trained(labels_BT: Tensor) -> int:
-    return int((labels_BT[:, 1:] != IGNORED).sum())
+def _divided(sums: tuple[Tensor, ...], counts: Counts) -> Tensor:
+    return torch.stack([term / max(count, 1) for term, count in zip(sums, counts, strict=True)]).sum()
 
 
 def _tenth(num_steps: int) -> int:

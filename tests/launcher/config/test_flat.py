@@ -298,7 +298,6 @@ def test_dataset_keys_are_refused_with_the_reason(given, sentence):
 @pytest.mark.parametrize(
     ("given", "where", "told"),
     [
-        ({"dpo_beta": 0.1}, "dpo_beta", "stands for `rl_beta`: not built yet"),
         ({"rope_scaling": {"type": "linear"}}, "rope_scaling", "stands for `overrides_of_model_config`: not built yet"),
         ({"unsloth_rope": True}, "unsloth_rope", "stands for `liger_rope`: not built yet"),
         ({"flex_attention": True}, "flex_attention", "not built yet: so far eager"),
@@ -315,9 +314,9 @@ def test_what_an_old_key_stands_for_is_refused_in_its_name(given, where, told):
 
 
 def test_unbuilt_objective_is_kept_for_the_checks_of_data():
-    result = translate({"rl": "dpo"}, TRAIN)
-    assert result.values == {"objective": "dpo"}
-    assert [str(problem) for problem in result.unbuilt] == ["rl: not built yet: so far sft"]
+    result = translate({"rl": "prm"}, TRAIN)
+    assert result.values == {"objective": "prm"}
+    assert [str(problem) for problem in result.unbuilt] == ["rl: not built yet: so far sft, dpo, ipo"]
     assert result.problems == []
     assert result.notes == []
 

@@ -145,8 +145,8 @@ def test_flag_displaces_the_old_spelling_in_the_file(write):
 
 
 def test_flag_displaces_the_old_spelling_of_an_unbuilt_key(write):
-    found = refusals(write("dpo_beta: 0.1\n"), ("rl_beta", "0.2"))
-    assert [sentence.partition(":")[0] for sentence in found] == ["--rl-beta"]
+    found = refusals(write("project_name: a\n"), ("wandb_project", "b"))
+    assert [sentence.partition(":")[0] for sentence in found] == ["--wandb-project"]
 
 
 def test_set_displaces_the_old_spelling_in_a_dataset(write):
@@ -157,12 +157,12 @@ def test_set_displaces_the_old_spelling_in_a_dataset(write):
 
 def test_unbuilt_keys_are_borne_when_asked(write):
     path = write(
-        "adapter: ia3\nfp8: true\noptimizer: paged_adamw_8bit\nrl: dpo\n",
-        base=MINIMAL.replace("alpaca", "chatml.intel"),
+        "adapter: ia3\nfp8: true\noptimizer: paged_adamw_8bit\nrl: prm\n",
+        base=MINIMAL.replace("alpaca", "stepwise_supervised"),
     )
     loaded = load_train(path, bear_unbuilt=True)
     assert [problem.where for problem in loaded.unbuilt] == ["cfg.yml:6", "cfg.yml:7", "cfg.yml:8", "cfg.yml:9"]
-    assert loaded.config.objective.kind == "dpo"
+    assert loaded.config.objective.kind == "prm"
 
 
 def test_slip_below_a_refused_key_has_its_line(write):

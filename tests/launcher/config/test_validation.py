@@ -337,7 +337,7 @@ def test_config_is_answered(snippet: str, expected: str, tmp_path: Path) -> None
         ("early_stopping_patience: 3", ["early_stopping_patience"]),
         ("{load_best_model_at_end: true, val_set_size: 0.1, eval_strategy: no}", ["load_best_model_at_end"]),
         ("{load_in_8bit: true, load_in_4bit: true, adapter: lora}", ["load_in_8bit"]),
-        ("{dpo_beta: 0.1, rl_beta: 0.1}", ["dpo_beta"]),
+        ("{dpo_beta: 0.1, rl_beta: 0.2}", ["dpo_beta"]),
         ("{base_model: tiiuae/Falcon3-7B-Base, fsdp: [full_shard]}", []),
         ("{optimizer: adamw_torch_8bit, fsdp: [full_shard, offload]}", ["optimizer"]),
         ("{optimizer: adamw_torch_8bit, fsdp_config: {offload_params: true}}", ["optimizer"]),

@@ -1,7 +1,5 @@
 """The loss as the model gets its batches; everything else of the trainer is tested by whole runs."""
 
-from types import SimpleNamespace
-
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -9,8 +7,9 @@ pytestmark = pytest.mark.torch
 
 from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
+from ftl.config.objective import ObjectiveSection  # noqa: E402
 from ftl_runtime.objectives import OBJECTIVES  # noqa: E402
-from ftl_runtime.train.trainer import Trainer  # noqa: E402
+from ftl_runtime.train.scoring import Inputs, ModelScorer  # noqa: E402
 
 # Two rows of two documents each; the first label of a document is never trained.
 IDS = torch.tensor([[5, 6, 7, 8, 9], [10, 11, 12, 13, 14]])
@@ -19,12 +18,11 @@ LABELS = torch.where(POSITIONS == 0, -100, IDS)
 
 
 def loss_of(model, ids, positions, labels, *, flatten=False) -> float:
-    trainer = Trainer.__new__(Trainer)
-    trainer._objective = OBJECTIVES["sft"]
-    trainer._flatten_rows = flatten
-    trainer._loaders = SimpleNamespace(takes_positions=True)
+    scorer = ModelScorer(model, Inputs(frozenset(["position_ids"]), flatten_rows=flatten))
+    batch = {"input_ids": ids, "position_ids": positions, "labels": labels}
     with torch.no_grad():
-        return float(trainer._loss(model, {"input_ids": ids, "position_ids": positions, "labels": labels}, 1))
+        (loss,) = OBJECTIVES["sft"].terms(scorer, batch, ObjectiveSection()).sums
+    return float(loss)
 
 
 @pytest.fixture(scope="module")

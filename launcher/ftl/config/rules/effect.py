@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ftl.config.flat import keys
+from ftl.config.objective import ObjectiveKind
 from ftl.config.rules.schedule import has_eval_rows
 from ftl.config.train import TrainConfig
 from ftl.errors import Problem
@@ -32,6 +33,13 @@ def _writes_conversations(config: TrainConfig) -> bool:
 def _types(config: TrainConfig) -> list[str]:
     data = config.data
     return [item.type if isinstance(item.type, str) else "" for item in (*data.datasets, *data.test_datasets)]
+
+
+_SMOOTHED = {"sigmoid", "sigmoid_norm", "robust", "exo_pair", "aot", "aot_unpaired"}
+
+
+def _is_not(*kinds: ObjectiveKind) -> Callable[[TrainConfig], bool]:
+    return lambda config: config.objective.kind not in kinds
 
 
 WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
@@ -106,6 +114,21 @@ WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
         ("eot_tokens",),
         lambda config: config.objective.kind != "sft",
         "where answers are compared: they are trained to their end",
+    ),
+    WithoutEffect(("rl_beta",), _is_not("dpo", "ipo", "orpo", "kto", "simpo", "cpo"), "without preferences"),
+    WithoutEffect(("max_prompt_len",), _is_not("dpo", "ipo", "orpo", "kto", "simpo", "cpo"), "without preferences"),
+    WithoutEffect(
+        ("dpo_loss_type", "dpo_label_smoothing", "dpo_norm_loss"), _is_not("dpo"), "unless the objective is dpo"
+    ),
+    WithoutEffect(
+        ("dpo_use_weighting", "dpo_reference_free", "rpo_alpha"),
+        _is_not("dpo", "ipo"),
+        "unless the objective is dpo or ipo",
+    ),
+    WithoutEffect(
+        ("dpo_label_smoothing",),
+        lambda config: not _SMOOTHED & set(config.objective.dpo_loss_type),
+        "with a dpo_loss_type that takes none",
     ),
 )
 

@@ -204,7 +204,6 @@ _EVALUATION = (
 
 _TRAINING = (
     together("noisy_embedding_alpha", "neftune_noise_alpha", "is the older name of `neftune_noise_alpha`"),
-    together("dpo_beta", "rl_beta", "is the older name of `rl_beta`"),
     KeyRule(
         "neftune_noise_alpha",
         lambda given: _is_at_most(given.get("neftune_noise_alpha"), 0),

@@ -41,10 +41,8 @@ UNBUILT: dict[str, Aside] = {
     # What is minimised.
     **unbuilt(
         (
-            *("rl_beta", "orpo_alpha", "cpo_alpha", "simpo_gamma", "rpo_alpha", "kto_desirable_weight"),
-            *("kto_undesirable_weight", "dpo_use_weighting", "dpo_label_smoothing", "dpo_loss_type", "dpo_norm_loss"),
-            *("dpo_use_logits_to_keep", "dpo_padding_free", "precompute_ref_log_probs", "rl_adapter_ref_model"),
-            *("max_prompt_len", "center_rewards_coefficient", "num_labels"),
+            *("orpo_alpha", "cpo_alpha", "simpo_gamma", "kto_desirable_weight", "kto_undesirable_weight"),
+            *("precompute_ref_log_probs", "rl_adapter_ref_model", "center_rewards_coefficient", "num_labels"),
         ),
         _PREFERENCE,
     ),

@@ -58,6 +58,11 @@ def _tokens(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML hold
     return {"special_tokens": value} if isinstance(value, dict) else {"tokens": value}
 
 
+def _listed(key: str) -> Convert:
+    """One of several may be written without the list."""
+    return lambda value, given: {key: [value] if isinstance(value, str) else value}
+
+
 def _resume(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
     if value is True or value == "auto":
         raise ValueError("must be a checkpoint directory; `ftl resume ID` goes on from a run's newest one")
@@ -147,6 +152,7 @@ VALUES: dict[str, Conversion] = {
         "objective: dpo",
         "the objectives so far learn from given rows",
     ),
+    "dpo_loss_type": Conversion(_listed("dpo_loss_type"), "dpo_loss_type: [sigmoid]", "several may be added up"),
     "warmup_steps": Conversion(_warmup, "warmup_ratio", "a step is whole; a share is a ratio", is_noted=True),
     "save_strategy": Conversion(
         _one_of({False: "no"}, "save_strategy"),

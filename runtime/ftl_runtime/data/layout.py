@@ -1,0 +1,19 @@
+"""How the rows of an objective become batches."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ftl_runtime.data.collate import Collator
+from ftl_runtime.data.compare import PairCollator
+from ftl_runtime.objectives import Layout
+
+Collate = Callable[[list[Any]], dict[str, Any]]  # Any: rows of one layout; tensors, and ints on the host
+
+
+def collator_of(layout: Layout, texts: Collator) -> Collate:
+    """`texts` is the one for single texts; the others pad as it does."""
+    match layout:
+        case "texts":
+            return texts
+        case "pairs":
+            return PairCollator(texts.pad_id, texts.sequence_len, texts.pad_to_sequence_len)

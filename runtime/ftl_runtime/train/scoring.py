@@ -1,0 +1,120 @@
+"""Runs the model, and the one it is compared with, over batches."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+from ftl_runtime.objectives.logprobs import log_sum_squares, token_logprobs
+from ftl_runtime.objectives.terms import IGNORED, Batch, Logprobs
+
+_INPUTS = ("input_ids", "position_ids", "attention_mask")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The model before training."""
+
+    model: nn.Module
+    """A frozen model of its own, or the one in training, without what is trained of it."""
+    has_adapter: bool
+    """`model` is the one in training, and is the reference while its adapter is off."""
+    has_dropout: bool
+
+    @classmethod
+    def of(cls, model: nn.Module, *, has_adapter: bool) -> Self:
+        return cls(model, has_adapter, _has_dropout(model))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the model is given."""
+
+    accepted: frozenset[str]
+    """The parameters of the base model's forward."""
+    flatten_rows: bool = False
+    """Packed rows come as one long row: kernels that read document borders from the positions do so for one only."""
+
+
+@dataclass(frozen=True)
+class ModelScorer:
+    """The Scorer of ftl_runtime.objectives.terms."""
+
+    model: nn.Module
+    """As it is called in training: wrapped for several ranks, maybe."""
+    inputs: Inputs
+    compared_with: Reference | None = None
+
+    def packed_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        labels, given = batch["labels"], self._given(batch)
+        if self.inputs.flatten_rows:
+            labels = labels.clone()
+            labels[:, 0] = IGNORED  # in one long row it would be predicted from the row before
+            labels = labels.reshape(1, -1)
+            given = {key: value.reshape(1, -1) for key, value in given.items()}
+        return self.model(**given, use_cache=False).logits, labels
+
+    def class_logits(self, batch: Batch) -> Tensor:
+        logits: Tensor = self.model(**self._given(batch), use_cache=False).logits
+        return logits
+
+    def logprobs(self, batch: Batch, *, with_squares: bool = False) -> Logprobs:
+        logits_BKV, labels_BK = self._answer_logits(self.model, batch)
+        squares_BK = log_sum_squares(logits_BKV.detach(), labels_BK) if with_squares else None
+        return Logprobs(token_logprobs(logits_BKV, labels_BK), labels_BK[:, 1:] != IGNORED, squares_BK)
+
+    @torch.no_grad()
+    def reference(self, batch: Batch) -> Tensor:
+        """Those that came with the batch, where they were computed before training."""
+        if "reference" in batch:
+            found: Tensor = batch["reference"]
+            return found
+        assert self.compared_with is not None, "OBJECTIVES says which objectives are compared"
+        with _as_before_training(self.compared_with), _without_dropout(self.compared_with):
+            return token_logprobs(*self._answer_logits(self.compared_with.model, batch)).sum(1)
+
+    def _answer_logits(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits and labels from just before the first label on; the head is not run on what comes before."""
+        num_kept: int = batch["labels"].shape[1] - batch["first_label"] + 1
+        kept = {"logits_to_keep": num_kept} if "logits_to_keep" in self.inputs.accepted else {}
+        logits_BTV: Tensor = model(**self._given(batch), **kept, use_cache=False).logits
+        return logits_BTV[:, -num_kept:], batch["labels"][:, -num_kept:]
+
+    def _given(self, batch: Batch) -> dict[str, Any]:  # Any: tensors
+        given = {key: batch[key] for key in _INPUTS if key in batch}
+        if "position_ids" not in self.inputs.accepted:
+            given.pop("position_ids", None)
+        return given
+
+
+def _as_before_training(reference: Reference) -> Any:  # Any: a context manager of peft's, or none
+    if not reference.has_adapter:
+        return nullcontext()
+    assert isinstance(reference.model, PeftModel)
+    return reference.model.disable_adapter()
+
+
+@contextmanager
+def _without_dropout(reference: Reference) -> Iterator[None]:
+    """A model that has none is left as it is: going to evaluation and back repacks 4-bit layers on a CPU."""
+    model = reference.model
+    if not model.training or not reference.has_dropout:
+        yield
+        return
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
+
+
+def _has_dropout(model: nn.Module) -> bool:
+    config = getattr(model, "config", None)
+    settings = config.to_dict() if config is not None else {}
+    in_config = (value for key, value in settings.items() if "drop" in key and isinstance(value, float))
+    in_layers = (layer.p for layer in model.modules() if isinstance(layer, nn.Dropout))
+    return any(share > 0 for share in (*in_config, *in_layers))

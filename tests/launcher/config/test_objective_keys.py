@@ -1,0 +1,60 @@
+"""What the keys of an objective may say, and beside which others."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ftl.config.load import load_train
+from ftl.errors import ConfigError
+
+BASE = {"base_model": "b", "learning_rate": 1e-4, "datasets": [{"path": "d.jsonl", "type": "chatml.intel"}]}
+
+
+@pytest.fixture
+def load(tmp_path: Path):
+    def start(**keys):
+        (tmp_path / "cfg.yml").write_text(yaml.safe_dump(BASE | keys))
+        return load_train(tmp_path / "cfg.yml")
+
+    return start
+
+
+def test_keys_of_dpo_reach_the_objective(load):
+    section = load(rl="dpo", dpo_beta=0.2, dpo_loss_type="hinge", rpo_alpha=1.0, max_prompt_len=64).config.objective
+    assert (section.kind, section.beta, section.dpo_loss_type) == ("dpo", 0.2, ("hinge",))
+    assert (section.rpo_alpha, section.max_prompt_len) == (1.0, 64)
+    assert load(rl="dpo", dpo_loss_type=["sigmoid", "bco_pair"]).config.objective.dpo_loss_type[1] == "bco_pair"
+    assert load(rl="ipo").config.objective.beta_or_default == 0.1
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"rl": "dpo", "dpo_loss_type": "sigmoidal"}, "dpo_loss_type"),
+        ({"rl": "dpo", "dpo_label_smoothing": 0.5}, "must be below 0.5"),
+        ({"rl": "dpo", "rl_beta": 0}, "must be above 0"),
+        ({"rl": "dpo", "excess_length_strategy": "split"}, "cannot be split with `objective` dpo"),
+        ({"rl": "dpo", "push_dataset_to_hub": "me/rows"}, "holds single texts, and `objective` dpo has pairs"),
+        ({"rl": "dpo", "dpo_loss_type": "exo_pair", "dpo_label_smoothing": 0.0}, "must be above 0 with"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused(load, keys, told):
+    with pytest.raises(ConfigError, match=told) as caught:
+        load(**keys)
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "note"),
+    [
+        ({"rl": "ipo", "dpo_loss_type": "hinge"}, "dpo_loss_type: has no effect unless the objective is dpo"),
+        ({"rl": "dpo", "dpo_loss_type": "hinge", "dpo_label_smoothing": 0.1}, "dpo_loss_type that takes none"),
+        ({"rl": "dpo", "dpo_padding_free": True}, "is not used: answers are padded"),
+    ],
+    ids=str,
+)
+def test_what_changes_nothing_is_told(load, keys, note):
+    (told,) = load(**keys).notes
+    assert note.partition(": ")[2] in told
