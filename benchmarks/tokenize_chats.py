@@ -2,7 +2,7 @@
 
     python benchmarks/tokenize_chats.py [--rounds 5] [--count 5000]
 
-The raw tokenizer gets the rendered texts and makes no labels: it is the floor. TRL is measured where `trl` is installed
+The raw tokenizer gets the rendered texts in one call and makes no labels. TRL is measured where `trl` is installed
 (pip install trl); its SFTTrainer renders, tokenises and masks the same rows. Each measurement is a process of its own,
 as people run them, and rounds are interleaved; imports and the making of rows and tokenizer are not counted. CPU
 seconds, threads included, medians. Prints one JSON object.
@@ -63,12 +63,14 @@ def compare(directory: Path, count: int, rounds: int) -> dict[str, Any]:
     )
     return {
         "conversations": count,
+        "rounds": rounds,
         "tokens": int(found["ftl"][0]["tokens"]),
         "cpu_s": cpu,
         "wall_s": wall,
         "raw / ftl (cpu)": round(cpu["raw"] / cpu["ftl"], 3),
         "trl / ftl (cpu)": round(cpu["trl"] / cpu["ftl"], 2) if "trl" in cpu else "trl is not installed",
         "load": os.getloadavg()[0],
+        "cores": os.cpu_count(),
         "versions": {name: version(name) for name in ("tokenizers", *(("trl", "datasets") if "trl" in cpu else ()))},
     }
 
