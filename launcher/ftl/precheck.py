@@ -1,14 +1,17 @@
 """What can be known before a job starts from the config, its files and what it asks of the machine, taken together."""
 
 import json
+import os
 from pathlib import Path
 
 from ftl import gpus
+from ftl.cloud import CloudSection
 from ftl.config.objective import BUILT
 from ftl.config.train import TrainConfig
 from ftl.contract import Resources
 from ftl.errors import Problem
 from ftl.references import Reference
+from ftl.trackers import TRACKERS, chosen
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
@@ -28,6 +31,35 @@ def file_problems(config: TrainConfig, refs: list[Reference]) -> list[Problem]:
 def machine_problems(config: TrainConfig, resources: Resources) -> list[Problem]:
     """Those of the machine asked for."""
     return _wrong_kind(config, resources.gpu_kind) if resources.gpus else _without_gpu(config)
+
+
+def tracker_problems(config: TrainConfig, cloud: CloudSection) -> list[Problem]:
+    """Each password of a tracker that the job would not have: trackers then say so once, and get nothing."""
+    found = []
+    for name in chosen(config.tracking):
+        needs = TRACKERS[name]
+        if needs.secret is None or not needs.needs_secret(config.tracking) or _has_secret(needs.secret, cloud):
+            continue
+        if cloud.provider == "local":
+            remedy = f"`export {needs.secret}=...`, or write {needs.without}"
+            found.append(
+                Problem(needs.key, allowed=f"needs {needs.secret}, which this shell does not have", remedy=remedy)
+            )
+        else:
+            remedy = f"add `secrets: [{needs.secret}]` to it, or write {needs.without}"
+            allowed = f"needs {needs.secret}, which is not among the secrets of the cloud file"
+            found.append(Problem(needs.key, allowed=allowed, remedy=remedy))
+    return found
+
+
+_LOGINS = {"WANDB_API_KEY": ".netrc", "COMET_API_KEY": ".comet.config", "HF_TOKEN": ".cache/huggingface/token"}
+"""Files of the home directory that a tracker's own login command writes."""
+
+
+def _has_secret(name: str, cloud: CloudSection) -> bool:
+    if cloud.provider != "local":
+        return name in cloud.secrets or name in cloud.env
+    return bool(os.environ.get(name)) or name in cloud.env or (Path.home() / _LOGINS[name]).is_file()
 
 
 def _unbuilt(config: TrainConfig) -> list[Problem]:

@@ -35,6 +35,7 @@ from ftl_runtime.models.reference import find_reference
 from ftl_runtime.models.tokenizer import fit_to_tokenizer, load_tokenizer, new_tokens, view_of
 from ftl_runtime.objectives import OBJECTIVES
 from ftl_runtime.stop import StopFlag
+from ftl_runtime.tracking.session import tracked
 from ftl_runtime.train.args import compute_dtype, training_args
 from ftl_runtime.train.batches import Loaders
 from ftl_runtime.train.best import Selection
@@ -63,7 +64,8 @@ def do_job(job: JobSpec, emit: Emit, stop: StopFlag) -> None:
     if job.task == "preprocess":
         preprocess(cfg, ctx)
     else:
-        run(cfg, ctx)
+        with tracked(cfg, ctx) as told:
+            run(cfg, told)
 
 
 def preprocess(cfg: TrainConfig, ctx: Context) -> None:

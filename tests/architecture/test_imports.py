@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "backends": CONTRACT | {"image"},
     "image": BASE | {"packaged", "backends"},
     "cloudfile": YAML | {"backends"},
+    "trackers": {"config"},
     "plan": CONTRACT | {"config"},
     "jobs": CONTRACT,
     "references": BASE | {"config", "formats", "sources"},
@@ -40,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "importers": YAML | {"gpus"},
     "manual": YAML | {"config"},
     "migrate": YAML | {"config"},
-    "precheck": CONTRACT | {"config", "references", "gpus"},
+    "precheck": CONTRACT | {"config", "references", "gpus", "trackers"},
     "launch": CONTRACT | {"backends", "jobs"},
     "inspect": YAML | {"formats", "config", "sources", "tokens", "references", "console"},
     "deliver": CONTRACT | {"backends", "jobs", "launch"},
@@ -51,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {"__init__", "errors", "commands", "console", "completion"},
     "__init__": set(),
 }
-RUNTIME_MAY_USE = {"__init__", "errors", "section", "formats", "tokens", "config", "contract", "sources"}
+RUNTIME_MAY_USE = {"__init__", "errors", "section", "formats", "tokens", "config", "contract", "sources", "trackers"}
 # A heavy package -> the only places that may import it.
 WEIGHT = {
     "docker": ("launcher/ftl/backends/docker.py",),

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ftl import precheck
+from ftl.cloud import CloudSection
 from ftl.config.train import TrainConfig
 from ftl.contract import Resources
 from ftl.references import references
@@ -164,3 +165,35 @@ def test_new_tokens_under_an_adapter_need_their_embeddings_trained(root: Path) -
     ]
     assert problems(root, model=dict(tokens)) == []
     assert problems(root, model=dict(tokens), adapter={**LORA, "modules_to_save": ["embed_tokens", "lm_head"]}) == []
+
+
+def tracker_problems(provider: str, secrets: tuple[str, ...] = (), **tracking: object) -> list[str]:
+    config = TrainConfig.model_validate(
+        {
+            "model": {"base": "./model"},
+            "data": {"datasets": [{"path": "./rows.jsonl", "type": "alpaca"}]},
+            "optim": {"learning_rate": 1e-3},
+            "tracking": tracking,
+        }
+    )
+    return [str(p) for p in precheck.tracker_problems(config, CloudSection(provider=provider, secrets=secrets))]
+
+
+def test_tracker_whose_password_the_job_would_not_have_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_API_KEY", "in this shell")
+    monkeypatch.delenv("COMET_API_KEY", raising=False)
+    assert tracker_problems("docker", wandb_project="p") == [
+        "wandb_project: needs WANDB_API_KEY, which is not among the secrets of the cloud file; "
+        "add `secrets: [WANDB_API_KEY]` to it, or write wandb_mode: offline"
+    ]
+    assert tracker_problems("docker", ("WANDB_API_KEY",), wandb_project="p") == []
+    assert tracker_problems("docker", wandb_project="p", wandb_mode="offline") == []
+    assert tracker_problems("docker", wandb_project="p", wandb=False) == []
+    assert tracker_problems("docker", mlflow=True, tensorboard=True, trackio=True) == []
+    assert tracker_problems("local", wandb_project="p") == []
+    assert "COMET_API_KEY, which this shell does not have" in tracker_problems("local", comet=True)[0]
+    (tmp_path / ".comet.config").write_text("[comet]\n")
+    assert tracker_problems("local", comet=True) == []

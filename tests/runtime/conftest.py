@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -231,11 +232,12 @@ class Attempt:
         return path.read_text() if path.exists() else ""
 
 
-@pytest.fixture
-def make_attempt(base, tmp_path):
-    """make_attempt(name, **{"section.key": value}): a run of 12 steps over 3 epochs unless told otherwise."""
+@pytest.fixture(scope="session")
+def attempt_below(base):
+    """attempt_below(directory, name, section__key=value): a run of 12 steps over 3 epochs unless told otherwise."""
 
     def make(
+        directory: Path,
         name: str = "a",
         *,
         model: Path = base,
@@ -262,6 +264,12 @@ def make_attempt(base, tmp_path):
         for key, value in changes.items():
             section, _, field_name = key.partition("__")
             config.setdefault(section, {})[field_name] = value
-        return Attempt(tmp_path / name, config)
+        return Attempt(directory / name, config)
 
     return make
+
+
+@pytest.fixture
+def make_attempt(attempt_below, tmp_path):
+    """attempt_below in a directory of the test's own."""
+    return partial(attempt_below, tmp_path)

@@ -6,6 +6,7 @@ from pathlib import Path
 from ftl import __version__, bundle, deliver, jobs, launch, precheck
 from ftl.backends import Backend
 from ftl.bundle import Packed
+from ftl.cloud import CloudSection
 from ftl.cloudfile import load_cloud
 from ftl.commands import show
 from ftl.commands.overrides import read_overrides
@@ -41,7 +42,7 @@ def run(
     loaded = load_train(config, read_overrides(flags, assignments, _OPTIONS))
     backend = load_cloud(cloud)
     fields = backend.spec_fields()
-    refs = _references(loaded, fields["resources"])
+    refs = _references(loaded, fields["resources"], backend.cloud)
     destination = _destination(loaded)
     pinned, notes = _pinned(loaded)
     packed = bundle.pack(pinned, refs)
@@ -96,10 +97,10 @@ def _record(
     )
 
 
-def _references(loaded: Loaded, resources: Resources) -> list[Reference]:
+def _references(loaded: Loaded, resources: Resources, cloud: CloudSection) -> list[Reference]:
     """The local files of the config: all there, fit for their use, readable row by row."""
     refs, missing = references(loaded.config, loaded.path)
-    unfit = precheck.problems(loaded.config, refs, resources)
+    unfit = [*precheck.problems(loaded.config, refs, resources), *precheck.tracker_problems(loaded.config, cloud)]
     problems = [*(located(problem, loaded) for problem in (*missing, *unfit)), *_data_problems(loaded)]
     if problems:
         raise ConfigError(*problems)

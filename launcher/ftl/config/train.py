@@ -9,6 +9,7 @@ from ftl.config.optim import OptimSection
 from ftl.config.output import OutputSection
 from ftl.config.precision import PrecisionSection
 from ftl.config.quantize import QuantSection
+from ftl.config.tracking import TrackingSection
 from ftl.config.watch import WatchSection
 from ftl.section import Section
 
@@ -26,3 +27,4 @@ class TrainConfig(Section):
     output: OutputSection = OutputSection()
     evaluation: EvaluationSection = EvaluationSection()
     watch: WatchSection = WatchSection()
+    tracking: TrackingSection = TrackingSection()

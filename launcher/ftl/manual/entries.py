@@ -23,6 +23,7 @@ SECTIONS: Mapping[str, str] = {
     "output": "Saving, evaluation and logging",
     "evaluation": "The best model",
     "watch": "Watching the training",
+    "tracking": "Trackers",
     "datasets": "One dataset",
     "datasets.type": "A format of one's own, under `type`",
     "special_tokens": "Special tokens",

@@ -156,6 +156,14 @@ def _plugins(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML hol
     return modern
 
 
+def _report_to(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    names = [value] if isinstance(value, str) else value or []
+    if not isinstance(names, list) or not set(names) <= {"none", "comet_ml", *_TRACKERS}:
+        raise ValueError(f"must be none, or a list of {', '.join(_TRACKERS)}")
+    return {f"use_{name.removesuffix('_ml')}": True for name in names if name != "none"}
+
+
+_TRACKERS = ("wandb", "mlflow", "comet", "tensorboard", "trackio")
 _NAMES = "another spelling"
 _SWITCH = "one key holds the choice of attention"
 _FORMAT = "one key holds the number format"
@@ -174,6 +182,7 @@ CONVERT: dict[str, Conversion] = {
     "peft": Conversion(_peft, "peft_init_lora_weights: loftq", "LoftQ is a way to start the matrices"),
     "lora_out_dir": Conversion(_same("output_dir"), "output_dir", "adapter and model have one place"),
     "project_name": Conversion(_same("wandb_project"), "wandb_project", "the trackers' keys name their tracker"),
+    "report_to": Conversion(_report_to, "use_wandb, use_mlflow, ...", "each tracker has a switch of its own"),
     "dpo_beta": Conversion(_same("rl_beta"), "rl_beta", "one key for every preference loss"),
     "noisy_embedding_alpha": Conversion(_same("neftune_noise_alpha"), "neftune_noise_alpha", "the name of the paper"),
     "liger_swiglu": Conversion(_same("liger_glu_activation"), "liger_glu_activation", "Liger's newer name"),

@@ -11,6 +11,9 @@ _LONG_CONTEXT = (
     " overrides_of_model_config: {rope_scaling: {rope_type: yarn, factor: ...}}"
 )
 
+_TRACKERS = "ftl reports to wandb, mlflow, comet, tensorboard and trackio; events.jsonl of the run has every number"
+_DELIVERED = "trackers get numbers; the model goes, hashed and whole, to output_dir or with hub_model_id to the Hub"
+
 REFUSED: dict[str, Aside] = {
     **UNBUILT,
     **aside(("hub_token",), f"{_SECRET} HF_TOKEN"),
@@ -23,6 +26,21 @@ REFUSED: dict[str, Aside] = {
         ("dynamic_checkpoint",),
         "`ftl stop ID` saves at the step at hand, and `ftl resume ID` goes on from there",
         {"enabled": False},
+    ),
+    **aside(
+        (
+            *("use_swanlab", "swanlab_project", "swanlab_workspace", "swanlab_experiment_name", "swanlab_description"),
+            *("swanlab_mode", "swanlab_log_model", "swanlab_log_completions", "swanlab_completion_log_interval"),
+            *("swanlab_completion_max_buffer", "use_otel_metrics", "otel_metrics_host", "otel_metrics_port"),
+        ),
+        _TRACKERS,
+    ),
+    **aside(("wandb_log_model", "hf_mlflow_log_artifacts"), _DELIVERED, "", "false"),
+    **aside(
+        ("wandb_watch",),
+        "it draws histograms of all gradients in the backward pass; grad_norm of every logged step is reported anyway",
+        "",
+        "false",
     ),
     **aside(("landmark_attention", "xpos_rope"), _LONG_CONTEXT),
     **aside(("s2_attention",), f"shifted sparse attention: {_LONG_CONTEXT}"),

@@ -5,7 +5,6 @@ from ftl.config.tables.aside import unbuilt
 
 _FORMAT = "weights are held in 4 or 8 bits by bitsandbytes, or in 16 or 32"
 _HUB = "delivery to the Hub comes in a later release; `ftl pull` copies the model to this machine"
-_TRACKER = "trackers come in a later release; events.jsonl of the run has every number"
 _DRAWN = "training on completions that the model draws itself"
 _PREFERENCE = "only supervised fine-tuning so far"
 _SHARDING = "only plain data parallel training so far"
@@ -21,23 +20,8 @@ _PICTURES = "only text is trained so far"
 _MEMORY = "the model takes the memory it needs, on one GPU a copy"
 
 UNBUILT: dict[str, Aside] = {
-    # Delivery and trackers.
+    # Delivery.
     **unbuilt(("hub_model_id", "hub_strategy", "hub_private_repo", "hub_revision", "push_to_hub"), _HUB),
-    **unbuilt(
-        (
-            *("use_wandb", "wandb_project", "wandb_entity", "wandb_watch", "wandb_name", "wandb_run_id"),
-            *("use_mlflow", "mlflow_tracking_uri", "mlflow_experiment_name", "mlflow_run_name"),
-            *("hf_mlflow_log_artifacts", "use_tensorboard", "use_comet", "comet_project_name", "comet_workspace"),
-            *("comet_experiment_key", "comet_mode", "comet_online", "comet_experiment_config"),
-            *("trackio_project_name", "trackio_run_name", "trackio_space_id", "use_trackio"),
-            *("use_swanlab", "swanlab_project", "swanlab_workspace", "swanlab_experiment_name"),
-            *("swanlab_description", "swanlab_mode", "swanlab_log_model", "swanlab_log_completions"),
-            *("swanlab_completion_log_interval", "swanlab_completion_max_buffer"),
-            *("use_otel_metrics", "otel_metrics_host", "otel_metrics_port"),
-        ),
-        _TRACKER,
-    ),
-    **unbuilt(("wandb_log_model", "wandb_mode", "report_to"), _TRACKER, "disabled", "false", "none"),
     # What is minimised.
     **unbuilt(
         (
