@@ -338,3 +338,75 @@ def test_harmony_has_one_call_in_a_message(view: TokenizerView) -> None:
     calling = Turn("assistant", "", True, {"tool_calls": [CALL, CALL]})
     with pytest.raises(RowError, match="one call in a message"):
         ChatTemplate(TEMPLATES["gpt_oss"], view).render((QUESTION, calling))
+
+
+COMMAND_A_TOOLS = """## Available Tools
+Here is the list of tools that you have available to you.
+You can ONLY use the tools listed here. When a tool is not listed below, it is NOT available and you should NEVER \
+attempt to use it.
+Each tool is represented as a JSON object with fields like "name", "description", "parameters" (per JSON Schema), and \
+optionally, "responses" (per JSON Schema).
+
+```json
+[
+    {"name": "look", "description": "Looks.", "parameters": {"type": "object", "properties": \
+{"at": {"type": "string"}}, "required": ["at"]}, "responses": null}
+]
+```
+
+# Default Preamble
+"""
+COMMAND_A_TURNS = """<|START_OF_TURN_TOKEN|><|USER_TOKEN|>U<|END_OF_TURN_TOKEN|>\
+<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|><|START_THINKING|>P<|END_THINKING|><|START_ACTION|>[
+    {"tool_call_id": "0", "tool_name": "look", "parameters": {"at": "sky"}},
+    {"tool_call_id": "1", "tool_name": "look", "parameters": {"at": "sky"}}
+]<|END_ACTION|><|END_OF_TURN_TOKEN|>\
+<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|><|START_TOOL_RESULT|>[
+    {
+        "tool_call_id": "0",
+        "results": {
+            "0": "blue"
+        },
+        "is_error": null
+    },
+    {
+        "tool_call_id": "1",
+        "results": {
+            "0": "red"
+        },
+        "is_error": null
+    }
+]<|END_TOOL_RESULT|><|END_OF_TURN_TOKEN|>\
+<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|><|START_RESPONSE|>A<|END_RESPONSE|><|END_OF_TURN_TOKEN|>\
+<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>"""
+
+
+def test_command_a_plans_acts_and_observes(view: TokenizerView) -> None:
+    calling = Turn("assistant", "", True, {"tool_calls": [CALL, CALL], "tool_plan": "P"})
+    turns = (SYSTEM, QUESTION, calling, RESULT, Turn("tool", "red", False), ANSWER)
+    text = ChatTemplate(TEMPLATES["command_a_tool_use"], view).render(turns, (TOOL,))
+    before, _, rest = text.partition("preamble instructions.\nS<|END_OF_TURN_TOKEN|>")
+    assert rest == COMMAND_A_TURNS
+    opening, _, _ = before.partition("The following instructions are your defaults")
+    assert opening.endswith(COMMAND_A_TOOLS)
+    assert "many more languages.\n\nYou have been trained to have advanced reasoning and tool-use" in opening
+
+
+def test_results_of_command_a_are_numbered_by_the_id_of_their_call(view: TokenizerView) -> None:
+    calling = Turn("assistant", "", True, {"tool_calls": [{**CALL, "id": "x"}, {**CALL, "id": "y"}]})
+    results = (Turn("tool", "red", False, {"tool_call_id": "y"}), Turn("tool", "blue", False, {"tool_call_id": "x"}))
+    text = ChatTemplate(TEMPLATES["command_a_tool_use"], view).render((QUESTION, calling, *results, ANSWER), (TOOL,))
+    assert text.index('"tool_call_id": "1",\n        "results"') < text.index('"tool_call_id": "0",\n        "results"')
+
+
+def test_plan_and_action_of_command_a_are_trained(view: TokenizerView) -> None:
+    calling = Turn("assistant", "", True, {"tool_calls": [CALL], "tool_plan": "P"})
+    turns = (QUESTION, calling, RESULT, ANSWER)
+    template = ChatTemplate(TEMPLATES["command_a_tool_use"], view)
+    segments = template.example(Conversation(turns, "none", tools=(TOOL,))).segments
+    called, answered = [segment.text for segment in segments if segment.train]
+    assert called == (
+        'THINKING|>P<|END_THINKING|><|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "look", '
+        '"parameters": {"at": "sky"}}\n]<|END_ACTION'
+    )
+    assert answered == "A"
