@@ -1,12 +1,27 @@
 """The command line: options and help text. Each body is one lazy import and one call."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+
+class _UnreadError(Exception):
+    """Nobody reads what is printed any more. No OSError, which click would end with 1."""
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:  # Any: typer has a click of its own in some versions
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _UnreadError from error
+
 
 app = typer.Typer(
     name="ftl",
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -19,6 +34,9 @@ images = typer.Typer(no_args_is_help=True, help="Build, list and inspect the pin
 app.add_typer(images, name="images")
 imports = typer.Typer(no_args_is_help=True, help="Turn another program's command line or task file into a config.")
 app.add_typer(imports, name="import")
+
+
+_PIPE_EXIT_CODE = 128 + 13  # what a shell says of a program that SIGPIPE has ended
 
 
 def _run_ids(incomplete: str) -> list[str]:
@@ -498,6 +516,21 @@ def import_dstack(
 
 def main() -> None:
     """Run the command line. What went wrong in the user's world ends as one sentence and its exit code."""
+    import os
+    import sys
+
+    try:
+        try:
+            _run()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except (_UnreadError, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains when it flushes at its end
+        sys.exit(_PIPE_EXIT_CODE)
+
+
+def _run() -> None:
     import errno
     import os
     import sys

@@ -32,7 +32,14 @@ def _console(*, is_error: bool = False) -> Console:
     stream = sys.stderr if is_error else sys.stdout
     if not (getattr(stream, "encoding", None) or "utf").lower().startswith("utf") and hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="replace")  # a name in another script shall not end the program
-    return Console(stderr=is_error, highlight=False)
+    return _Console(stderr=is_error, highlight=False)
+
+
+class _Console(Console):
+    """One that leaves it to `cli.main` what happens when nobody reads on, as in `ftl explain cfg.yml | head -1`."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # rich calls this where it has caught the BrokenPipeError
 
 
 console = _console()

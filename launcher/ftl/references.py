@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
+from ftl.config.address import is_address
 from ftl.config.data import DatasetSection
 from ftl.config.train import TrainConfig
 from ftl.errors import ConfigError, FtlError, Problem
@@ -14,7 +15,6 @@ from ftl.formats.python import strategy_file
 from ftl.formats.templates import is_template_path
 from ftl.sources.hubrepo import Repo, is_repo_id, readable_commit
 from ftl.sources.local import LOADERS, find_listed, looks_local
-from ftl.sources.remote import is_address
 
 
 @dataclass(frozen=True)

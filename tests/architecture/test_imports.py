@@ -157,7 +157,7 @@ def test_cli_imports_only_typer_and_pathlib_at_the_top() -> None:
         for n in tree.body
         if isinstance(n, ast.Import | ast.ImportFrom)
     }
-    assert top == {"typer", "pathlib", "typing"}
+    assert top == {"typer", "typer.core", "pathlib", "typing"}
 
 
 RUNTIME_STACK = ("torch", "transformers", "datasets", "accelerate", "peft", "numpy")

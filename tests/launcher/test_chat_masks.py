@@ -366,3 +366,26 @@ def test_preference_is_cut_at_the_answer_where_the_prompt_is_printed_otherwise_b
     template = "{% for m in messages %}{{ m.content }}{% if loop.last %}.{% else %}, {% endif %}{% endfor %}"
     pair = ConversationPair((user("q"),), (assistant("good"),), (assistant("bad"),))
     assert ChatTemplate(template, view).preference(pair) == Preference("q, ", "good.", "bad.")
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "rounds over one row"),
+        ("{% for i in range(99999)|map('int') %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "rounds"),
+        ("{% for i in range(99999) %}{{ 'x' * 99999 }}{% endfor %}", "characters for one row"),
+        ("{{ 'x' * 999999999999 }}", "makes a text of more"),
+        ("{{ 9 ** (9 ** 99) }}", "takes for ever"),
+    ],
+    ids=["loops", "generator", "output", "product", "power"],
+)
+def test_template_that_would_never_end_is_refused(view: TokenizerView, template: str, said: str) -> None:
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=said) as caught:
+            ChatTemplate(template, view).render((user("u"),))
+        assert not isinstance(caught.value, RowError)  # no other row would end either
+
+
+def test_rounds_are_counted_for_each_row_by_itself(view: TokenizerView) -> None:
+    rendered = ChatTemplate("{% for i in range(99999) %}{% endfor %}{{ 2 ** 10 * 3 }}{{ 'a' * 3 }}", view)
+    assert [rendered.render((user("u"),)) for _ in range(12)] == ["3072aaa"] * 12

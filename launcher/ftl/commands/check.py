@@ -8,6 +8,7 @@ from ftl import precheck
 from ftl.backends import Backend
 from ftl.cloudfile import load_cloud
 from ftl.commands.overrides import read_overrides
+from ftl.config.address import is_address
 from ftl.config.load import Loaded
 from ftl.errors import ConfigError, ExitCode, Problem
 from ftl.inspect.bearing import load_bearing
@@ -22,7 +23,7 @@ from ftl.references import locate, may_be_repository, references
 from ftl.sources import Source, UnreachableError
 from ftl.sources.hubrepo import Repo
 from ftl.sources.local import LOADERS
-from ftl.sources.remote import is_address, shown_address
+from ftl.sources.remote import shown_address
 from ftl.tokens import TokenizerView
 
 _OPTIONS = ("--cloud", "--set", "--no-data", "--no-network", "--all-rows", "--max-problems", "--json")

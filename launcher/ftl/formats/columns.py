@@ -1,7 +1,6 @@
 """Columns made from those of a row, for formats that need more than a text with slots."""
 
 import re
-from typing import Any
 
 import yaml
 
@@ -23,7 +22,7 @@ def with_evaluation(row: Row) -> Row:
     for column in ("scores", "critiques"):
         if row.get(column) is None:
             raise RowError(f"`{column}` is absent or null: must be a text or an object")
-    return {**row, "evaluation": _to_yaml(row["scores"]) + _to_yaml(row["critiques"])}
+    return {**row, "evaluation": _to_yaml(row, "scores") + _to_yaml(row, "critiques")}
 
 
 def with_afterthought(template: str, row: Row) -> Row:
@@ -57,5 +56,9 @@ def airoboros_prompt(row: Row) -> Row:
     return {**row, "prompt": prompt, "answer": f"{answer}\n" if answer else ""}
 
 
-def _to_yaml(value: Any) -> str:  # Any: JSON
-    return yaml.safe_dump(value, default_flow_style=False)
+def _to_yaml(row: Row, column: str) -> str:
+    try:
+        written: str = yaml.safe_dump(row[column], default_flow_style=False)
+    except yaml.YAMLError as e:  # columnar files hold what JSON does not
+        raise RowError(f"`{column}` = {shorten(row[column])}: must be texts and plain numbers") from e
+    return written

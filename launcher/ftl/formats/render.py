@@ -1,6 +1,7 @@
 """The formats by family and name: what a row becomes."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,5 +36,7 @@ def find_format(type: str | Mapping[str, Any] | None, family: Family) -> Format:
     known = sorted(set(formats) - {ABSENT, INLINE})
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     remedy = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+    if re.fullmatch(r"[a-zA-Z_]\w*(\.\w+){2,}", name):  # a module of Python, which axolotl imports
+        remedy = "a function of your own is named by its file: `type: ./prompts.py:render`"
     given = {ABSENT: "absent", INLINE: "a mapping"}.get(name, repr(name))
     raise ConfigError(Problem("type", given, f"is no format of {family} data", remedy))

@@ -15,6 +15,7 @@ SFT: Mapping[str, Format] = {
     **DIALOGUES,
     "completion": Format(read_completion, ("field",)),
     "pretrain": Format(read_pretraining, ("text_column",)),
+    "pretraining": Format(read_pretraining, ("text_column",)),
     "input_output": Format(read_segments),
     "chat_template": Format(
         read_conversation, ("field_messages", "field_system", *TEMPLATE_KEYS, *MASK_KEYS), needs_template=True

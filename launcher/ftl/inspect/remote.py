@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from threading import Thread
 
+from ftl.config.address import is_address
 from ftl.config.load import Loaded
 from ftl.errors import ConfigError, FtlError, Problem
 from ftl.inspect.datasets import Listed, open_rows
 from ftl.inspect.hub import is_reachable
 from ftl.sources import MissingPackageError, Source, UnreachableError
-from ftl.sources.remote import is_address, look_up, shown_address
+from ftl.sources.remote import look_up, shown_address
 
 MAX_HUB_ROWS = 10_000
 """Rows of a Hub repository that a check reads; --all-rows reads all of them."""

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+from ftl.config.address import is_address
 from ftl.config.data import DatasetSection
 from ftl.config.split import parse_split
 from ftl.errors import ConfigError, Problem
 from ftl.sources.hub import open_hub
 from ftl.sources.hubrepo import is_repo_id
 from ftl.sources.local import LOADERS, Resolve, find_local, looks_local
-from ftl.sources.remote import fetch, is_address, shown_address
+from ftl.sources.remote import fetch, shown_address
 from ftl.sources.source import Shelf, Source
 from ftl.state import cache_dir
 

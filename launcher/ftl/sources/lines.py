@@ -4,24 +4,24 @@ import csv
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import chain
 from typing import Any, BinaryIO
 
 from ftl.errors import ConfigError, Problem
 from ftl.sources.row import Unread
 
 _BOM = b"\xef\xbb\xbf"
+MAX_LINE_BYTES = 64 * 2**20
+"""Of one line, one object of a JSON list and one cell of a CSV: a text becomes some fifty times as much in memory."""
+_HEAD_BYTES = 1024  # a whole list may be one line
 Decoded = dict[str, Any] | Problem  # Any: the user's data
 
 
 def json_rows(stream: BinaryIO, name: str) -> Iterator[Unread]:
     """The objects of a list, or one object a line; `where` is the line on which an object begins."""
     begin = b""
-    for begin in stream:
-        if begin.removeprefix(_BOM).strip():
-            break
+    while not begin and (raw := stream.readline(_HEAD_BYTES)):
+        begin = raw.removeprefix(_BOM).strip()
     stream.seek(0)
-    begin = begin.removeprefix(_BOM).strip()
     if begin.startswith(b"["):
         return _list_rows(stream.read(), name)
     if begin == b"{":
@@ -33,19 +33,21 @@ def json_rows(stream: BinaryIO, name: str) -> Iterator[Unread]:
 
 def jsonl_rows(stream: BinaryIO, name: str) -> Iterator[Unread]:
     """One object a line; empty lines are none."""
-    for number, raw in enumerate(stream, start=1):
-        line = raw.removeprefix(_BOM) if number == 1 else raw
-        if not line.isspace() and line:
-            where = f"{name}:{number}"
+    for number, line in _lines(stream):
+        where = f"{name}:{number}"
+        if line is None:
+            yield Unread(where, partial(_too_long, where))
+        elif not line.isspace() and line:
             yield Unread(where, partial(_object, line, where))
 
 
 def text_rows(stream: BinaryIO, name: str) -> Iterator[Unread]:
     """Each line is a row {"text": line}; empty lines are none."""
-    for number, raw in enumerate(stream, start=1):
-        line = raw.removeprefix(_BOM) if number == 1 else raw
-        if not line.isspace() and line:
-            where = f"{name}:{number}"
+    for number, line in _lines(stream):
+        where = f"{name}:{number}"
+        if line is None:
+            yield Unread(where, partial(_too_long, where))
+        elif not line.isspace() and line:
             yield Unread(where, partial(_text, line, where))
 
 
@@ -53,7 +55,7 @@ def csv_rows(stream: BinaryIO, name: str, delimiter: str = ",") -> Iterator[Unre
     """The rows below the header line. Every cell is text, an empty one the empty text."""
     broken: dict[int, Problem] = {}
     cells = csv.reader(_decoded(stream, name, broken), delimiter=delimiter, strict=True)
-    csv.field_size_limit(2**31 - 1)  # whole documents are put into a cell
+    csv.field_size_limit(MAX_LINE_BYTES)  # whole documents are put into a cell
     header = next(_csv_lines(cells, name), (1, []))[1]
     _check_header(header, name)
     for line, row in _csv_lines(cells, name):
@@ -65,6 +67,24 @@ def csv_rows(stream: BinaryIO, name: str, delimiter: str = ",") -> Iterator[Unre
 def tsv_rows(stream: BinaryIO, name: str) -> Iterator[Unread]:
     """As `csv_rows`, with tabs between the cells."""
     return csv_rows(stream, name, "\t")
+
+
+def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """The lines by number, from 1, without a byte order mark; None for one that is too long, which is read past."""
+    number = 0
+    while raw := stream.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        if len(raw) <= MAX_LINE_BYTES:
+            yield number, raw.removeprefix(_BOM) if number == 1 else raw
+            continue
+        while raw and not raw.endswith(b"\n"):
+            raw = stream.readline(MAX_LINE_BYTES)
+        yield number, None
+
+
+def _too_long(where: str) -> Problem:
+    remedy = "split the row, or leave it out"
+    return Problem(where, f"is longer than {MAX_LINE_BYTES // 2**20} MiB", "a row must be shorter", remedy)
 
 
 def _object(line: bytes, where: str) -> Decoded:
@@ -98,7 +118,10 @@ def _list_rows(raw: bytes, name: str) -> Iterator[Unread]:
         except (ValueError, RecursionError) as e:
             raise ConfigError(_not_readable(f"{name}:{line}", e)) from e
         where = f"{name}:{line}"
-        yield Unread(where, partial(_checked, value, text[position:end], where))
+        if end - position > MAX_LINE_BYTES:
+            yield Unread(where, partial(_too_long, where))
+        else:
+            yield Unread(where, partial(_checked, value, text[position:end], where))
         position = _skip_space(text, end)
         if position < len(text) and text[position] == ",":
             position = _skip_space(text, position + 1)
@@ -135,7 +158,9 @@ def _text(line: bytes, where: str) -> Decoded:
 
 def _decoded(stream: BinaryIO, name: str, broken: dict[int, Problem]) -> Iterator[str]:
     """The lines as text; what is wrong with one goes to `broken` under its number."""
-    for number, raw in enumerate(chain([stream.readline().removeprefix(_BOM)], stream), start=1):
+    for number, raw in _lines(stream):
+        if raw is None:
+            raise ConfigError(_too_long(f"{name}:{number}"))
         try:
             yield raw.decode()
         except UnicodeDecodeError as e:

@@ -7,14 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ftl.config.address import is_address
 from ftl.config.data import DatasetSection
 from ftl.errors import ConfigError, Problem
 from ftl.sources.folder import ANY_SPLIT, split_files
 from ftl.sources.opened import TYPES, DataFile, is_of_type, type_of
-from ftl.sources.remote import is_address
 from ftl.sources.row import Reading, Unread
 
 LOADERS = ("json", "csv", "parquet", "arrow", "text")
+_SOUGHT_IN = ("json", "parquet", "arrow")
+"""Types that are not read from front to back, as a .zst file must be."""
 Resolve = Callable[[str], Path | None]
 
 
@@ -119,7 +121,10 @@ def _matching(given: str, resolve: Resolve) -> list[Path]:
         return [path]
     fixed, pattern = _pattern(given)
     below = resolve(fixed)
-    return sorted(match for match in below.glob(pattern) if match.is_file()) if below and pattern else []
+    try:
+        return sorted(match for match in below.glob(pattern) if match.is_file()) if below and pattern else []
+    except ValueError as e:  # "**" beside other characters, which Python 3.13 reads as "*"
+        raise ConfigError(Problem("data_files", given, "is no pattern", "write ** as a directory of its own")) from e
 
 
 def _pattern(given: str) -> tuple[str, str]:
@@ -143,6 +148,9 @@ def data_file(path: Path, ds_type: str | None, key: str) -> DataFile:
         )
     type = told if told and (ds_type is None or is_of_type(told, ds_type)) else ds_type
     assert type is not None
+    if type in _SOUGHT_IN and path.suffix.lower() == ".zst":
+        remedy = f"unpack it: zstd -d {path.name}"
+        raise ConfigError(Problem(key, shown(path), f"a .{type} file cannot be read compressed with zstd", remedy))
     return DataFile(path, shown(path), type)
 
 

@@ -5,12 +5,14 @@ import hashlib
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from ftl.config.address import is_whole_address
 from ftl.errors import ConfigError, Problem, StorageError
 from ftl.sources.package import missing_package
 from ftl.sources.retry import PassingError, UnreachableError, causes, with_retries
@@ -27,16 +29,15 @@ _PACKAGES = {
 _VALIDATORS = ("ETag", "etag", "blob_id", "generation", "md5Hash", "Content-MD5", "Last-Modified", "LastModified")
 _CLIENTS = ("aiohttp", "botocore", "aiobotocore", "gcsfs", "google", "httpx2")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_STAGE = ".fetch-"
+_OLD_S = 24 * 3600.0
 _Files = dict[str, dict[str, Any]]  # Any: what a file system says of a file: path -> facts
-
-
-def is_address(given: str) -> bool:
-    scheme, separator, _ = given.partition("://")
-    return bool(separator) and scheme in _PACKAGES
 
 
 def shown_address(address: str) -> str:
     """The address without what may be secret: user, password, query."""
+    if not is_whole_address(address):
+        return address.partition("?")[0].rpartition("@")[2]
     parts = urlsplit(address)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
@@ -48,6 +49,7 @@ def fetch(address: str, download_dir: Path, key: str) -> Path:
     there is nothing or no access, and UnreachableError where the other side does not answer. Problems name `key`.
     """
     shown = shown_address(address)
+    _check_whole(address, Problem(key, shown))
     try:
         return with_retries(lambda: _fetch(address, download_dir, Problem(key, shown)))
     except PassingError as e:
@@ -61,6 +63,7 @@ def look_up(address: str, key: str) -> int | None:
     """
     shown = shown_address(address)
     problem = Problem(key, shown)
+    _check_whole(address, problem)
     try:
         with _in_words(problem):
             _, root, files = _listing(address)
@@ -69,6 +72,13 @@ def look_up(address: str, key: str) -> int | None:
         raise UnreachableError(Problem(key, f"{shown}: {e}", None, "try again later")) from e
     sizes = [facts.get("size") for facts in files.values()]
     return None if None in sizes else sum(size for size in sizes if size is not None)
+
+
+def _check_whole(address: str, problem: Problem) -> None:
+    """Raises ConfigError for an address without a host or bucket: file systems list all they know for it, or fail."""
+    if not is_whole_address(address):
+        allowed = "must name a host or a bucket, as https://host/rows.jsonl or s3://bucket/rows.jsonl"
+        raise ConfigError(Problem(problem.where, problem.given, allowed))
 
 
 def _fetch(address: str, download_dir: Path, problem: Problem) -> Path:
@@ -80,7 +90,8 @@ def _fetch(address: str, download_dir: Path, problem: Problem) -> Path:
         if version and (download_dir / version).is_dir():
             return download_dir / version / top
         download_dir.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=".fetch-", dir=download_dir))
+        stage = Path(tempfile.mkdtemp(prefix=_STAGE, dir=download_dir))
+        _collect(download_dir)
         try:
             for path, place in places.items():
                 _get(system, path, stage / place, files[path].get("size"))
@@ -136,6 +147,14 @@ def _get(system: Any, path: str, place: Path, size: int | None) -> None:  # Any:
     system.get_file(path, str(place))
     if size is not None and place.stat().st_size != size:
         raise PassingError(f"{place.stat().st_size} of {size} bytes of {place.name} came")
+
+
+def _collect(download_dir: Path) -> None:
+    """Remove what fetches left that were killed more than a day ago."""
+    for leftover in download_dir.glob(f"{_STAGE}*"):
+        with suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > _OLD_S:
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _publish(stage: Path, target: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from ftl.errors import ConfigError, Problem
 from ftl.formats.example import Conversation, ConversationPair, Example, Preference, RowError, Segment, TrainOn, Turn
 from ftl.formats.messages import THINKING
-from ftl.tokens.environment import TODAY, compile_template, variables_of
+from ftl.tokens.environment import TODAY, EndlessTemplateError, compile_template, variables_of
 from ftl.tokens.locate import Place, Shown, Skeleton, Span, apart, differ, match, skeleton, with_calls
 from ftl.tokens.view import TokenizerView
 
@@ -50,11 +50,16 @@ class ChatTemplate:
         self._skeletons: dict[tuple[object, ...], Skeleton | None] = {}
 
     def render(self, turns: Sequence[Turn], tools: _Tools = (), *, add_generation_prompt: bool = False) -> str:
-        """The whole conversation as one text. Raises RowError when the template refuses it."""
+        """The whole conversation as one text. Raises RowError when the template refuses it.
+
+        Raises EndlessTemplateError for a template that would go on and on.
+        """
         messages = [{"role": turn.role, "content": turn.content, **turn.extra} for turn in turns]
         variables = {"documents": None, **self._variables, "tools": list(tools) or None}
         try:
             return self._template.render(variables, messages=messages, add_generation_prompt=add_generation_prompt)
+        except EndlessTemplateError:
+            raise
         except Exception as e:  # a template is a program of the user's, so any exception is its verdict on the row
             reason = " ".join(str(e).split()) or type(e).__name__
             raise RowError(f"the chat template refuses the row: {reason}") from e

@@ -99,10 +99,10 @@ def _publish(temporary: Path, directory: Path) -> None:
 
 def _collect(cache_dir: Path) -> None:
     """Remove what writers left that were killed: the kernel has let go of their locks."""
-    for leftover in cache_dir.glob("*.tmp"):
+    for leftover in (*cache_dir.glob("*.tmp"), *cache_dir.glob("*.broken")):
         with contextlib.suppress(OSError):
             age_s = time.time() - leftover.stat().st_mtime
-            if age_s > _OLD_S or (age_s > _YOUNG_S and _is_unlocked(leftover / _LOCK)):
+            if age_s > _OLD_S or (leftover.suffix == ".tmp" and age_s > _YOUNG_S and _is_unlocked(leftover / _LOCK)):
                 shutil.rmtree(leftover, ignore_errors=True)
 
 

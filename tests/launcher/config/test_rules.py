@@ -23,6 +23,33 @@ STREAM = {
     "pretraining_dataset": [{"path": "c", "type": "pretrain", "weight": 2.0, "skip": 5, "text_column": "t"}],
 }
 LORA = {"kind": "lora"}
+UNREAD = [
+    ({"path": "az://c/x.jsonl"}, "path"),
+    ({"path": "sqlite:///x.db"}, "path"),
+    ({"path": "https://[x"}, "path"),
+    ({"path": "s3://"}, "path"),
+    ({"path": "webdataset"}, "path"),
+    ({"path": "rows.jsonl.zip"}, "path"),
+    ({"path": "json", "data_files": ["a.jsonl", "b.tar.gz"]}, "data_files"),
+    ({"path": "json", "data_files": ["**x/*"]}, "data_files"),
+]
+
+
+@pytest.mark.parametrize(("dataset", "where"), UNREAD, ids=str)
+def test_place_that_rows_are_not_read_from_breaks_one_rule(dataset, where):
+    built = config(dataset=dataset)
+    (entry,) = built.data.datasets
+    (problem,) = [problem for rule in DATASET_RULES if (problem := rule(entry, built))]
+    assert problem.where == where
+    assert problem.remedy
+
+
+@pytest.mark.parametrize("path", ["https://host/a.jsonl", "s3://bucket", "org/name", "./data", "data/**/*.jsonl"])
+def test_place_that_rows_are_read_from_breaks_no_rule(path):
+    built = config(dataset={"path": path})
+    assert not [problem for rule in DATASET_RULES if (problem := rule(built.data.datasets[0], built))]
+
+
 TEST_SET = {"test_datasets": [{"path": "b", "type": "alpaca"}]}
 
 

@@ -1,5 +1,8 @@
+from decimal import Decimal
+
 import pytest
 
+from ftl.formats.columns import with_evaluation
 from ftl.formats.example import RowError
 from ftl.formats.rows import fill, list_of, text_of
 
@@ -37,3 +40,8 @@ def test_missing_column_names_what_the_row_has() -> None:
 def test_text_where_a_list_belongs_is_refused() -> None:
     with pytest.raises(RowError, match="`a` = 'x': must be a list"):
         list_of({"a": "x"}, "a")
+
+
+def test_value_that_no_json_holds_is_a_problem_of_the_row() -> None:
+    with pytest.raises(RowError, match=r"`scores` = .*1.5.*: must be texts and plain numbers"):
+        with_evaluation({"scores": Decimal("1.5"), "critiques": "good"})

@@ -9,8 +9,8 @@ import pytest
 import zstandard
 from sections import scanned
 
-from ftl.errors import Problem
-from ftl.sources import Row
+from ftl.errors import ConfigError, Problem
+from ftl.sources import Row, lines
 
 
 def write(name: str, content: str | bytes) -> str:
@@ -138,3 +138,37 @@ def test_rows_before_the_damage_of_an_archive_are_read() -> None:
     assert 0 < len(rows) < 9999
     assert all(isinstance(row, Row) for row in rows)
     assert str(problem).startswith("a.jsonl.gz: cannot be read: ")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt"])
+def test_line_of_any_length_takes_bounded_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 64)
+    path = write(name, '{"n": 1}\n{"text": "' + "x" * 64 * 3 + '"}\n{"n": 3}')
+    before, problem, after = scanned(path=path)
+    assert isinstance(before, Row) and isinstance(after, Row)
+    assert (before.where, after.where) == (f"{name}:1", f"{name}:3")
+    assert isinstance(problem, Problem)
+    assert str(problem).startswith(f"{name}:2: is longer than ")
+
+
+def test_list_on_one_line_may_be_long_and_its_objects_may_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 64)
+    path = write("a.json", "[" + '{"n": 1}, ' * 20 + '{"text": "' + "x" * 64 + '"}]')
+    *rows, problem = scanned(path=path)
+    assert [row.data for row in rows if isinstance(row, Row)] == [{"n": 1}] * 20
+    assert isinstance(problem, Problem)
+    assert str(problem).startswith("a.json:1: is longer than ")
+
+
+def test_csv_line_and_cell_that_are_too_long_stop_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 64)
+    path = write("a.csv", "text\nfine\n" + "x" * 65 + "\nfine\n")
+    row, problem = scanned(path=path)
+    assert isinstance(row, Row)
+    assert str(problem).startswith("a.csv:3: is longer than ")
+
+
+@pytest.mark.parametrize("name", ["a.json.zst", "a.parquet.zst", "a.arrow.zst"])
+def test_file_that_is_sought_in_is_refused_with_zstd(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}: a .* file cannot be read compressed with zstd; unpack it"):
+        scanned(path=write(name, zstandard.compress(b"[]")))

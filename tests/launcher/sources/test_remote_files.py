@@ -1,6 +1,8 @@
 """Files behind an address: real s3fs against moto, real HTTP against a file server, hf: against our Hub."""
 
+import os
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -129,3 +131,12 @@ def test_hf_address_is_read_and_its_changes_seen(worker: SourceWorker, hub: HubS
     assert first["rows"] == [[0, f"{path}:1", {"n": 1}]]
     hub.add("dataset", "org/raw", {"sub/train.jsonl": b'{"n": 2}\n'})
     assert worker.read({"path": path}, downloads=str(tmp_path))["rows"][0][2] == {"n": 2}
+
+
+def test_what_a_killed_fetch_left_goes_after_a_day(worker: SourceWorker, tmp_path: Path) -> None:
+    for name, hours in ((".fetch-old", 25), (".fetch-young", 23)):
+        (tmp_path / name / "part").mkdir(parents=True)
+        then = time.time() - hours * 3600
+        os.utime(tmp_path / name, (then, then))
+    worker.read({"path": "s3://lake/one.jsonl"}, downloads=str(tmp_path))
+    assert [path.name for path in tmp_path.glob(".fetch-*")] == [".fetch-young"]

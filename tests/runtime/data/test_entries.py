@@ -95,3 +95,11 @@ def test_leftover_older_than_a_day_goes_in_any_case(tmp_path: Path) -> None:
     age(leftover, 25 * 3600)
     entry(tmp_path, "other", write)
     assert not leftover.exists()
+
+
+def test_entry_that_was_moved_out_of_the_way_goes_after_a_day(tmp_path: Path) -> None:
+    for name, hours in (("old.broken", 25), ("young.broken", 23)):
+        (tmp_path / name / "entry").mkdir(parents=True)
+        age(tmp_path / name, hours * 3600)
+    entry(tmp_path, "key", write)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["key", "young.broken"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from ftl.config.address import is_address, is_whole_address
 from ftl.config.data import DatasetSection
 from ftl.config.rules.rule import DatasetRule, Rule
 from ftl.config.split import parse_split
@@ -11,6 +12,9 @@ from ftl.formats.example import FAMILIES
 from ftl.formats.format import ABSENT, INLINE, MASK_KEYS, TEMPLATE_KEYS, Format
 from ftl.formats.render import FORMATS
 
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
+_LOADERS_WITHOUT_ROWS = ("sql", "webdataset", "imagefolder", "audiofolder", "videofolder", "pandas", "xml", "hdf5")
+"""Names that `datasets` takes in place of a path."""
 _STREAM_TYPES = ("pretrain", "completion")
 
 
@@ -107,6 +111,33 @@ def dataset_has_a_source(dataset: DatasetSection, config: TrainConfig) -> Proble
     return Problem("path", given="path", allowed="is missing", remedy=remedy)
 
 
+def dataset_source_can_be_read(dataset: DatasetSection, config: TrainConfig) -> Problem | None:
+    given = [(dataset.path, "path"), *((file, "data_files") for file in dataset.data_files)]
+    for place, key in given:
+        if place is not None and (refused := _unread(place, is_loader=key == "path")):
+            return Problem(key, allowed=refused[0], remedy=refused[1])
+    return None
+
+
+def _unread(given: str, *, is_loader: bool) -> tuple[str, str] | None:
+    """Why rows are not read from there, and what to do; nothing where they are."""
+    scheme, separator, _ = given.partition("://")
+    if separator and not is_address(given):
+        remedy = (
+            "export its rows as parquet or jsonl" if "sql" in scheme else "copy the files there, or to this machine"
+        )
+        return f"rows are read from https:, s3:, gs: and hf: addresses, not from {scheme}:", remedy
+    if separator and not is_whole_address(given):
+        return "is an address without a host or a bucket", "write https://host/rows.jsonl or s3://bucket/rows.jsonl"
+    if is_loader and given in _LOADERS_WITHOUT_ROWS:
+        return "is a loader that gives no rows of text here", "export its rows as parquet or jsonl"
+    if any("**" in part and part != "**" for part in given.split("/")):
+        return "is no pattern", "write ** as a directory of its own"
+    if given.lower().endswith(_ARCHIVES):
+        return "is an archive, which is not unpacked", "unpack it, and name the files or their directory"
+    return None
+
+
 def dataset_split_is_readable(dataset: DatasetSection, config: TrainConfig) -> Problem | None:
     try:
         parse_split(dataset.split)
@@ -158,7 +189,7 @@ def keys_of_a_stream_have_one(dataset: DatasetSection, config: TrainConfig) -> P
 
 def stream_type_is_a_text(dataset: DatasetSection, config: TrainConfig) -> Problem | None:
     is_streamed = any(dataset is stream for stream in config.data.pretraining_dataset)
-    if not is_streamed or dataset.type in _STREAM_TYPES:
+    if not is_streamed or dataset.type in (*_STREAM_TYPES, "pretraining"):
         return None
     allowed = f"must be {' or '.join(_STREAM_TYPES)} in `pretraining_dataset`"
     return Problem("type", allowed=allowed, remedy="other rows go to `datasets`")
@@ -223,6 +254,7 @@ def _types_with(key: str, formats: Mapping[str, Format]) -> list[str]:
 
 DATASET_RULES: tuple[DatasetRule, ...] = (
     dataset_has_a_source,
+    dataset_source_can_be_read,
     dataset_split_is_readable,
     dataset_part_exists,
     dataset_template_is_given,

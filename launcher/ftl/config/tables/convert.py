@@ -127,7 +127,10 @@ def _full_finetune(value: Any, given: Values) -> dict[str, Any]:  # Any: what YA
 def _streaming(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
     _need_bool(value)
     if value and not given.get("pretraining_dataset"):
-        raise NotBuiltError("not built yet for `datasets`; a `pretraining_dataset` is always streamed")
+        raise NotBuiltError(
+            "not built yet for `datasets`, which are tokenised once, into files that take little memory: remove it; "
+            "texts that are too many to store go to `pretraining_dataset`, which is always streamed"
+        )
     return {}
 
 
