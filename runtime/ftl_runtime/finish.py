@@ -15,6 +15,7 @@ from ftl_runtime.checkpoint.volume import storage_errors
 from ftl_runtime.context import Context
 from ftl_runtime.models.adapter import settle_on_base
 from ftl_runtime.models.quantize import count_parameters, describe
+from ftl_runtime.train.averaging import averaged_weights
 from ftl_runtime.train.progress import peak_memory_gib
 from ftl_runtime.train.trainer import Trainer
 
@@ -70,7 +71,8 @@ def _write_output(
 def _save_model(trainer: Trainer, stage: Path) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
     model.config.use_cache = True  # off while training; whoever generates with this model wants it
-    model.save_pretrained(stage)
+    with averaged_weights(trainer.optimizer):
+        model.save_pretrained(stage)
     (stage / "README.md").unlink(missing_ok=True)  # peft's model card names local paths
     generation = getattr(model, "generation_config", None)
     if generation is not None:

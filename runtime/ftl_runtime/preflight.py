@@ -15,6 +15,7 @@ from ftl.contract import Gpu, JobSpec
 from ftl.errors import BackendError, StorageError
 from ftl_runtime.context import Context, Device, rank_of_process
 from ftl_runtime.models.quantize import missing_package
+from ftl_runtime.train.optim import optimizer_problems
 
 _GIB = 2**30
 _KEPT_AT_ONCE = 2
@@ -56,6 +57,7 @@ def check(cfg: TrainConfig, ctx: Context) -> None:
             )
     if missing := missing_package(cfg.quant):
         problems.append(missing)
+    problems += optimizer_problems(cfg.optim, ctx.device)
     if problems:
         raise BackendError(*problems)
 

@@ -3,6 +3,7 @@
 import inspect
 import os
 import random
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,9 @@ from ftl_runtime.train.args import compute_dtype, training_args
 from ftl_runtime.train.batches import Loaders
 from ftl_runtime.train.best import Selection
 from ftl_runtime.train.losswatch import LossWatch
+from ftl_runtime.train.optim import make_optimizer
 from ftl_runtime.train.progress import Progress
+from ftl_runtime.train.rates import make_scheduler
 from ftl_runtime.train.schedule import Schedule, plan_schedule
 from ftl_runtime.train.scoring import Inputs
 from ftl_runtime.train.trainer import Trainer
@@ -130,6 +133,8 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         training_args(cfg.optim, cfg.precision, schedule, ctx),
         schedule,
         ctx,
+        make_optimizer=partial(make_optimizer, optim=cfg.optim, rates=cfg.rates, warmup_steps=schedule.warmup_steps),
+        make_scheduler=partial(make_scheduler, optim=cfg.optim, rates=cfg.rates, schedule=schedule),
         progress=progress,
         selection=Selection(cfg.evaluation, progress, saves_best=cfg.output.save_strategy == "best"),
         loss_watch=LossWatch(cfg.watch, progress),

@@ -11,6 +11,7 @@ from ftl.config.data import DatasetSection, InlineType
 from ftl.config.dialect import Dialect, Table
 from ftl.config.marker import Flat
 from ftl.config.model import SpecialTokens
+from ftl.config.rates import RateGroup
 from ftl.config.tables import dataset
 from ftl.config.tables.convert import CONVERT
 from ftl.config.tables.ignored import IGNORED
@@ -80,6 +81,7 @@ def key_list() -> dict[tuple[Level, str], Table]:
     for parent, section in mappings().items():
         found |= {("nested", f"{parent}.{name}"): "derived" for name in section.model_fields}
     found |= {("nested", f"tokens.{name}"): "convert" for name in SpecialTokens.model_fields}
+    found |= {("nested", f"lr_groups.{name}"): "derived" for name in RateGroup.model_fields}
     found |= {("nested", f"datasets.type.{name}"): "derived" for name in InlineType.model_fields}
     return found | {("nested", f"datasets.{name}.*"): "derived" for name in ("roles", "message_property_mappings")}
 

@@ -9,6 +9,7 @@ from ftl.config.optim import OptimSection
 from ftl.config.output import OutputSection
 from ftl.config.precision import PrecisionSection
 from ftl.config.quantize import QuantSection
+from ftl.config.rates import RatesSection
 from ftl.config.tracking import TrackingSection
 from ftl.config.watch import WatchSection
 from ftl.section import Section
@@ -20,6 +21,7 @@ class TrainConfig(Section):
     model: ModelSection
     data: DataSection
     optim: OptimSection
+    rates: RatesSection = RatesSection()
     adapter: LoraSection | None = None
     objective: ObjectiveSection = ObjectiveSection()
     precision: PrecisionSection = PrecisionSection()

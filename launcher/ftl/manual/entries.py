@@ -16,6 +16,7 @@ SECTIONS: Mapping[str, str] = {
     "model": "Model and tokenizer",
     "data": "Data",
     "optim": "Optimizer and schedule",
+    "rates": "Learning rates",
     "adapter": "Adapter",
     "objective": "Objective",
     "precision": "Precision and memory",
@@ -24,6 +25,7 @@ SECTIONS: Mapping[str, str] = {
     "evaluation": "The best model",
     "watch": "Watching the training",
     "tracking": "Trackers",
+    "lr_groups": "One group of parameters, under `lr_groups`",
     "datasets": "One dataset",
     "datasets.type": "A format of one's own, under `type`",
     "special_tokens": "Special tokens",
@@ -56,7 +58,7 @@ class Entry:
 def entries() -> Mapping[str, Entry]:
     """Every key by its dotted name: the honoured ones in the order of SECTIONS, then the others."""
     honoured = [*_honoured_at_the_top(), *_honoured_below("datasets", "DatasetSection")]
-    honoured += _honoured_below("datasets.type", "InlineType")
+    honoured += [*_honoured_below("datasets.type", "InlineType"), *_honoured_below("lr_groups", "RateGroup")]
     for key, section in mappings().items():
         honoured += _honoured_below(key, section.__name__)
     found = {entry.name: entry for entry in (*honoured, *_others(TRAIN, ""), *_others(DATASET, "datasets."))}

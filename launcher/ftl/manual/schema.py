@@ -11,7 +11,7 @@ from typing import Any
 from ftl.config.dialect import Aside, Conversion, Dialect
 from ftl.config.flat import DATASET, TRAIN, mappings
 from ftl.config.tables.nested import NESTED
-from ftl.config.tables.values import ATTENTIONS, OPTIMIZERS
+from ftl.config.tables.values import ATTENTIONS, OPTIMIZERS, SCHEDULES
 from ftl.manual.fields import Node, forms, required_keys, section_fields, top_fields
 
 # Values of a key that are read besides those of its field: what the conversions take.
@@ -22,6 +22,7 @@ _OLDER_VALUES: Mapping[str, tuple[Any, ...]] = {  # Any: JSON
     "eval_strategy": (False,),
     "evals_per_epoch": (0,),
     "gradient_checkpointing": ("unsloth",),
+    "lr_scheduler": tuple(old for old, new in SCHEDULES.items() if isinstance(new, str)),
     "optimizer": tuple(old for old, new in OPTIMIZERS.items() if isinstance(new, str)),
     "resume_from_checkpoint": (False,),
     "rl": (False,),
@@ -29,6 +30,7 @@ _OLDER_VALUES: Mapping[str, tuple[Any, ...]] = {  # Any: JSON
     "saves_per_epoch": (0,),
 }
 _OLDER_FORMS: Mapping[str, tuple[Node, ...]] = {
+    "optim_args": ({"type": "string"},),
     "pretraining_dataset": ({"type": "string"}, {"type": "array", "items": {"type": "string"}}),
     "tokens": ({"$ref": "#/$defs/SpecialTokens"},),
     "warmup_steps": ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},),
@@ -44,7 +46,7 @@ def config_schema() -> dict[str, Any]:  # Any: JSON
         "required": list(required_keys()),
         "$defs": {
             "DatasetSection": _mapping(_properties(DATASET, section_fields("DatasetSection"))),
-            "InlineType": _mapping(_loosened(section_fields("InlineType"))),
+            **{name: _mapping(_loosened(section_fields(name))) for name in ("InlineType", "RateGroup")},
             **{
                 section.__name__: _mapping(_loosened(section_fields(section.__name__)))
                 for section in mappings().values()

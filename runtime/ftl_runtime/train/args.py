@@ -31,13 +31,13 @@ def training_args(
     return TrainingArguments(
         output_dir=str(ctx.run_dir / CHECKPOINTS_DIR),
         learning_rate=optim.learning_rate,
-        optim=optim.optimizer,
+        optim="adamw_torch",  # a name is needed; train/optim.py and train/rates.py make optimizer and schedule
         weight_decay=optim.weight_decay,
         adam_beta1=optim.adam_beta1,
         adam_beta2=optim.adam_beta2,
-        adam_epsilon=optim.adam_epsilon,
+        adam_epsilon=optim.adam_epsilon or 1e-8,
         max_grad_norm=optim.max_grad_norm,
-        lr_scheduler_type=optim.scheduler,
+        lr_scheduler_type="constant",
         warmup_steps=schedule.warmup_steps,
         max_steps=schedule.max_steps,
         per_device_train_batch_size=optim.micro_batch_size,

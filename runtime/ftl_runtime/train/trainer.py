@@ -7,12 +7,14 @@ the order of the data, what is logged, evaluation, and checkpoints.
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from transformers import Trainer as TransformersTrainer
 from transformers import TrainerCallback, TrainingArguments
@@ -29,6 +31,7 @@ from ftl_runtime.checkpoint.volume import storage_errors
 from ftl_runtime.context import Context
 from ftl_runtime.objectives import Objective
 from ftl_runtime.objectives.terms import Batch, Counts, Terms
+from ftl_runtime.train.averaging import averaged_weights, mark_averaged, restore_trained
 from ftl_runtime.train.batches import Loaders
 from ftl_runtime.train.best import Selection
 from ftl_runtime.train.callbacks import Conductor
@@ -59,6 +62,8 @@ class Trainer(TransformersTrainer):
         schedule: Schedule,
         ctx: Context,
         *,
+        make_optimizer: Callable[[nn.Module], Optimizer],
+        make_scheduler: Callable[[Optimizer], LRScheduler | ReduceLROnPlateau],
         progress: Progress,
         selection: Selection,
         loss_watch: LossWatch,
@@ -73,6 +78,8 @@ class Trainer(TransformersTrainer):
         self._objective = objective
         self._settings = settings
         self._loaders = loaders
+        self._make_optimizer = make_optimizer
+        self._make_scheduler = make_scheduler
         self._schedule = schedule
         self._selection = selection
         self._loss_watch = loss_watch
@@ -94,6 +101,26 @@ class Trainer(TransformersTrainer):
             self.remove_callback(callback)
         conductor: TrainerCallback = Conductor(schedule, self._must_stop)
         self.add_callback(conductor)
+
+    # -- optimizer
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        if self.optimizer is None:
+            trained = self.model if model is None else model
+            assert isinstance(trained, nn.Module)
+            self.optimizer = self._make_optimizer(trained)
+        return self.optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: Optimizer | None = None
+    ) -> LRScheduler | ReduceLROnPlateau:
+        if self.lr_scheduler is None:
+            stepped = self.optimizer if optimizer is None else optimizer
+            assert stepped is not None
+            self.lr_scheduler = self._make_scheduler(stepped)  # type: ignore[assignment]
+            self._created_lr_scheduler = True
+        assert self.lr_scheduler is not None
+        return self.lr_scheduler
 
     # -- data and loss
 
@@ -260,7 +287,7 @@ class Trainer(TransformersTrainer):
         model = self.model  # not the DDP wrapper, which would wait for ranks that have fewer batches
         model.eval()
         evaluation = Evaluation(self.args.device)
-        with self.stopwatch.paused(), torch.no_grad():
+        with self.stopwatch.paused(), torch.no_grad(), averaged_weights(self.optimizer):
             for batch in self._loaders.eval:
                 counts = self._objective.count(batch, self._settings)
                 evaluation.add(self._terms(model, self._prepare_inputs(batch)), counts)
@@ -268,6 +295,8 @@ class Trainer(TransformersTrainer):
                     return {}
         model.train()
         loss, measured = evaluation.finish(self._ctx.device)
+        if isinstance(self.lr_scheduler, ReduceLROnPlateau):
+            self.lr_scheduler.step(loss)
         self.progress.evaluated_step = self.state.global_step
         self.progress.last_eval_loss = loss
         if self.progress.first_eval_loss is None:
@@ -328,6 +357,10 @@ class Trainer(TransformersTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Nothing: run.py built the model from the checkpoint's weights, strictly and in one go."""
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        restore_trained(self.optimizer)
+
     def load_best(self) -> int | None:
         """Put the weights of the best evaluation into the model; gives its step.
 
@@ -342,6 +375,7 @@ class Trainer(TransformersTrainer):
             return None
         self.state.best_model_checkpoint = str(found.path)
         self._load_best_model()
+        mark_averaged(self.optimizer)
         return best_step
 
     def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
@@ -374,10 +408,11 @@ class Trainer(TransformersTrainer):
         self.progress.window_metrics = self._metrics.share(self._ctx.device)
         if not self._ctx.device.is_main:
             return
-        unwrapped = self.accelerator.unwrap_model(self.model)
-        unwrapped.save_pretrained(stage)
+        with averaged_weights(self.optimizer):
+            unwrapped = self.accelerator.unwrap_model(self.model)
+            unwrapped.save_pretrained(stage)
+            self._save_optimizer_and_scheduler(str(stage))
         (stage / "README.md").unlink(missing_ok=True)  # peft's model card names local paths
-        self._save_optimizer_and_scheduler(str(stage))
         self._save_scaler(str(stage))
         self.state.save_to_json(str(stage / _STATE_FILE))
         self.progress.stream = self._loaders.stream_mark(self.state.global_step * self.args.gradient_accumulation_steps)

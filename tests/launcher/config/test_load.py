@@ -157,7 +157,7 @@ def test_set_displaces_the_old_spelling_in_a_dataset(write):
 
 def test_unbuilt_keys_are_borne_when_asked(write):
     path = write(
-        "adapter: ia3\nfp8: true\noptimizer: paged_adamw_8bit\nrl: prm\n",
+        "adapter: ia3\nfp8: true\nuse_ray: true\nrl: prm\n",
         base=MINIMAL.replace("alpaca", "stepwise_supervised"),
     )
     loaded = load_train(path, bear_unbuilt=True)

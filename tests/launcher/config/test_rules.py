@@ -4,12 +4,13 @@ from ftl.config.rules import DATASET_RULES, RULES, without_effect
 from ftl.config.train import TrainConfig
 
 
-def config(*, data=(), optim=(), output=(), adapter=None, dataset=(), objective="sft", **more) -> TrainConfig:
+def config(*, data=(), optim=(), rates=(), output=(), adapter=None, dataset=(), objective="sft", **more) -> TrainConfig:
     return TrainConfig.model_validate(
         {
             "model": {"base": "m", **more.pop("model", {})},
             "data": {"datasets": [{"path": "a", "type": "alpaca", **dict(dataset)}], **dict(data)},
             "optim": {"learning_rate": 1.0, **dict(optim)},
+            "rates": dict(rates),
             "output": dict(output),
             "adapter": adapter,
             "objective": {"kind": objective},
@@ -88,6 +89,18 @@ TEST_SET = {"test_datasets": [{"path": "b", "type": "alpaca"}]}
         ({"data": {"shard_idx": 1}}, "dataset_shard_idx"),
         ({"data": {"shard_num": 4, "shard_idx": 4}}, "dataset_shard_idx"),
         ({"data": {"sample_packing": True}, "objective": "orpo"}, "sample_packing"),
+        ({"optim": {"optimizer_options": {"rank": 2}}}, "optim_args"),
+        ({"optim": {"optimizer": "galore_adamw", "optimizer_options": {"proj_type": "up"}}}, "optim_args"),
+        ({"optim": {"optimizer": "galore_adamw", "optimizer_options": {"rank": True}}}, "optim_args"),
+        ({"optim": {"optimizer": "muon", "optimizer_options": {"nesterov": 1}}}, "optim_args"),
+        ({"rates": {"scheduler_options": {"power": 2}}}, "lr_scheduler_kwargs"),
+        ({"optim": {"optimizer": "apollo_adamw"}, "adapter": {"kind": "lora"}}, "optimizer"),
+        ({"optim": {"optimizer": "schedule_free_adamw", "scheduler": "cosine"}}, "lr_scheduler"),
+        ({"optim": {"scheduler": "reduce_lr_on_plateau"}}, "lr_scheduler"),
+        ({"rates": {"cosine_constant_ratio": 0.5}}, "cosine_constant_lr_ratio"),
+        ({"rates": {"embedding_rate": 0.5, "embedding_rate_scale": 0.5}}, "embedding_lr_scale"),
+        ({"rates": {"loraplus_ratio": 16}}, "loraplus_lr_ratio"),
+        ({"optim": {"scheduler": "log_sweep"}, "rates": {"sweep_min": 20}}, "log_sweep_max_lr"),
     ],
     ids=str,
 )
@@ -284,6 +297,18 @@ def test_stream_may_have_the_keys_of_a_stream():
         ({"output": {"evals_per_epoch": 2}, "data": {"val_set_size": 1}}, []),
         ({"optim": {"optimizer": "sgd", "adam_beta1": 0.8, "adam_beta2": 0.9}}, ["adam_beta1", "adam_beta2"]),
         ({"optim": {"scheduler": "constant", "warmup_steps": 5}}, ["warmup_steps"]),
+        ({"optim": {"optimizer": "schedule_free_sgd", "scheduler": "constant", "warmup_steps": 5}}, []),
+        ({"optim": {"optimizer": "schedule_free_radam", "warmup_steps": 5}}, ["warmup_steps"]),
+        ({"optim": {"optimizer": "lion_8bit", "adam_beta2": 0.9, "adam_epsilon": 1e-6}}, ["adam_epsilon"]),
+        ({"optim": {"optimizer": "came_pytorch", "adam_beta3": 0.9, "adam_epsilon2": 1e-6}}, []),
+        ({"optim": {"optimizer": "muon", "adam_beta1": 0.8, "adam_beta3": 0.9}}, ["adam_beta3"]),
+        ({"optim": {"adam_epsilon2": 1e-6, "low_rank_modules": ["mlp"]}}, ["adam_epsilon2", "optim_target_modules"]),
+        ({"optim": {"scheduler": "rex"}, "rates": {"cosine_min_ratio": 0.1}}, []),
+        (
+            {"optim": {"scheduler": "linear"}, "rates": {"cosine_min_ratio": 0.1, "quadratic_warmup": True}},
+            ["cosine_min_lr_ratio", "lr_quadratic_warmup"],
+        ),
+        ({"rates": {"sweep_min": 0.1, "loraplus_embedding_rate": 0.1}}, ["log_sweep_min_lr", "loraplus_lr_embedding"]),
         ({"dataset": {"type": "completion"}, "data": {"excess_length": "drop"}}, ["excess_length_strategy"]),
         ({"data": {"group_by_length": True, "sample_packing": True}}, ["group_by_length"]),
         ({"data": {"group_by_length": False, "sample_packing": True}}, []),

@@ -5,12 +5,21 @@ from dataclasses import dataclass
 
 from ftl.config.flat import keys
 from ftl.config.objective import ObjectiveKind
+from ftl.config.rules.optim import projects_gradients
 from ftl.config.rules.schedule import has_eval_rows
 from ftl.config.train import TrainConfig
 from ftl.errors import Problem
 from ftl.formats.example import FAMILIES
 from ftl.formats.render import FORMATS
 from ftl.yamlfile import value_at
+
+_WITHOUT_BETAS = (
+    *("sgd", "adagrad", "rmsprop", "adafactor", "rmsprop_bnb_32bit", "rmsprop_bnb_8bit", "galore_adafactor"),
+    "schedule_free_sgd",
+)
+_LION = ("lion_32bit", "lion_8bit", "paged_lion_32bit", "paged_lion_8bit")
+_OWN_WARMUP = ("schedule_free_adamw", "schedule_free_sgd")
+_COSINES = ("cosine", "cosine_with_min_lr", "cosine_warmup_with_min_lr")
 
 
 @dataclass(frozen=True)
@@ -66,14 +75,64 @@ WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
         "without loss_watchdog_threshold",
     ),
     WithoutEffect(
-        ("adam_beta1", "adam_beta2", "adam_epsilon"),
-        lambda config: not config.optim.optimizer.startswith("adamw"),
-        "on an optimizer that is not AdamW",
+        ("adam_beta1", "adam_beta2"),
+        lambda config: config.optim.optimizer in _WITHOUT_BETAS,
+        "on an optimizer that is not AdamW or made like it",
+    ),
+    WithoutEffect(
+        ("adam_epsilon",),
+        lambda config: config.optim.optimizer in (*_WITHOUT_BETAS, *_LION),
+        "on an optimizer that is not AdamW or made like it",
+    ),
+    WithoutEffect(
+        ("adam_beta3",),
+        lambda config: "ademamix" not in config.optim.optimizer and config.optim.optimizer != "came_pytorch",
+        "on optimizers other than ademamix and came_pytorch",
+    ),
+    WithoutEffect(
+        ("adam_epsilon2",),
+        lambda config: config.optim.optimizer != "came_pytorch",
+        "on optimizers other than came_pytorch",
+    ),
+    WithoutEffect(
+        ("optim_target_modules",),
+        lambda config: not projects_gradients(config.optim.optimizer),
+        "on optimizers other than galore and apollo",
     ),
     WithoutEffect(
         ("warmup_steps", "warmup_ratio"),
-        lambda config: config.optim.scheduler == "constant",
+        lambda config: config.optim.scheduler == "constant" and config.optim.optimizer not in _OWN_WARMUP,
         "with lr_scheduler constant; constant_with_warmup has a warmup",
+    ),
+    WithoutEffect(
+        ("warmup_steps", "warmup_ratio"),
+        lambda config: config.optim.scheduler == "reduce_lr_on_plateau",
+        "with lr_scheduler reduce_lr_on_plateau, which starts at learning_rate",
+    ),
+    WithoutEffect(
+        ("warmup_steps", "warmup_ratio"),
+        lambda config: config.optim.optimizer == "schedule_free_radam",
+        "on schedule_free_radam, which needs none",
+    ),
+    WithoutEffect(
+        ("cosine_min_lr_ratio",),
+        lambda config: config.optim.scheduler not in (None, *_COSINES, "rex"),
+        "with an lr_scheduler other than cosine and rex",
+    ),
+    WithoutEffect(
+        ("cosine_constant_lr_ratio", "lr_quadratic_warmup"),
+        lambda config: config.optim.scheduler not in (None, "cosine", "cosine_with_min_lr"),
+        "with an lr_scheduler other than cosine",
+    ),
+    WithoutEffect(
+        ("log_sweep_min_lr", "log_sweep_max_lr"),
+        lambda config: config.optim.scheduler != "log_sweep",
+        "with an lr_scheduler other than log_sweep",
+    ),
+    WithoutEffect(
+        ("loraplus_lr_embedding",),
+        lambda config: config.rates.loraplus_ratio is None,
+        "without loraplus_lr_ratio",
     ),
     WithoutEffect(
         ("train_on_inputs", "excess_length_strategy"),

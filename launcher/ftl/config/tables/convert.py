@@ -99,6 +99,15 @@ def _attention(key: str) -> Convert:
     return convert
 
 
+def _eta_min(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    highest = given.get("learning_rate")
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise ValueError("must be a learning rate, at least 0")
+    if isinstance(highest, bool) or not isinstance(highest, int | float) or highest <= 0:
+        return {}  # reported at learning_rate
+    return {"cosine_min_lr_ratio": value / highest}
+
+
 def _packed_len(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
     return {} if value is False else {"sample_packing": True, "sequence_len": value}
 
@@ -142,7 +151,7 @@ _PLUGINS: dict[str, dict[str, Any]] = {  # Any: what YAML holds
     "spectrum.SpectrumPlugin": {},
     "lm_eval.LMEvalPlugin": {},
     "kd.KDPlugin": {},
-    "grokfast.GrokfastPlugin": {},
+    "grokfast.GrokfastPlugin": {"grokfast_alpha": 0.98},
 }
 
 
@@ -206,6 +215,9 @@ CONVERT: dict[str, Conversion] = {
         lambda value, given: {"lr_scheduler_kwargs": {"div_factor": value}},
         "lr_scheduler_kwargs: {div_factor: ...}",
         "the schedule's own keys have one place",
+    ),
+    "eta_min": Conversion(
+        _eta_min, "cosine_min_lr_ratio", "eta_min / learning_rate: the rate to end at, as a share", is_noted=True
     ),
     "streaming_multipack_buffer_size": Conversion(
         _same("pretrain_multipack_buffer_size"), "pretrain_multipack_buffer_size", _NAMES

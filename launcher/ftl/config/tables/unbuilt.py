@@ -12,7 +12,6 @@ _KERNEL = "models run with the kernels of transformers so far"
 _MODEL = "the model is loaded as its config.json says"
 _ADAPTER = "adapters are plain LoRA so far"
 _FREEZING = "so far an adapter is trained, or all weights are"
-_SCHEDULE = "the optimizer and the schedule have no further options so far"
 _EVALUATION = "evaluation gives the loss so far"
 _ORDER = "batches are drawn at random from the whole"
 _DISTILLED = "there is no teacher to learn from so far"
@@ -114,17 +113,6 @@ UNBUILT: dict[str, Aside] = {
         ),
         _FREEZING,
     ),
-    # The optimizer.
-    **unbuilt(
-        (
-            *("loraplus_lr_ratio", "loraplus_lr_embedding", "lr_groups", "embedding_lr", "embedding_lr_scale"),
-            *("optim_args", "optim_target_modules", "lr_scheduler_kwargs", "cosine_min_lr_ratio"),
-            *("cosine_constant_lr_ratio", "lr_quadratic_warmup", "log_sweep_min_lr", "log_sweep_max_lr"),
-            *("grokfast_alpha", "grokfast_lamb"),
-        ),
-        _SCHEDULE,
-    ),
-    **unbuilt(("eta_min",), f"{_SCHEDULE}; cosine_min_lr_ratio is to hold eta_min / learning_rate"),
     **unbuilt(("neftune_noise_alpha",), "embeddings are trained without noise"),
     # When to stop, save and evaluate.
     **unbuilt(

@@ -7,7 +7,8 @@ from typing import Any, get_args
 from ftl.config.dialect import Conversion, Convert, NotBuiltError, Values
 from ftl.config.model import Attention
 from ftl.config.objective import BUILT, ObjectiveKind
-from ftl.config.optim import Optimizer, Scheduler
+from ftl.errors import ConfigError
+from ftl.yamlfile import parse_value
 
 
 def _one_of(choices: Mapping[Any, Any], key: str) -> Convert:  # Any: what YAML holds
@@ -54,6 +55,18 @@ def _warmup(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML hold
     return {"warmup_ratio": value} if isinstance(value, float) and 0 < value < 1 else {"warmup_steps": value}
 
 
+def _optimizer_options(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    if not isinstance(value, str):
+        return {"optim_args": value}
+    pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+    if not all(sign and name.strip() for name, sign, _ in pairs):
+        raise ValueError("must be a mapping, or text as name=value,name=value")
+    try:
+        return {"optim_args": {name.strip(): parse_value(text.strip(), "optim_args") for name, _, text in pairs}}
+    except ConfigError as e:
+        raise ValueError("must be a mapping, or text as name=value,name=value") from e
+
+
 def _tokens(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
     return {"special_tokens": value} if isinstance(value, dict) else {"tokens": value}
 
@@ -71,40 +84,41 @@ def _resume(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML hold
 
 _INIT = re.compile(r"gaussian|orthogonal|pissa|pissa_niter_\d+|olora|mica|loftq")
 _INIT_NAMES = "true, false, gaussian, orthogonal, pissa, pissa_niter_N, olora, mica or loftq"
-_EIGHT_BIT = NotBuiltError("not built yet: optimizers with 8-bit or 4-bit states; adamw_torch_fused is the default")
-_OTHER_OPTIMIZER = NotBuiltError(f"not built yet: so far {', '.join(get_args(Optimizer))}")
 OPTIMIZERS: dict[str, str | ValueError] = {
     "adamw_hf": "adamw_torch",
     "adamw_apex_fused": "adamw_torch_fused",
+    "adamw_8bit": "adamw_bnb_8bit",
+    "paged_adamw": "paged_adamw_32bit",
+    "lion_pytorch": "lion_32bit",
+    "rmsprop_bnb": "rmsprop_bnb_32bit",
+    "ao_adamw_8bit": "adamw_torch_8bit",
+    "ao_adamw_4bit": "adamw_torch_4bit",
+    "galore_adamw_layerwise": "galore_adamw",
+    "galore_adamw_8bit_layerwise": "galore_adamw_8bit",
+    "galore_adafactor_layerwise": "galore_adafactor",
+    "apollo_adamw_layerwise": "apollo_adamw",
     "adamw_anyprecision": ValueError("torchdistx is no longer developed; adamw_torch_fused is the default"),
-    "paged_adamw": "adamw_torch_fused",
-    "paged_adamw_32bit": "adamw_torch_fused",
-    **dict.fromkeys(
-        (
-            *("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit", "adamw_torch_8bit"),
-            *("adamw_torch_4bit", "ao_adamw_4bit", "ao_adamw_8bit", "ao_adamw_fp8", "lion_8bit", "paged_lion_8bit"),
-            *("ademamix_8bit", "paged_ademamix_8bit", "rmsprop_bnb_8bit", "galore_adamw_8bit"),
-            *("galore_adamw_8bit_layerwise", "q_galore_adamw8bit", "flash_adamw"),
-        ),
-        _EIGHT_BIT,
+    "adamw_torch_xla": ValueError("is for TPUs, on which ftl does not train; adamw_torch_fused is the default"),
+    "adamw_torch_npu_fused": ValueError("is for Ascend NPUs, on which ftl does not train; use adamw_torch_fused"),
+    "dion": ValueError("is in no package that can be installed; muon makes the same orthogonal steps"),
+    "grokadamw": ValueError(
+        "loses its states when a run is resumed; adamw_torch_fused with grokfast_alpha and grokfast_lamb filters"
+        " gradients the same way"
     ),
+    "q_galore_adamw8bit": ValueError("needs weights in 8 bits that nothing else can read; use galore_adamw_8bit"),
+    "flash_adamw": ValueError("keeps weights in two pieces that no checkpoint here holds; use adamw_torch_8bit"),
     **dict.fromkeys(
-        (
-            *("adamw_torch_xla", "adamw_torch_npu_fused", "adopt_adamw", "adagrad", "rmsprop", "lion_32bit"),
-            *("lion_pytorch", "paged_lion_32bit", "galore_adamw", "galore_adafactor", "galore_adamw_layerwise"),
-            *("galore_adafactor_layerwise", "optimi_adamw", "muon", "dion", "came_pytorch", "lomo", "adalomo"),
-            *("grokadamw", "ademamix", "stable_adamw", "schedule_free_adamw", "schedule_free_sgd", "apollo_adamw"),
+        ("lomo", "adalomo"),
+        ValueError(
+            "moves weights during the backward pass, so it can neither accumulate nor clip gradients, and its states"
+            " are in no checkpoint; use apollo_adamw or paged_adamw_8bit, which need little memory too"
         ),
-        _OTHER_OPTIMIZER,
     ),
 }
-_SCHEDULES = dict.fromkeys(
-    (
-        *("one_cycle", "log_sweep", "rex", "cosine_with_restarts", "cosine_with_min_lr", "reduce_lr_on_plateau"),
-        *("warmup_stable_decay", "cosine_warmup_with_min_lr"),
-    ),
-    NotBuiltError(f"not built yet: so far {', '.join(get_args(Scheduler))}"),
-)
+SCHEDULES: dict[str, str | ValueError] = {
+    "wsd": "warmup_stable_decay",
+    "greedy": ValueError("keeps what it has seen in no checkpoint; reduce_lr_on_plateau follows the loss as well"),
+}
 ATTENTIONS: dict[str, str | ValueError] = {
     "xformers": "sdpa",
     "s2": ValueError(
@@ -127,10 +141,13 @@ VALUES: dict[str, Conversion] = {
     "optimizer": Conversion(
         _one_of(OPTIMIZERS, "optimizer"),
         "optimizer: adamw_torch_fused",
-        "torch brings the same algorithm, with its states on the GPU",
+        "the same steps, by the name they have today; none are taken layer by layer",
         is_noted=True,
     ),
-    "lr_scheduler": Conversion(_one_of(_SCHEDULES, "lr_scheduler"), "lr_scheduler: cosine", "the schedules so far"),
+    "lr_scheduler": Conversion(
+        _one_of(SCHEDULES, "lr_scheduler"), "lr_scheduler: warmup_stable_decay", "the name in full"
+    ),
+    "optim_args": Conversion(_optimizer_options, "optim_args: {NAME: VALUE}", "options have names"),
     "attn_implementation": Conversion(
         _one_of(ATTENTIONS, "attn_implementation"),
         "attn_implementation: sdpa",
