@@ -55,6 +55,8 @@ def check(cfg: TrainConfig, ctx: Context) -> None:
                 "attn_implementation: flash_attention_2: flash-attn is not installed here; use sdpa, or build an image "
                 "that has it"
             )
+    if cfg.trained.lisa_num_layers is not None and ctx.device.num_ranks > 1:
+        problems.append("lisa_n_layers: trains on one GPU only: ranks would wait for gradients of frozen layers")
     if missing := missing_package(cfg.quant):
         problems.append(missing)
     problems += optimizer_problems(cfg.optim, ctx.device)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import transformers
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from ftl.config.data import DataSection
 from ftl.config.model import Attention
@@ -30,7 +30,9 @@ from ftl_runtime.finish import finish
 from ftl_runtime.models.adapter import add_adapter, check_new_tokens
 from ftl_runtime.models.attention import documents_input, pick_attention
 from ftl_runtime.models.load import architecture, load_config, load_model, recompute_activations, weights_dtype
+from ftl_runtime.models.noise import add_noise
 from ftl_runtime.models.packing import mask_window, settle
+from ftl_runtime.models.partial import choose_trained
 from ftl_runtime.models.quantize import count_parameters, is_quantised, quantisation
 from ftl_runtime.models.reference import find_reference
 from ftl_runtime.models.tokenizer import fit_to_tokenizer, load_tokenizer, new_tokens, view_of
@@ -40,6 +42,7 @@ from ftl_runtime.tracking.session import tracked
 from ftl_runtime.train.args import compute_dtype, training_args
 from ftl_runtime.train.batches import Loaders
 from ftl_runtime.train.best import Selection
+from ftl_runtime.train.lisa import Lisa
 from ftl_runtime.train.losswatch import LossWatch
 from ftl_runtime.train.optim import make_optimizer
 from ftl_runtime.train.progress import Progress
@@ -101,7 +104,11 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         data = open_data(cfg, view_of(tokenizer, cfg.data), progress, ctx)
 
     ctx.phase("model")
-    base, model = _build_model(cfg, config, tokenizer, attention, resume, ctx)
+    base, model = _build_model(cfg, config, tokenizer, attention, resume, progress, ctx)
+    flatten_rows = is_packed and attention.startswith("flash_attention")
+    if cfg.trained.noise_alpha is not None:
+        rows_in_one = cfg.optim.micro_batch_size if flatten_rows else 1
+        add_noise(base.get_input_embeddings(), cfg.trained.noise_alpha, rows_in_one=rows_in_one)
     documents = settle(base, config, documents) if is_packed else documents
     reference = find_reference(cfg, config, tokenizer, attention, model, ctx)
     dtype = compute_dtype(cfg.precision, ctx.device)
@@ -141,10 +148,13 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         keep_checkpoints=cfg.output.save_total_limit,
         inputs=Inputs(
             accepted=frozenset(inspect.signature(base.forward).parameters),
-            flatten_rows=is_packed and attention.startswith("flash_attention"),
+            flatten_rows=flatten_rows,
         ),
         reference=reference,
     )
+    if cfg.trained.lisa_num_layers is not None:
+        lisa: TrainerCallback = Lisa(model, cfg.trained, seed=cfg.optim.seed)
+        trainer.add_callback(lisa)
     _train(trainer, schedule, resume, ctx)
     best_step = trainer.load_best() if cfg.evaluation.loads_best else None
     return finish(trainer, tokenizer, data.used, cfg.adapter, ctx, best_step=best_step)
@@ -162,8 +172,9 @@ def _build_model(
     tokenizer: PreTrainedTokenizerBase,
     attention: Attention,
     resume: Checkpoint | None,
+    progress: Progress,
     ctx: Context,
-) -> tuple[nn.Module, nn.Module]:
+) -> tuple[PreTrainedModel, nn.Module]:
     """The base model, and that model with the adapter if there is one."""
     has_adapter = cfg.adapter is not None
     compute = compute_dtype(cfg.precision, ctx.device)
@@ -181,6 +192,7 @@ def _build_model(
     fit_to_tokenizer(base, tokenizer, seed=cfg.optim.seed)
     checkpoint = resume.path if resume else None
     model = add_adapter(base, cfg.adapter, ctx, base=cfg.model, checkpoint=checkpoint)
+    choose_trained(base, cfg.trained, progress, ctx)
     if cfg.precision.gradient_checkpointing:
         recompute_activations(model)
     _, num_trainable = count_parameters(model)

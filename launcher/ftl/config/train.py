@@ -11,6 +11,7 @@ from ftl.config.precision import PrecisionSection
 from ftl.config.quantize import QuantSection
 from ftl.config.rates import RatesSection
 from ftl.config.tracking import TrackingSection
+from ftl.config.trained import TrainedSection
 from ftl.config.watch import WatchSection
 from ftl.section import Section
 
@@ -26,6 +27,7 @@ class TrainConfig(Section):
     objective: ObjectiveSection = ObjectiveSection()
     precision: PrecisionSection = PrecisionSection()
     quant: QuantSection = QuantSection()
+    trained: TrainedSection = TrainedSection()
     output: OutputSection = OutputSection()
     evaluation: EvaluationSection = EvaluationSection()
     watch: WatchSection = WatchSection()

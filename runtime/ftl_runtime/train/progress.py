@@ -48,6 +48,8 @@ class Progress:
     logged_loss: float = 0.0
     stream: dict[str, Any] | None = None  # Any: JSON
     """From where a stream is read on: a ftl_runtime.data.stream.Mark."""
+    trained: list[str] | None = None
+    """Patterns of the weights that are trained, where they were chosen by their values at the start."""
     num_threads: int = 0
     """CPU threads of the first attempt; the order of sums, so their last bits, depends on it."""
 

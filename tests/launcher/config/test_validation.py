@@ -152,7 +152,7 @@ ROWS: list[tuple[str, str, str]] = [
     (
         "VR-51",
         "{noisy_embedding_alpha: 5, neftune_noise_alpha: 6}",
-        "noisy_embedding_alpha = 5: is the older name of `neftune_noise_alpha`",
+        "noisy_embedding_alpha = 5: contradicts `neftune_noise_alpha`",
     ),
     ("VR-52", "neftune_noise_alpha: -1.0", "neftune_noise_alpha = -1.0: must be above 0"),
     # The warmup is a share of the steps for every objective.

@@ -74,6 +74,40 @@ def trained_weights_have_a_range(config: TrainConfig) -> Problem | None:
     return Problem("weights_dtype", allowed=allowed, remedy="correct one of them")
 
 
+def base_is_chosen_from_when_trained(config: TrainConfig) -> Problem | None:
+    given = _choices(config)
+    if not given or config.adapter is None:
+        return None
+    allowed = "chooses among the weights of the base, which an `adapter` leaves frozen"
+    return Problem(given[0], allowed=allowed, remedy="remove one of them")
+
+
+def trained_weights_are_chosen_one_way(config: TrainConfig) -> Problem | None:
+    given = _choices(config)
+    if "lisa_n_layers" not in given or len(given) == 1:
+        return None
+    allowed = f"trains all weights in turn, and `{given[0]}` some of them"
+    return Problem("lisa_n_layers", allowed=allowed, remedy="keep one of them")
+
+
+def frozen_rows_do_not_decay(config: TrainConfig) -> Problem | None:
+    if not config.optim.weight_decay or not any(pattern.endswith("]") for pattern in config.trained.parameters):
+        return None
+    allowed = "would shrink the rows that `unfrozen_parameters` leaves out with [...]"
+    return Problem("weight_decay", allowed=allowed, remedy="set it to 0")
+
+
+def _choices(config: TrainConfig) -> list[str]:
+    """The keys that say which weights of the base are trained."""
+    trained = config.trained
+    values = {
+        "unfrozen_parameters": trained.parameters,
+        "spectrum_top_fraction": trained.spectrum_share,
+        "lisa_n_layers": trained.lisa_num_layers,
+    }
+    return [key for key, value in values.items() if value]
+
+
 ADAPTER_RULES: tuple[Rule, ...] = (
     target_modules_are_said_one_way,
     layers_are_said_one_way,
@@ -83,4 +117,7 @@ ADAPTER_RULES: tuple[Rule, ...] = (
     dora_keeps_the_base,
     continued_adapter_has_started,
     trained_weights_have_a_range,
+    base_is_chosen_from_when_trained,
+    trained_weights_are_chosen_one_way,
+    frozen_rows_do_not_decay,
 )

@@ -160,6 +160,11 @@ WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
         "without pretraining_dataset",
     ),
     WithoutEffect(
+        ("lisa_step_interval", "lisa_layers_attribute"),
+        lambda config: config.trained.lisa_num_layers is None,
+        "without lisa_n_layers",
+    ),
+    WithoutEffect(
         ("bnb_config_kwargs",),
         lambda config: config.quant.num_bits is None,
         "without load_in_4bit or load_in_8bit",

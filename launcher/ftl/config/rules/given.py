@@ -34,10 +34,6 @@ def _packs_evaluation(given: Values) -> bool:
     return is_on(given, "sample_packing") and given.get("eval_sample_packing") is not False
 
 
-def _is_at_most(value: Any, bound: float) -> bool:  # Any: what YAML holds
-    return isinstance(value, int | float) and not isinstance(value, bool) and value <= bound
-
-
 def _evaluates(given: Values) -> bool:
     has_rows = is_on(given, "val_set_size") or is_on(given, "test_datasets")
     return has_rows and given.get("eval_strategy") not in ("no", False)
@@ -202,22 +198,12 @@ _EVALUATION = (
     ),
 )
 
-_TRAINING = (
-    together("noisy_embedding_alpha", "neftune_noise_alpha", "is the older name of `neftune_noise_alpha`"),
-    KeyRule(
-        "neftune_noise_alpha",
-        lambda given: _is_at_most(given.get("neftune_noise_alpha"), 0),
-        "must be above 0",
-        "remove it to train without noise",
-    ),
-)
-
 
 def _are_metrics(value: Any) -> bool:  # Any: what YAML holds
     return isinstance(value, list) and all(item in _TEXT_METRICS for item in value)
 
 
-KEY_RULES: tuple[KeyRule, ...] = (*_QUANTISATION, *SHARDING, *_ADAPTERS, *_KERNELS, *_EVALUATION, *_TRAINING)
+KEY_RULES: tuple[KeyRule, ...] = (*_QUANTISATION, *SHARDING, *_ADAPTERS, *_KERNELS, *_EVALUATION)
 
 KEY_NOTES: tuple[KeyRule, ...] = (
     KeyRule(

@@ -47,6 +47,7 @@ IGNORED: dict[str, Aside] = {
     **aside(("base_model_ignore_patterns",), "only safetensors and the files around them are read anyway"),
     **aside(("low_cpu_mem_usage",), "weights are always read without a second copy of them", True),
     **aside(("torchdistx_path",), "torchdistx is no longer developed"),
+    **aside(("spectrum_model_name",), "how much signal a weight has is told from the weight itself"),
     **aside(("lora_on_cpu",), "an adapter is always read in main memory"),
     **aside(("lora_fan_in_fan_out",), "the layer's class says how its weights lie"),
     **aside(("flash_attn_fuse_qkv",), "the projections are layers of their own; the numbers are the same"),

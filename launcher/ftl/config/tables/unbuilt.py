@@ -11,7 +11,6 @@ _SHARDING = "only plain data parallel training so far"
 _KERNEL = "models run with the kernels of transformers so far"
 _MODEL = "the model is loaded as its config.json says"
 _ADAPTER = "adapters are plain LoRA so far"
-_FREEZING = "so far an adapter is trained, or all weights are"
 _EVALUATION = "evaluation gives the loss so far"
 _ORDER = "batches are drawn at random from the whole"
 _DISTILLED = "there is no teacher to learn from so far"
@@ -106,14 +105,6 @@ UNBUILT: dict[str, Aside] = {
         ),
         _ADAPTER,
     ),
-    **unbuilt(
-        (
-            *("unfrozen_parameters", "spectrum_top_fraction", "spectrum_model_name", "lisa_n_layers"),
-            *("lisa_step_interval", "lisa_layers_attribute"),
-        ),
-        _FREEZING,
-    ),
-    **unbuilt(("neftune_noise_alpha",), "embeddings are trained without noise"),
     # When to stop, save and evaluate.
     **unbuilt(
         (
