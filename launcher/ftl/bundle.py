@@ -41,6 +41,7 @@ MOUNT_ABOVE_BYTES = 256 * 2**20
 
 _SECTIONS = {
     "base_model": ("model", "base"),
+    "base_model_config": ("model", "config_source"),
     "tokenizer_config": ("model", "tokenizer"),
     "lora_model_dir": ("adapter", "initial"),
     "resume_from_checkpoint": ("output", "resume_from_checkpoint"),

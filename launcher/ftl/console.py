@@ -142,7 +142,7 @@ class JsonView:
 
 @dataclass(frozen=True)
 class _Reading:
-    """How far the tokenising of a dataset is."""
+    """How far the tokenising of a dataset, or the download of a model, is."""
 
     name: str
     share: float
@@ -152,6 +152,9 @@ class _Reading:
     @classmethod
     def of(cls, event: Event) -> Self | None:
         share, rate, eta_s = (event.data.get(name) for name in ("share", "rows_per_s", "eta_s"))
+        speed = event.data.get("bytes_per_s")
+        if isinstance(share, float | int) and isinstance(speed, float | int):
+            return cls(f"downloading {event.data.get('label')}", share, f"{speed / 1e6:,.0f} MB/s", "")
         if not isinstance(share, float | int) or not isinstance(rate, float | int):
             return None
         eta = f"ETA {_clock(eta_s)}" if isinstance(eta_s, float | int) else ""

@@ -229,6 +229,8 @@ class RunResult(Section):
     """GPU memory where there is one, else resident memory."""
     num_parameters: int
     num_trainable: int
+    base_revision: str | None = None
+    """The commit of the base model's Hub repository; None where the base was a directory."""
     quantisation: str | None = None
     """How the frozen base was held: 4 bits (nf4, scales in 8 bits). None in the format it was computed in."""
     output: str = OUTPUT_DIR
@@ -243,7 +245,8 @@ class Event(Section):
     """One line of events.jsonl. `data` depends on `event`:
 
     phase       name: starting | data | model | training | evaluating | saving | finishing; while data is tokenised also
-                dataset (its key), label, rows (so far), share (from 0 to 1), rows_per_s, eta_s
+                dataset (its key), label, rows (so far), share (from 0 to 1), rows_per_s, eta_s; while a model is
+                downloaded label, bytes (so far), total_bytes, share, bytes_per_s
     data        datasets (a DatasetUse each), cache (where the tokens are), train and eval: rows, documents, tokens,
                 fill (the share of the rows' room that holds tokens); null without evaluation, absent for a stream
     step        step, max_steps, epoch, loss, lr, grad_norm, tokens (total), tokens_per_s, memory_gib, and what the

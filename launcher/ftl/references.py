@@ -16,6 +16,8 @@ from ftl.formats.templates import is_template_path
 from ftl.sources.hubrepo import Repo, is_repo_id, readable_commit
 from ftl.sources.local import LOADERS, find_listed, looks_local
 
+_BASE = "base_model"
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -88,15 +90,20 @@ def pin_revisions(
     budget_s: float = 5.0,
     commit_of: Callable[[Repo], str] = readable_commit,
 ) -> tuple[TrainConfig, list[str], list[Problem | str]]:
-    """The config with every Hub dataset at the commit that its revision is now, notes on those left, and problems.
+    """The config with its base model and every dataset of the Hub at the commit that their revision is now.
+
+    With notes on those left as they are, and problems.
 
     All are asked at once, for `budget_s` seconds at most; one that does not answer is left as it is. It is a problem
     when the Hub says that there is no such repository or revision, or no access.
     """
-    repos = {
+    repos: dict[str, Repo] = {}
+    if _is_on_the_hub(config.model.base, config_path):
+        repos[_BASE] = Repo(config.model.base, config.model.revision, "model", "base_model", "model_revision")
+    repos |= {
         key: Repo(dataset.path or "", dataset.revision, key=f"{key}.path", revision_key=f"{key}.revision")
         for key, dataset in datasets_of(config)
-        if _is_on_the_hub(dataset, config_path)
+        if _is_on_the_hub(dataset.path, config_path)
     }
     answers = _asked_at_once(repos, commit_of, budget_s)
     nested = config.model_dump(mode="json")
@@ -104,7 +111,9 @@ def pin_revisions(
     problems: list[Problem | str] = []
     for key, repo in repos.items():
         answer = answers.get(key)
-        if isinstance(answer, str):
+        if isinstance(answer, str) and key == _BASE:
+            nested["model"]["revision"] = answer
+        elif isinstance(answer, str):
             name, number = key.split(".")
             nested["data"][name][int(number)]["revision"] = answer
         elif isinstance(answer, ConfigError):
@@ -138,6 +147,8 @@ def _asked_at_once(
 
 def _wanted(config: TrainConfig) -> Iterator[_Wanted]:
     yield _Wanted("base_model", config.model.base, True)
+    if config.model.config_source is not None:
+        yield _Wanted("base_model_config", config.model.config_source, True)
     if config.model.tokenizer is not None:
         yield _Wanted("tokenizer_config", config.model.tokenizer, True)
     if config.adapter is not None and config.adapter.initial is not None:
@@ -164,8 +175,7 @@ def _data_files(dataset: DatasetSection, config_path: Path) -> list[tuple[str, l
     return find_listed(dataset, lambda given: locate(given, config_path)) or []
 
 
-def _is_on_the_hub(dataset: DatasetSection, config_path: Path) -> bool:
-    path = dataset.path
+def _is_on_the_hub(path: str | None, config_path: Path) -> bool:
     if path is None or path in LOADERS or not may_be_repository(path):
         return False
     return locate(path, config_path) is None

@@ -27,14 +27,16 @@ def finish(
     adapter: LoraSection | None,
     ctx: Context,
     *,
+    base_revision: str | None = None,
     best_step: int | None = None,
 ) -> RunResult:
     """Write RUN/output and after it RUN/result.json. Raises StorageError when they cannot be written.
 
+    `base_revision` is the commit of the base where it is a Hub repository.
     `best_step` is that of the weights in the model, where they are not the last ones.
     """
     ctx.phase("finishing")
-    result = _result(trainer, used, ctx).model_copy(update={"best_step": best_step})
+    result = _result(trainer, used, ctx).model_copy(update={"best_step": best_step, "base_revision": base_revision})
     if ctx.device.is_main:
         with storage_errors(ctx.run_dir):
             _write_output(trainer, tokenizer, adapter, ctx)

@@ -64,6 +64,13 @@ def check(cfg: TrainConfig, ctx: Context) -> None:
         raise BackendError(*problems)
 
 
+def limit_memory(limit_gib: float | None, device: Device) -> None:
+    """Have this rank run out of memory where it asks its GPU for more than the limit."""
+    if limit_gib is not None and device.kind == "cuda":
+        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit_gib * _GIB / total))
+
+
 def check_disk(num_trainable: int, ctx: Context) -> None:
     """Raises StorageError when two checkpoints would not fit: fp32 weights and two Adam moments for what is trained."""
     needed = _KEPT_AT_ONCE * num_trainable * 4 * 3

@@ -29,6 +29,7 @@ from ftl_runtime.data.training import open_data, prepare_data
 from ftl_runtime.finish import finish
 from ftl_runtime.models.adapter import add_adapter, check_new_tokens
 from ftl_runtime.models.attention import documents_input, pick_attention
+from ftl_runtime.models.hub import on_this_machine
 from ftl_runtime.models.load import architecture, load_config, load_model, recompute_activations, weights_dtype
 from ftl_runtime.models.noise import add_noise
 from ftl_runtime.models.packing import mask_window, settle
@@ -77,19 +78,23 @@ def do_job(job: JobSpec, emit: Emit, stop: StopFlag) -> None:
 def preprocess(cfg: TrainConfig, ctx: Context) -> None:
     """Fill the token cache for `cfg`; needs neither the model's weights nor a GPU."""
     ctx.phase("data")
-    tokenizer = load_tokenizer(cfg.model, cfg.data, ctx)
+    model, _ = on_this_machine(cfg.model, ctx, wanted="tokenizer")
+    tokenizer = load_tokenizer(model, cfg.data, ctx)
     prepare_data(cfg, view_of(tokenizer, cfg.data), ctx)
 
 
 def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     """Train `cfg` from where this run left off, and leave the model, its manifest and the result behind."""
     preflight.check(cfg, ctx)
+    preflight.limit_memory(cfg.model.gpu_memory_limit_gib, ctx.device)
     ranks.join(ctx.device)
     resume = ranks.share(_find_checkpoint(cfg, ctx) if ctx.device.is_main else None, ctx.device)
     progress = Progress.load(resume.path) if resume else Progress()
     _make_reproducible(cfg.optim.seed, progress, ctx)
 
     ctx.phase("model")
+    section, base_revision = on_this_machine(cfg.model, ctx, wanted="all")
+    cfg = cfg.model_copy(update={"model": section})
     objective = OBJECTIVES[cfg.objective.kind]
     tokenizer = load_tokenizer(cfg.model, cfg.data, ctx)
     config = load_config(cfg.model, ctx)
@@ -157,7 +162,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         trainer.add_callback(lisa)
     _train(trainer, schedule, resume, ctx)
     best_step = trainer.load_best() if cfg.evaluation.loads_best else None
-    return finish(trainer, tokenizer, data.used, cfg.adapter, ctx, best_step=best_step)
+    return finish(trainer, tokenizer, data.used, cfg.adapter, ctx, base_revision=base_revision, best_step=best_step)
 
 
 def _is_packed(data: DataSection) -> bool:
@@ -189,7 +194,7 @@ def _build_model(
         checkpoint=resume.path if resume and not has_adapter else None,
     )
     check_new_tokens(new_tokens(cfg.model, ctx), base, cfg.adapter)
-    fit_to_tokenizer(base, tokenizer, seed=cfg.optim.seed)
+    fit_to_tokenizer(base, tokenizer, cfg.model, seed=cfg.optim.seed)
     checkpoint = resume.path if resume else None
     model = add_adapter(base, cfg.adapter, ctx, base=cfg.model, checkpoint=checkpoint)
     choose_trained(base, cfg.trained, progress, ctx)

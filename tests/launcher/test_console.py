@@ -157,6 +157,12 @@ def test_plain_view_tells_how_far_tokenising_is_every_ten_seconds(capsys):
     assert out == ["tokenising datasets.0 43%  12,000 rows/s  ETA 0:20"]
 
 
+def test_plain_view_tells_how_far_the_download_of_a_model_is(capsys):
+    data = {"name": "model", "label": "org/base", "share": 0.25, "bytes": 1, "total_bytes": 4, "bytes_per_s": 2.5e7}
+    out = shown(PlainView(), READING.model_copy(update={"data": data}), capsys=capsys)
+    assert out == ["downloading org/base 25%  25 MB/s"]
+
+
 @pytest.mark.parametrize(("width", "panel_width"), [(60, 60), (80, 80), (120, 100)])
 def test_result_panel_fits_the_console(width, panel_width):
     lines = drawn(result_panel(result(), train=[(1, 5.0), (240, 2.5)], evals=[(120, 3.0)]), width=width)

@@ -14,7 +14,7 @@ from ftl.sources.hubrepo import Repo
 
 
 def config(**data: Any) -> TrainConfig:  # Any: fields of DataSection
-    nested = {"model": {"base": "org/model"}, "data": data, "optim": {"learning_rate": 1e-3}}
+    nested = {"model": {"base": "org/model", "revision": "v3"}, "data": data, "optim": {"learning_rate": 1e-3}}
     return TrainConfig.model_validate(nested)
 
 
@@ -105,7 +105,8 @@ def test_hub_datasets_are_pinned_and_others_are_not_asked_for(project: Path) -> 
         return f"commit of {repo.id} at {repo.revision}"
 
     pinned, notes, problems = pin_revisions(given, project / "cfg.yml", commit_of=commit_of)
-    assert (sorted(asked), notes, problems) == (["imdb", "org/rows"], [], [])
+    assert (sorted(asked), notes, problems) == (["imdb", "org/model", "org/rows"], [], [])
+    assert pinned.model.revision == "commit of org/model at v3"
     assert [d.revision for d in pinned.data.datasets] == ["commit of org/rows at v1", None, None]
     assert [d.revision for d in pinned.data.test_datasets] == ["commit of imdb at None", None]
 
@@ -123,6 +124,7 @@ def test_unreachable_hub_leaves_the_revision_and_a_note(project: Path) -> None:
     never.set()
     assert (pinned, problems) == (given, [])
     assert notes == [
+        "org/model is not pinned to a commit: datasets.0.path: org/rows: no answer",
         "org/rows is not pinned to a commit: datasets.0.path: org/rows: no answer",
         "org/slow is not pinned to a commit: the Hub does not answer",
     ]
@@ -136,6 +138,7 @@ def test_refused_repository_is_a_problem_of_its_key(project: Path) -> None:
     _, notes, problems = pin_revisions(given, project / "cfg.yml", commit_of=commit_of)
     assert notes == []
     assert [str(problem) for problem in problems] == [
+        "base_model: org/model: is gated",
         "datasets.0.path: org/rows: is gated",
         "test_datasets.0.path: org/t: is gated",
     ]

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
@@ -17,26 +18,36 @@ from ftl.config.model import Attention, ModelSection
 from ftl.config.precision import PrecisionSection
 from ftl.errors import ConfigError
 from ftl_runtime.context import Context
+from ftl_runtime.models.overrides import override
 from ftl_runtime.models.quantize import keep_layout
 
 _AUTO = "AutoModelForCausalLM"
 
 
 def load_config(model: ModelSection, ctx: Context) -> PreTrainedConfig:
-    """The model's config.json, with the class that `model_type` names checked against it."""
-    source = ctx.resolve_model(model.base)
+    """The model's config.json with the user's changes, and the class that `model_type` names checked against it."""
+    key = "base_model_config" if model.config_source else "base_model"
+    source = ctx.resolve_model(model.config_source or model.base)
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(
+        config: PreTrainedConfig = _config_class(model.config_class).from_pretrained(
             source, revision=model.revision, trust_remote_code=model.trust_remote_code
         )
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
-        raise ConfigError(f"base_model: no model config can be loaded from {source}: {first}") from error
+        raise ConfigError(f"{key}: no model config can be loaded from {source}: {first}") from error
+    override(config, model.config_overrides)
     known = {*(config.architectures or []), architecture(config).__name__}
     if model.class_name != _AUTO and model.class_name not in known:
         allowed = " or ".join(sorted(known))
         raise ConfigError(f"model_type: {model.class_name}: this base is a {allowed}; remove the key, or name that")
     return config
+
+
+def _config_class(name: str) -> Any:  # Any: AutoConfig, or a PreTrainedConfig, has no common base
+    found = getattr(transformers, name, None)
+    if found is AutoConfig or (isinstance(found, type) and issubclass(found, PreTrainedConfig)):
+        return found
+    raise ConfigError(f"cls_model_config: {name}: transformers {transformers.__version__} has no such config class")
 
 
 def architecture(config: PreTrainedConfig) -> type[PreTrainedModel]:
@@ -75,6 +86,8 @@ def load_model(
         "attn_implementation": attention,
         "trust_remote_code": model.trust_remote_code,
     }
+    if model.experts is not None:
+        common["experts_implementation"] = model.experts
     if model.reinit_weights and checkpoint is None:
         fresh: PreTrainedModel = AutoModelForCausalLM.from_config(config, **common)  # type: ignore[no-untyped-call]
         return fresh
@@ -92,10 +105,13 @@ def load_model(
             use_safetensors=True,
             output_loading_info=True,
             **common,
+            **{name: value for name, value in model.load_options.items() if name != "use_cache"},
         )
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
         first = str(error).strip().splitlines()[0]
-        raise ConfigError(f"base_model: {source} cannot be loaded: {first}") from error
+        named = next((name for name in model.load_options if name in first), None)
+        key = f"overrides_of_model_kwargs.{named}" if named else "base_model"
+        raise ConfigError(f"{key}: {source} cannot be loaded: {first}") from error
     loaded: PreTrainedModel = pair[0]
     _check_loaded(pair[1], ctx, is_checkpoint=checkpoint is not None)
     keep_layout(loaded)

@@ -30,6 +30,6 @@ def find_reference(
         return Reference.of(model, has_adapter=True)
     dtype = compute_dtype(cfg.precision, ctx.device)
     copy = load_model(cfg.model, config, ctx, dtype=dtype, attention=attention, seed=cfg.optim.seed)
-    fit_to_tokenizer(copy, tokenizer, seed=cfg.optim.seed)
+    fit_to_tokenizer(copy, tokenizer, cfg.model, seed=cfg.optim.seed)
     frozen: nn.Module = copy
     return Reference.of(frozen.requires_grad_(False).eval().to(ctx.device.kind), has_adapter=False)

@@ -2,10 +2,12 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
+import transformers
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import align_special_tokens
 
 from ftl.config.data import DataSection
@@ -13,6 +15,9 @@ from ftl.config.model import ModelSection
 from ftl.errors import ConfigError
 from ftl.tokens import TokenizerView, chat_template_source
 from ftl_runtime.context import Context
+
+_MULTIPLE = 32
+_PAD_TOKENS = ("<pad>", "[PAD]", "<|pad|>", "<|padding|>", "<|finetune_right_pad_id|>", "<|endoftext|>")
 
 
 def load_tokenizer(model: ModelSection, data: DataSection, ctx: Context) -> PreTrainedTokenizerBase:
@@ -49,25 +54,32 @@ def view_of(tokenizer: PreTrainedTokenizerBase, data: DataSection) -> TokenizerV
     return view
 
 
-def fit_to_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> None:
-    """Grow the embeddings to the tokenizer's size, drawing the missing rows with `seed`.
+def fit_to_tokenizer(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, section: ModelSection, *, seed: int
+) -> None:
+    """Give the embeddings a row for every token, drawing the missing ones with `seed`.
 
-    Never shrinks them: many models have more rows than tokens, for speed. Aligns the ids of special tokens.
+    Without `shrink_embeddings` no row goes: many models have more rows than tokens, for speed. Aligns the ids of
+    special tokens.
     """
     embeddings = model.get_input_embeddings()
     assert isinstance(embeddings, nn.Embedding)
     rows = embeddings.num_embeddings
-    if len(tokenizer) > rows:
+    wanted = len(tokenizer) if section.shrink_embeddings else max(rows, len(tokenizer))
+    if section.pads_embeddings_to_32:
+        wanted = -(-wanted // _MULTIPLE) * _MULTIPLE
+    if wanted != rows:
         torch.manual_seed(seed)
-        model.resize_token_embeddings(len(tokenizer))
+        model.resize_token_embeddings(wanted, mean_resizing=section.mean_resizing_embeddings)
     align_special_tokens(model, tokenizer)  # type: ignore[no-untyped-call]
 
 
 def _read(model: ModelSection, ctx: Context) -> PreTrainedTokenizerBase:
     source = ctx.resolve_model(model.tokenizer or model.base)
     revision = model.revision if model.tokenizer is None else None
+    kind = _tokenizer_class(model.tokenizer_class)
     try:
-        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        found: PreTrainedTokenizerBase = kind.from_pretrained(
             source, revision=revision, trust_remote_code=model.trust_remote_code
         )
     except (OSError, ValueError) as error:
@@ -76,8 +88,21 @@ def _read(model: ModelSection, ctx: Context) -> PreTrainedTokenizerBase:
     return found
 
 
+def _tokenizer_class(name: str) -> Any:  # Any: the auto class and the others have no common base
+    found = getattr(transformers, name, None)
+    if isinstance(found, type) and hasattr(found, "from_pretrained") and "Tokenizer" in name:
+        return found
+    raise ConfigError(f"tokenizer_type: {name}: transformers {transformers.__version__} has no such tokenizer class")
+
+
 def _ensure_pad_token(tokenizer: PreTrainedTokenizerBase, ctx: Context) -> None:
+    """A token that pads: the tokenizer's, else one of its vocabulary that is made for it, else the eos token."""
     if tokenizer.pad_token_id is not None:
+        return
+    vocabulary = tokenizer.get_vocab()
+    spare = next((token for token in _PAD_TOKENS if token in vocabulary and token != tokenizer.eos_token), None)
+    if spare is not None:
+        tokenizer.pad_token = spare
         return
     if tokenizer.eos_token is None:
         raise ConfigError(

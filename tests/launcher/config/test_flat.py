@@ -130,14 +130,22 @@ def test_flag_kinds():
         ({"plugins": ["axolotl.integrations.liger.LigerPlugin"]}, {}),
         ({"streaming_multipack_buffer_size": 10}, {"pretrain_multipack_buffer_size": 10}),
         ({"hf_use_auth_token": True, "device_map": "auto", "torch_compile": "auto", "dp_shard_size": 1}, {}),
-        ({"overrides_of_model_kwargs": {"use_cache": False}}, {}),
+        (
+            {"base_model": "a", "base_model_config": "a", "base_model_ignore_patterns": "pytorch*"},
+            {"base_model": "a", "base_model_ignore_patterns": ["pytorch*"]},
+        ),
+        ({"gpu_memory_limit": "20GiB"}, {"gpu_memory_limit": 20.0}),
+        (
+            {"rope_scaling": {"type": "linear", "factor": 2.0}},
+            {"overrides_of_model_config": {"rope_scaling": {"type": "linear", "factor": 2.0}}},
+        ),
         ({"adapter": "qlora"}, {"adapter": "qlora", "load_in_4bit": True}),
         ({"adapter": "qlora", "load_in_4bit": True}, {"adapter": "qlora", "load_in_4bit": True}),
         ({"quantize_moe_experts": False, "fsdp": [], "wandb_watch": "", "wandb_log_model": "false"}, {}),
         ({"project_name": "x"}, {"wandb_project": "x"}),
         ({"report_to": ["wandb", "comet_ml"]}, {"use_wandb": True, "use_comet": True}),
         ({"report_to": "none"}, {}),
-        ({"save_safetensors": True, "tokenizer_type": "AutoTokenizer"}, {}),
+        ({"save_safetensors": True}, {}),
     ],
     ids=str,
 )
@@ -315,7 +323,6 @@ def test_dataset_keys_are_refused_with_the_reason(given, sentence):
 @pytest.mark.parametrize(
     ("given", "where", "told"),
     [
-        ({"rope_scaling": {"type": "linear"}}, "rope_scaling", "stands for `overrides_of_model_config`: not built yet"),
         ({"unsloth_rope": True}, "unsloth_rope", "stands for `liger_rope`: not built yet"),
         ({"flex_attention": True}, "flex_attention", "not built yet: so far eager"),
         ({"rl": "grpo"}, "rl", "not built yet: training on completions"),

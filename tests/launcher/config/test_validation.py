@@ -203,7 +203,7 @@ ROWS: list[tuple[str, str, str]] = [
     (
         "VR-66",
         "{max_memory: {0: 20GB}, gpu_memory_limit: 20}",
-        "max_memory = {0}: cannot be given together with `gpu_memory_limit`",
+        "max_memory = {0}: every GPU holds a whole copy of the model; gpu_memory_limit says what it may take",
     ),
     # ftl picks the way of recomputing itself, so no wrong one can be asked for.
     (

@@ -68,7 +68,6 @@ _QUANTISATION = (
         "contradicts `adapter` qlora: the base is quantised already",
         "write `adapter: lora`",
     ),
-    together("max_memory", "gpu_memory_limit", "cannot be given together with `gpu_memory_limit`"),
 )
 
 

@@ -112,12 +112,6 @@ def _packed_len(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML 
     return {} if value is False else {"sample_packing": True, "sequence_len": value}
 
 
-def _base_model_config(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
-    if value != given.get("base_model"):
-        raise NotBuiltError("not built yet: the config of another model than the base; remove it")
-    return {}
-
-
 def _objective(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
     return {} if value is False else {"objective": value}
 
@@ -225,7 +219,6 @@ CONVERT: dict[str, Conversion] = {
     "streaming": Conversion(
         _streaming, "pretraining_dataset", "a pretraining_dataset is always streamed", is_bool=True
     ),
-    "base_model_config": Conversion(_base_model_config, "base_model", "the base model brings its config"),
     "model_config": Conversion(_same("overrides_of_model_config"), "overrides_of_model_config", _NAMES),
     "model_kwargs": Conversion(_same("overrides_of_model_kwargs"), "overrides_of_model_kwargs", _NAMES),
     "rope_scaling": Conversion(

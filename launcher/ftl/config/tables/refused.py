@@ -44,6 +44,18 @@ REFUSED: dict[str, Aside] = {
     ),
     **aside(("landmark_attention", "xpos_rope"), _LONG_CONTEXT),
     **aside(("s2_attention",), f"shifted sparse attention: {_LONG_CONTEXT}"),
+    **aside(
+        ("device_map",),
+        "every GPU holds a whole copy of the model; one that does not fit is loaded in 4 bits (adapter: qlora) or "
+        "sharded with `deepspeed` or `fsdp_config`",
+        "auto",
+    ),
+    **aside(("max_memory",), "every GPU holds a whole copy of the model; gpu_memory_limit says what it may take"),
+    **aside(
+        ("tokenizer_use_mistral_common",),
+        "masks are made with the tokenizer.json of a base; mistral-common has none, and the bases that transformers "
+        "reads bring one",
+    ),
     "tokenizer_use_fast": Aside("only fast tokenizers are read; a base with a tokenizer.json has one", (True,)),
     **aside(
         (

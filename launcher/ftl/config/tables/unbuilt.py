@@ -9,7 +9,6 @@ _DRAWN = "training on completions that the model draws itself"
 _PREFERENCE = "only supervised fine-tuning so far"
 _SHARDING = "only plain data parallel training so far"
 _KERNEL = "models run with the kernels of transformers so far"
-_MODEL = "the model is loaded as its config.json says"
 _ADAPTER = "adapters are plain LoRA so far"
 _EVALUATION = "evaluation gives the loss so far"
 _ORDER = "batches are drawn at random from the whole"
@@ -59,7 +58,7 @@ UNBUILT: dict[str, Aside] = {
         ("ddp_timeout", "ddp_bucket_cap_mb", "ddp_broadcast_buffers"),
         "ranks work together with torch's own settings so far",
     ),
-    **unbuilt(("device_map", "max_memory", "gpu_memory_limit", "auto_find_batch_size"), _MEMORY, "auto"),
+    **unbuilt(("auto_find_batch_size",), _MEMORY, "auto"),
     # Numbers.
     **unbuilt(("gptq",), "GPTQ bases are to be read with gptqmodel; an unquantised base trains with LoRA today"),
     **unbuilt(
@@ -70,16 +69,7 @@ UNBUILT: dict[str, Aside] = {
         _FORMAT,
     ),
     # The model and its kernels.
-    **unbuilt(("overrides_of_model_config", "cls_model_config", "experimental_skip_move_to_device"), _MODEL),
-    **unbuilt(("overrides_of_model_kwargs",), _MODEL, {"use_cache": False}),
-    **unbuilt(
-        ("resize_token_embeddings_to_32x", "shrink_embeddings", "mean_resizing_embeddings"),
-        "embeddings grow by the tokens that are added, and by no more",
-    ),
-    **unbuilt(
-        ("added_tokens_overrides", "tokenizer_use_mistral_common"),
-        "tokenizers are read as their tokenizer.json says",
-    ),
+    **unbuilt(("added_tokens_overrides",), "tokenizers are read as their tokenizer.json says"),
     **unbuilt(
         (
             *("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel"),
@@ -87,7 +77,7 @@ UNBUILT: dict[str, Aside] = {
             *("liger_cross_entropy", "liger_fused_linear_cross_entropy", "liger_use_token_scaling"),
             *("cut_cross_entropy", "chunked_cross_entropy", "tiled_mlp", "use_kernels", "fused_attn_kernel"),
             *("flex_attn_compile_kwargs", "gemma4_hybrid_attn_impl", "use_scattermoe", "use_sonicmoe"),
-            *("experts_implementation", "llama4_linearized_experts", "use_dsv4_kernels", "use_glm_dsa_kernels"),
+            *("llama4_linearized_experts", "use_dsv4_kernels", "use_glm_dsa_kernels"),
             "dsv4_fp4_grouped_mode",
         ),
         _KERNEL,

@@ -42,6 +42,19 @@ def _init_weights(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAM
     return {"peft_init_lora_weights": value}
 
 
+def _gib(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*Gi?B", value) if isinstance(value, str) else None
+    return {"gpu_memory_limit": float(found[1]) if found else value}
+
+
+def _own_config(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    return {} if value == given.get("base_model") else {"base_model_config": value}
+
+
+def _patterns(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    return {"base_model_ignore_patterns": [value] if isinstance(value, str) else value}
+
+
 def _no_interval(strategy: str, key: str) -> Convert:
     """0 times an epoch is never."""
 
@@ -134,6 +147,22 @@ _UNTRAINED = tuple(kind for kind in get_args(ObjectiveKind) if kind not in BUILT
 _YAML_NO = "YAML reads a bare no as false"
 
 VALUES: dict[str, Conversion] = {
+    "base_model_config": Conversion(_own_config, "base_model", "a base brings its own config", is_noted=False),
+    "base_model_ignore_patterns": Conversion(_patterns, "base_model_ignore_patterns: [...]", "a list of patterns"),
+    "gpu_memory_limit": Conversion(_gib, "gpu_memory_limit: 20", "a number of GiB"),
+    "experts_implementation": Conversion(
+        _one_of(
+            {
+                **dict.fromkeys(
+                    ("scattermoe", "sonicmoe", "deepgemm"),
+                    NotBuiltError("not built yet: so far eager, batched_mm, grouped_mm, which torch brings"),
+                )
+            },
+            "experts_implementation",
+        ),
+        "experts_implementation: grouped_mm",
+        "torch's own grouped product",
+    ),
     "adapter": Conversion(_adapter, "adapter: lora", "adapters are plain LoRA so far"),
     "peft_init_lora_weights": Conversion(
         _init_weights, "peft_init_lora_weights: pissa", "ways to start that look at the weights alone"

@@ -1,0 +1,35 @@
+"""What the keys of the model must keep to."""
+
+from ftl.config.rules.rule import Rule
+from ftl.config.train import TrainConfig
+from ftl.errors import Problem
+
+_SAID_ELSEWHERE = {
+    **dict.fromkeys(("dtype", "torch_dtype"), "precision"),
+    "attn_implementation": "attn_implementation",
+    "experts_implementation": "experts_implementation",
+    **dict.fromkeys(("load_in_4bit", "load_in_8bit", "quantization_config"), "adapter: qlora, or load_in_8bit"),
+    **dict.fromkeys(("device_map", "max_memory"), "gpu_memory_limit"),
+    "revision": "model_revision",
+    "trust_remote_code": "trust_remote_code",
+    "config": "base_model_config",
+}
+"""Argument of from_pretrained -> the key that decides it."""
+_DECIDED = ("use_safetensors", "output_loading_info", "state_dict", "from_tf", "from_flax")
+
+
+def load_options_leave_to_other_keys_what_those_decide(config: TrainConfig) -> Problem | None:
+    where = "overrides_of_model_kwargs"
+    given = config.model.load_options
+    for name in given:
+        if name in _SAID_ELSEWHERE:
+            remedy = f"remove it, and write {_SAID_ELSEWHERE[name]}"
+            return Problem(f"{where}.{name}", allowed="is decided by a key of its own", remedy=remedy)
+        if name in _DECIDED:
+            return Problem(f"{where}.{name}", allowed="is decided by ftl", remedy="remove it")
+    if given.get("use_cache"):
+        return Problem(f"{where}.use_cache", "true", "must be false", "the cache serves generation alone; remove it")
+    return None
+
+
+MODEL_RULES: tuple[Rule, ...] = (load_options_leave_to_other_keys_what_those_decide,)
