@@ -6,6 +6,7 @@ from typing import Literal
 
 import pytest
 from byte_tokenizer import pieces, save_byte_tokenizer
+from tokenizers import processors
 
 from ftl.config.data import DataSection, DatasetSection
 from ftl.config.model import SpecialTokens
@@ -222,3 +223,11 @@ def test_fingerprint_changes_with_the_tokens_only(tmp_path: Path) -> None:
     assert TokenizerView.load(tmp_path).fingerprint == plain
     assert TokenizerView.load(tmp_path, tokens=("<x>",)).fingerprint != plain
     assert TokenizerView.load(tmp_path, SpecialTokens(eos_token="<|im_end|>")).fingerprint != plain
+
+
+def test_tokenizer_that_only_appends_eos_puts_nothing_in_front(tmp_path: Path) -> None:
+    view = TokenizerView.load(save_byte_tokenizer(tmp_path, adds_bos=False))
+    appends = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 257)])
+    view.tokenizer.post_processor = appends
+    view.tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert TokenizerView.load(tmp_path).prefix_ids == ()

@@ -33,15 +33,21 @@ def load_bearing(path: Path, overrides: Sequence[Override]) -> Bearing:
     try:
         return Bearing(load_train(path, overrides), (), True)
     except ConfigError as e:
-        problems = tuple(problem if isinstance(problem, Problem) else Problem(problem) for problem in e.problems)
-    for attempt in (overrides, [*overrides, *_without(problems)]):
-        try:
-            loaded = load_train(path, attempt, bear_unbuilt=True)
-        except ConfigError:
-            continue
-        real = [problem for problem in problems if problem not in loaded.unbuilt]
-        return Bearing(loaded, problems, not any(_is_about_data(_key(problem)) for problem in real))
-    return Bearing(None, problems, False)
+        problems = _problems(e)
+    real: tuple[Problem, ...] = ()
+    try:
+        return Bearing(load_train(path, overrides, bear_unbuilt=True), problems, True)
+    except ConfigError as e:
+        real = _problems(e)  # without the keys that ftl cannot train yet: those say what the data is
+    try:
+        loaded = load_train(path, [*overrides, *_without(real)], bear_unbuilt=True)
+    except ConfigError:
+        return Bearing(None, problems, False)
+    return Bearing(loaded, problems, not any(_is_about_data(_key(problem)) for problem in real))
+
+
+def _problems(error: ConfigError) -> tuple[Problem, ...]:
+    return tuple(problem if isinstance(problem, Problem) else Problem(problem) for problem in error.problems)
 
 
 def _without(problems: Sequence[Problem]) -> Iterator[Override]:

@@ -193,7 +193,7 @@ def _counts(report: DatasetReport) -> dict[str, Any]:  # Any: JSON
             "split": tally.split,
             "too_long": tally.too_long,
             "too_short": tally.too_short,
-            "duplicates": tally.digests.num_duplicates,
+            "duplicates": max(tally.repeated, tally.digests.num_duplicates),
             "untrained_samples": tally.untrained,
             "untrained_turns": tally.untrained_turns,
             "length": {
@@ -218,11 +218,14 @@ def _facts(report: DatasetReport, sequence_len: int) -> list[tuple[str, str]]:
     parts = [f"mean {lengths.mean:,.0f}", f"median {lengths.percentile(50):,}"]
     parts += [f"{percent} % up to {lengths.percentile(percent):,}" for percent in _PERCENTILES[1:]]
     left_out = _counted(
-        (tally.broken, "broken"), (tally.too_long, f"over {sequence_len:,} tokens"), (tally.too_short, "too short")
+        (tally.broken, "broken"),
+        (tally.too_long, f"over {sequence_len:,} tokens"),
+        (tally.too_short, "too short"),
+        (tally.repeated, "duplicate"),
     )
     changed = _counted((tally.truncated, "truncated"), (tally.split, "split"))
     odd = _counted(
-        (tally.digests.num_duplicates, "duplicate"),
+        (0 if tally.repeated else tally.digests.num_duplicates, "duplicate"),
         (tally.untrained, "without a trained token"),
         (tally.untrained_turns, "trained turns cut off"),
     )

@@ -10,6 +10,7 @@ from ftl.errors import Problem
 from ftl.formats.example import Conversation, Example, Rendered
 from ftl.inspect.datasets import Listed, open_rows, recipe_of
 from ftl.inspect.fit import fit, too_long_sentence
+from ftl.inspect.merged import Merged
 from ftl.inspect.tally import Tally
 from ftl.inspect.walk import Broken, Numbered, Read, Sampled, numbered, walk, walk_untokenised
 from ftl.sources import Row, Source
@@ -61,14 +62,16 @@ def check_dataset(
     rows: Source | None = None,
     num_rows: int | None = None,
     num_tokenised: int | None = None,
+    merged: Merged | None = None,
     on_rows: OnRows = lambda rows, tokens: None,
     on_share: Callable[[float], None] = lambda share: None,
 ) -> None:
     """Fill the report from the rows of its dataset; at most `limit` broken rows are named, the others counted.
 
     `rows` are those of the dataset where it is open already. Only the first `num_rows` are read, and only the first
-    `num_tokenised` of them tokenised; all if None. Without a view none is tokenised. Raises ConfigError when the
-    dataset cannot be opened, or its type or chat template is wrong.
+    `num_tokenised` of them tokenised; all if None. Without a view none is tokenised.
+    `merged` gathers what all datasets give together. Raises ConfigError when the dataset cannot be opened, or its type
+    or chat template is wrong.
     """
     recipe = recipe_of(report.dataset, loaded, view)
     report.has_template = recipe.template is not None
@@ -76,7 +79,8 @@ def check_dataset(
     field_tools = report.dataset.section.field_tools
     scanned = _first(rows or open_rows(report.dataset, loaded), num_rows, report, on_share)
     counted = numbered(_counting_tools(scanned, report, field_tools))
-    _count(report, _walk(counted, recipe, view, num_tokenised), loaded.config.data, limit, _ends(view, loaded), on_rows)
+    merged = merged or Merged(loaded.config.data)
+    _count(report, _walk(counted, recipe, view, num_tokenised), merged, limit, _ends(view, loaded), on_rows)
     report.is_tokenised = view is not None and (num_tokenised is None or report.tally.rows <= num_tokenised)
     if report.tally.broken > limit:
         report.problems.append(Problem(report.name, f"{report.tally.broken - limit:,} more broken rows"))
@@ -119,12 +123,12 @@ def _counting_tools(rows: Iterable[Row | Problem], report: DatasetReport, field_
 def _count(
     report: DatasetReport,
     walked: Iterator[Sampled | Read | Broken],
-    data: DataSection,
+    merged: Merged,
     limit: int,
     ends: frozenset[int],
     on_rows: OnRows,
 ) -> None:
-    tally = report.tally
+    tally, data = report.tally, merged.data
     for row in walked:
         tally.rows += 1
         if isinstance(row, Broken):
@@ -135,8 +139,12 @@ def _count(
             fitted = fit(row.sample, row.parts, data)
             if fitted.dropped == "too long" and data.excess_length == "raise":
                 _note_broken(report, Problem(row.where, too_long_sentence(row.parts, data)), limit)
+            elif fitted.samples and merged.is_duplicate(report.key, row.parts):
+                tally.add_repeated(row.parts)
             else:
                 tally.add(row.sample, row.parts, fitted, ends)
+                if fitted.samples:
+                    merged.add(report.key, fitted)
         if tally.rows % _PROGRESS_ROWS == 0:
             on_rows(tally.rows, tally.tokens)
     on_rows(tally.rows, tally.tokens)
@@ -164,6 +172,7 @@ def _whole_problems(report: DatasetReport, data: DataSection) -> Iterator[Proble
     if report.is_tokenised and not tally.samples:
         parts = [f"{tally.too_long:,} have more than sequence_len = {data.sequence_len} tokens"] * bool(tally.too_long)
         parts += [f"{tally.too_short:,} fewer than {data.min_sample_len}"] * bool(tally.too_short)
+        parts += [f"{tally.repeated:,} are duplicates"] * bool(tally.repeated)
         remedy = "raise sequence_len, or set excess_length_strategy: truncate" if tally.too_long else None
         yield Problem(report.name, f"none of {tally.rows:,} rows is usable: {', '.join(parts)}", remedy=remedy)
     elif not tally.trained and not report.has_trained_text:

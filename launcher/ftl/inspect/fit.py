@@ -5,7 +5,7 @@ from typing import Literal
 
 from ftl.config.data import DataSection
 from ftl.formats.example import Example, Judged, Pair, Preference, Sample, Steps
-from ftl.tokens import MASKED, Tokens
+from ftl.tokens import MASKED, Tokens, num_pieces
 
 Parts = tuple[Tokens, ...]
 """The token sequences of one sample: two for a preference or a pair, else one."""
@@ -50,8 +50,8 @@ def too_long_sentence(parts: Parts, data: DataSection) -> str:
 
 def _split(tokens: Tokens, data: DataSection) -> list[Tokens]:
     """Pieces of sequence_len; a last one below min_sample_len is left out."""
-    pieces = [_cut(tokens, start, data.sequence_len) for start in range(0, len(tokens.ids), data.sequence_len)]
-    return pieces if len(pieces[-1].ids) >= data.min_sample_len else pieces[:-1]
+    pieces = range(num_pieces(len(tokens.ids), data.sequence_len, data.min_sample_len))
+    return [_cut(tokens, number * data.sequence_len, data.sequence_len) for number in pieces]
 
 
 def _trains_nothing(tokens: Tokens) -> bool:

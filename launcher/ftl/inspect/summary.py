@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ftl.config.data import DataSection
 from ftl.errors import Problem
 from ftl.inspect.datacheck import DatasetReport
+from ftl.inspect.merged import Merged, Used
 
 
 @dataclass(frozen=True)
@@ -26,24 +27,22 @@ class Summary:
     eval: Share | None
 
 
-def summarise(data: DataSection, reports: Sequence[DatasetReport]) -> tuple[Summary, list[Problem]]:
+def summarise(merged: Merged) -> tuple[Summary, list[Problem]]:
     """What is trained and what is evaluated on, and a problem with a key as `where` if the split leaves nothing."""
-    train = [report for report in reports if not report.key.startswith("test_datasets")]
-    test = [report for report in reports if report.key.startswith("test_datasets")]
+    data, train = merged.data, merged.train
+    packed_to = data.sequence_len if data.sample_packing else None
     is_eval_packed = data.sample_packing if data.eval_sample_packing is None else data.eval_sample_packing
-    num_samples = sum(report.tally.samples for report in train)
-    if test:
-        evaluated = _share(test, 1.0, data.sequence_len if is_eval_packed else None)
-        return Summary(_share(train, 1.0, data.sequence_len if data.sample_packing else None), evaluated), []
-    num_eval = math.ceil(data.val_set_size * num_samples) if data.val_set_size < 1 else int(data.val_set_size)
+    eval_packed_to = data.sequence_len if is_eval_packed else None
+    if data.test_datasets:
+        return Summary(_share(train, 1.0, packed_to), _share(merged.test, 1.0, eval_packed_to)), []
+    num_eval = math.ceil(data.val_set_size * train.rows) if data.val_set_size < 1 else int(data.val_set_size)
     problems = []
-    if num_eval and num_eval >= num_samples > 0:
-        given = f"{data.val_set_size:g}: takes {num_eval:,} of {num_samples:,} samples"
+    if num_eval and num_eval >= train.rows > 0:
+        given = f"{data.val_set_size:g}: takes {num_eval:,} of {train.rows:,} samples"
         problems.append(Problem("val_set_size", given, "must leave at least 1 to train on"))
-    part = min(num_eval / max(num_samples, 1), 1.0)
-    kept = _share(train, 1 - part, data.sequence_len if data.sample_packing else None)
-    held_out = _share(train, part, data.sequence_len if is_eval_packed else None) if num_eval else None
-    return Summary(kept, held_out), problems
+    part = min(num_eval / max(train.rows, 1), 1.0)
+    held_out = _share(train, part, eval_packed_to) if num_eval else None
+    return Summary(_share(train, 1 - part, packed_to), held_out), problems
 
 
 def split_remarks(summary: Summary) -> list[str]:
@@ -90,8 +89,6 @@ def _remarks_of(report: DatasetReport, data: DataSection) -> list[str]:
     return found
 
 
-def _share(reports: Sequence[DatasetReport], part: float, packed_to: int | None) -> Share:
-    samples = round(sum(report.tally.samples for report in reports) * part)
-    tokens = round(sum(report.tally.tokens for report in reports) * part)
-    trained = round(sum(report.tally.trained for report in reports) * part)
+def _share(used: Used, part: float, packed_to: int | None) -> Share:
+    samples, tokens, trained = (round(count * part) for count in (used.samples, used.tokens, used.trained))
     return Share(samples, tokens, trained, None if packed_to is None else math.ceil(tokens / packed_to))

@@ -52,11 +52,7 @@ class Digests:
         self._buckets = [array("Q") for _ in range(_NUM_BUCKETS)]
 
     def add(self, parts: Parts) -> None:
-        digest = hashlib.blake2b(digest_size=8)
-        for tokens in parts:
-            digest.update(array("q", tokens.ids).tobytes())
-            digest.update(array("q", tokens.labels).tobytes())
-        value = int.from_bytes(digest.digest(), "little")
+        value = int.from_bytes(digest_of(parts), "little")
         self._buckets[value % _NUM_BUCKETS].append(value)
 
     @property
@@ -67,6 +63,15 @@ class Digests:
     def num_shared(self, other: "Digests") -> int:
         """Different samples that are in both."""
         return sum(len(set(a) & set(b)) for a, b in zip(self._buckets, other._buckets, strict=True))
+
+
+def digest_of(parts: Parts) -> bytes:
+    """Eight bytes of a hash over the tokens and labels of a sample."""
+    digest = hashlib.blake2b(digest_size=8)
+    for tokens in parts:
+        digest.update(array("q", tokens.ids).tobytes())
+        digest.update(array("q", tokens.labels).tobytes())
+    return digest.digest()
 
 
 @dataclass
@@ -86,6 +91,8 @@ class Tally:
     too_long: int = 0
     """Rows dropped because they are longer than sequence_len."""
     too_short: int = 0
+    repeated: int = 0
+    """Samples left out because exact deduplication has found them before, in whatever dataset."""
     untrained: int = 0
     """Samples in which nothing is trained."""
     untrained_turns: int = 0
@@ -94,6 +101,12 @@ class Tally:
     lengths: Lengths = field(default_factory=Lengths)
     """Of samples before any length rule."""
     digests: Digests = field(default_factory=Digests)
+
+    def add_repeated(self, parts: Parts) -> None:
+        """Count a sample that is left out as a duplicate."""
+        self.lengths.add(max(len(tokens.ids) for tokens in parts))
+        self.digests.add(parts)
+        self.repeated += 1
 
     def add(self, sample: Sample, parts: Parts, fitted: Fitted, ends: frozenset[int]) -> None:
         """Count a sample and what is left of it; `ends` are the tokens that end a text or a turn."""

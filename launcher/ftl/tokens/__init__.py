@@ -3,6 +3,7 @@
 from ftl.tokens.chat import ChatTemplate
 from ftl.tokens.choice import chat_template_source
 from ftl.tokens.encode import MASKED, Tokens, encode, encode_any
+from ftl.tokens.pieces import num_pieces
 from ftl.tokens.recipe import Recipe
 from ftl.tokens.view import TokenizerView
 
@@ -15,4 +16,5 @@ __all__ = [
     "chat_template_source",
     "encode",
     "encode_any",
+    "num_pieces",
 ]

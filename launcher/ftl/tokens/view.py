@@ -14,6 +14,7 @@ from ftl.config.model import SpecialTokens
 from ftl.errors import ConfigError, Problem
 from ftl.tokens.words import WordIds
 
+_PROBE = "a"  # any text shows what is put before and what behind it
 NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -164,5 +165,7 @@ def _prefix_ids(tokenizer: Tokenizer, bos_token: str | None, adds_bos: bool | No
     bos_id = tokenizer.token_to_id(bos_token) if bos_token else None
     if adds_bos is not None:
         return (bos_id,) if adds_bos and bos_id is not None else ()
-    ids = tokenizer.encode("", add_special_tokens=True).ids
-    return tuple(ids[:1])
+    bare = tokenizer.encode(_PROBE, add_special_tokens=False).ids
+    ids = tokenizer.encode(_PROBE, add_special_tokens=True).ids
+    begins = (start for start in range(len(ids)) if ids[start : start + len(bare)] == bare)
+    return tuple(ids[: next(begins, 0)][:1])

@@ -16,6 +16,7 @@ import numpy as np
 
 from ftl.config.data import DataSection
 from ftl.errors import ConfigError, Problem
+from ftl.tokens import num_pieces
 from ftl_runtime.data import pack as packing
 from ftl_runtime.data.cache import TokenFile
 from ftl_runtime.data.entries import entry
@@ -24,7 +25,6 @@ from ftl_runtime.data.pack import Packing, one_per_row, pack
 # Shapes: S samples, W rows of tokens a sample has, D documents, F datasets. A sample is what a row of the data gives:
 # one row of tokens, or a better and a worse one. A document is as much of a row as fits into sequence_len.
 
-_MIN_TOKENS = 2  # one token alone predicts nothing
 
 _DECISIVE = {
     "sequence_len",
@@ -165,10 +165,7 @@ class _Selection:
             offsets_R1 = np.arange(0, len(documents_D3) + 1, self._num_rows)
             return RowIndex(documents_D3, Packing(np.arange(len(documents_D3)), offsets_R1))
         start_S, stop_S = start_SW[:, 0], stop_SW[:, 0]
-        # A last piece of a single token predicts nothing, so it is left out.
-        pieces_S = np.where(
-            self._may_split[samples_S2[:, 0]], (stop_S - start_S + self._len - _MIN_TOKENS) // self._len, 1
-        )
+        pieces_S = self._pieces(samples_S2[:, :1], stop_SW - start_SW)[:, 0]
         sample_D = np.repeat(np.arange(len(samples_S2)), pieces_S)
         piece_D = np.arange(len(sample_D)) - np.repeat(np.cumsum(pieces_S) - pieces_S, pieces_S)
         start_D = start_S[sample_D] + piece_D * self._len
@@ -186,10 +183,12 @@ class _Selection:
         trained_SW = np.zeros(is_cut_SW.shape, np.int64)
         for f, part in enumerate(self._parts):
             trained_SW[file_S == f] = _by_sample(part.file.num_trained, self._num_rows)[number_S[file_S == f]]
-        for s, w in np.argwhere(is_cut_SW):  # the answer may lie behind the cut
-            mask_T = self._parts[file_S[s]].file.mask[start_SW[s, w] : start_SW[s, w] + self._len]
+        length_SW = stop_SW - start_SW
+        kept_SW = np.minimum(length_SW, self._pieces(file_S[:, None], length_SW) * self._len)
+        for s, w in np.argwhere(kept_SW < length_SW):  # the answer may lie behind the cut
+            mask_T = self._parts[file_S[s]].file.mask[start_SW[s, w] : start_SW[s, w] + kept_SW[s, w]]
             trained_SW[s, w] = np.count_nonzero(mask_T)
-        tokens_S = np.where(is_cut_SW, self._len, stop_SW - start_SW).sum(1)
+        tokens_S = kept_SW.sum(1)
         trained_S, is_long_S, is_cut_S = trained_SW.sum(1), is_long_SW.any(1), is_cut_SW.any(1)
         # Where there are samples to train on, those to evaluate on do not make up for them.
         parts = [part for part in self._parts if not part.is_eval] or self._parts
@@ -227,6 +226,11 @@ class _Selection:
     @cached_property
     def _may_split(self) -> np.ndarray:
         return np.array([part.file.may_split or self._data.excess_length == "split" for part in self._parts])
+
+    def _pieces(self, file_S1: np.ndarray, length_SW: np.ndarray) -> np.ndarray:
+        """[S, W]: the documents that each row of a sample gives."""
+        pieces_SW: np.ndarray = num_pieces(length_SW, self._len, self._data.min_sample_len)
+        return np.where(self._may_split[file_S1] & (self._num_rows == 1), pieces_SW, 1)
 
     def _usable(self, f: int, part: Part) -> np.ndarray:
         data = self._data

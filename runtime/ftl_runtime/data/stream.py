@@ -18,7 +18,7 @@ from ftl.contract import DatasetUse
 from ftl.errors import ConfigError, Problem
 from ftl.formats.example import Example, TokenRow
 from ftl.sources import Row, Source
-from ftl.tokens import Recipe, TokenizerView, Tokens, encode
+from ftl.tokens import Recipe, TokenizerView, Tokens, encode, num_pieces
 from ftl_runtime.data.cache import batches, size_of
 from ftl_runtime.data.dataset import Document, DocumentRow, Open, identity_of
 from ftl_runtime.data.pack import one_per_row, pack
@@ -26,7 +26,6 @@ from ftl_runtime.data.samples import Emit, sample_of
 
 KEY = "pretraining_dataset"
 _BLOCK_SIZE = 8_000_000  # characters: a few seconds of tokenising, and tens of MB
-_MIN_TOKENS = 2  # one token alone predicts nothing
 
 
 @dataclass(frozen=True)
@@ -217,14 +216,15 @@ def _documents(samples: list[Example | TokenRow], data: DataSection, view: Token
     for batch in batches(samples):
         for tokens in encode(batch, view):
             if len(tokens.ids) >= data.min_sample_len:
-                found += _pieces(tokens, data.sequence_len)
+                found += _pieces(tokens, data)
     return found
 
 
-def _pieces(tokens: Tokens, sequence_len: int) -> Iterator[Document]:
+def _pieces(tokens: Tokens, data: DataSection) -> Iterator[Document]:
     ids, labels = np.array(tokens.ids, np.int32), np.array(tokens.labels, np.int32)
-    for start in range(0, len(ids) - _MIN_TOKENS + 1, sequence_len):
-        yield Document(ids[start : start + sequence_len], labels[start : start + sequence_len])
+    for number in range(num_pieces(len(ids), data.sequence_len, data.min_sample_len)):
+        start, stop = number * data.sequence_len, (number + 1) * data.sequence_len
+        yield Document(ids[start:stop], labels[start:stop])
 
 
 def _rows(documents: list[Document], data: DataSection, rng: np.random.Generator) -> tuple[DocumentRow, ...]:

@@ -109,12 +109,19 @@ def test_data_is_left_alone_while_its_own_keys_are_wrong(check, make_config: Mak
 
 def test_data_of_an_objective_that_is_not_built_is_counted(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
     rows = [{"prompt": "p", "chosen": "good", "rejected": "bad"}]
-    code, events = check(make_config(rows, dataset={"type": None}, rl="dpo"))
+    code, events = check(make_config(rows, dataset={"type": None}, rl="simpo"))
     assert code == 2
     assert any("not built yet" in said for said in texts(events))
     # <s>, the prompt and the answer, twice; the answers are the labels
     counts = only(events, "dataset")
     assert (counts["tokens"], counts["trained_tokens"]) == (2 + 4 + 2 + 3, 4 + 3)
+
+
+def test_data_of_an_objective_that_is_not_built_is_counted_beside_a_problem(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
+    rows = [{"prompt": "p", "chosen": "good", "rejected": "bad"}]
+    _, events = check(make_config(rows, dataset={"type": None}, rl="simpo", learning_rate="fast"))
+    assert only(events, "dataset")["rows"] == 1
+    assert len([said for said in texts(events) if "not built yet" in said]) == 1
 
 
 def test_nothing_trained_is_a_problem(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
