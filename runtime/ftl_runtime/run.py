@@ -27,6 +27,7 @@ from ftl_runtime.data.collate import Collator
 from ftl_runtime.data.layout import collator_of
 from ftl_runtime.data.training import open_data, prepare_data
 from ftl_runtime.finish import finish
+from ftl_runtime.memory import BatchTooLargeError, fitted, is_out_of_memory, memory_of
 from ftl_runtime.models.adapter import add_adapter, check_new_tokens
 from ftl_runtime.models.attention import documents_input, pick_attention
 from ftl_runtime.models.hub import on_this_machine
@@ -71,6 +72,7 @@ def do_job(job: JobSpec, emit: Emit, stop: StopFlag) -> None:
     if job.task == "preprocess":
         preprocess(cfg, ctx)
     else:
+        cfg = fitted(cfg, ctx.run_dir)
         with tracked(cfg, ctx) as told:
             run(cfg, told)
 
@@ -210,7 +212,13 @@ def _train(trainer: Trainer, schedule: Schedule, resume: Checkpoint | None, ctx:
     if resume:
         ctx.emit("resumed", {"step": resume.step, "checkpoint": f"{CHECKPOINTS_DIR}/{resume.path.name}"})
     ctx.stop.hold()
-    trainer.train(resume_from_checkpoint=str(resume.path) if resume else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(resume.path) if resume else None)
+    except Exception as error:
+        if is_out_of_memory(error):
+            told = f"out of {memory_of(error)} memory after step {trainer.state.global_step}"
+            raise BatchTooLargeError(told) from error
+        raise
     if trainer.stopped_at is not None:
         newest = trainer.saved or resume
         ctx.emit("stopped", {"step": trainer.stopped_at, "checkpoint": newest.step if newest else None})

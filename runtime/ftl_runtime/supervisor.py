@@ -12,7 +12,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from ftl.config.train import TrainConfig
 from ftl.contract import (
+    BUNDLE_CONFIG,
     CHECKPOINTS_DIR,
     EVENTS_FILE,
     EXIT_FILE,
@@ -26,6 +28,7 @@ from ftl.errors import BackendError, ExitCode, FtlError, StorageError
 from ftl_runtime.checkpoint.manifest import replace_synced
 from ftl_runtime.checkpoint.volume import newest_step
 from ftl_runtime.events import EventLog
+from ftl_runtime.memory import fitted, keep_fit, shrunk
 from ftl_runtime.relay import Relay
 from ftl_runtime.spawn import Trainers, num_ranks
 from ftl_runtime.stop import DEADLINE_SIGNAL, Reason
@@ -55,6 +58,8 @@ def supervise(job_file: Path, num_requests: Callable[[], int]) -> int:
     if not (run_dir / RESULT_FILE).exists():
         try:
             verdict = _run(job, job_file, run_dir, lock_fd, num_requests, started)
+            while verdict.may_shrink and _shrink(job, run_dir, verdict):
+                verdict = _run(job, job_file, run_dir, lock_fd, num_requests, started)
         except (OSError, FtlError) as error:
             verdict = verdict_of(error if isinstance(error, FtlError) else StorageError(f"{run_dir}: {error}"))
             sys.stderr.write(f"{verdict.message}\n")
@@ -69,6 +74,20 @@ def supervise(job_file: Path, num_requests: Callable[[], int]) -> int:
     except OSError as error:
         sys.stderr.write(f"{run_dir / EXIT_FILE}: cannot be written: {error.strerror}\n")
     return verdict.exit_code
+
+
+def _shrink(job: JobSpec, run_dir: Path, verdict: Verdict) -> bool:
+    """Have the run go on in smaller pieces, from its newest checkpoint; False where that is not wanted or possible."""
+    assert job.paths is not None
+    cfg = TrainConfig.read_json((Path(job.paths.bundle) / BUNDLE_CONFIG).read_bytes())
+    smaller = shrunk(fitted(cfg, run_dir)) if cfg.watch.retries_smaller else None
+    if smaller is None:
+        return False
+    told = keep_fit(smaller, run_dir)
+    what = (verdict.message or "out of memory").partition(";")[0]
+    message = f"{what}: trained on with {told}: the same rows a step, and from here on the same numbers up to rounding"
+    EventLog(run_dir / EVENTS_FILE, job.attempt).emit("warning", {"message": message})
+    return True
 
 
 def _run(

@@ -11,6 +11,7 @@ from typing import get_args
 
 from ftl.contract import Cause
 from ftl.errors import ExitCode, FtlError
+from ftl_runtime.memory import BatchTooLargeError, is_out_of_memory, memory_of
 
 VERDICT_FD = "FTL_VERDICT_FD"
 """The variable with the number of the pipe's descriptor."""
@@ -37,16 +38,19 @@ class Verdict:
     exit_code: int
     cause: Cause
     message: str | None = None
+    may_shrink: bool = False
+    """Out of memory where smaller micro-batches help."""
 
 
 def verdict_of(error: BaseException) -> Verdict:
     """How an exception that ended the training is told to the user; a traceback goes with the ones that are ours."""
+    if isinstance(error, BatchTooLargeError):
+        return Verdict(ExitCode.TRAINING, "out-of-memory", f"{error}; {_MEMORY_ADVICE}", may_shrink=True)
     if isinstance(error, FtlError):
         code = error.exit_code if error.exit_code in _CAUSES else ExitCode.TRAINING
         return Verdict(int(code), _CAUSES[code], str(error))
-    if _is_out_of_memory(error):
-        where = "GPU" if "CUDA" in str(error) else "main"
-        return Verdict(ExitCode.TRAINING, "out-of-memory", f"out of {where} memory; {_MEMORY_ADVICE}")
+    if is_out_of_memory(error):
+        return Verdict(ExitCode.TRAINING, "out-of-memory", f"out of {memory_of(error)} memory; {_MEMORY_ADVICE}")
     sentence = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
     return Verdict(ExitCode.TRAINING, "crash", f"the training crashed: {sentence}; the traceback is in log.txt")
 
@@ -69,17 +73,10 @@ def receive(data: bytes) -> Verdict | None:
     for line in data.splitlines():
         try:
             record = json.loads(line)
-            verdict = Verdict(int(record["exit_code"]), record["cause"], record["message"])
+            may_shrink = record.get("may_shrink") is True
+            verdict = Verdict(int(record["exit_code"]), record["cause"], record["message"], may_shrink)
         except (ValueError, KeyError, TypeError):
             continue  # a writer killed midway leaves half a line
         if verdict.cause in get_args(Cause):
             return verdict
     return None
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and any(
-        sign in str(error) for sign in ("CUDA out of memory", "DefaultCPUAllocator: can't allocate memory")
-    )

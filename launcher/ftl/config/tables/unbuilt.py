@@ -14,7 +14,6 @@ _EVALUATION = "evaluation gives the loss so far"
 _ORDER = "batches are drawn at random from the whole"
 _DISTILLED = "there is no teacher to learn from so far"
 _PICTURES = "only text is trained so far"
-_MEMORY = "the model takes the memory it needs, on one GPU a copy"
 
 UNBUILT: dict[str, Aside] = {
     # Delivery.
@@ -58,7 +57,6 @@ UNBUILT: dict[str, Aside] = {
         ("ddp_timeout", "ddp_bucket_cap_mb", "ddp_broadcast_buffers"),
         "ranks work together with torch's own settings so far",
     ),
-    **unbuilt(("auto_find_batch_size",), _MEMORY, "auto"),
     # Numbers.
     **unbuilt(("gptq",), "GPTQ bases are to be read with gptqmodel; an unquantised base trains with LoRA today"),
     **unbuilt(
