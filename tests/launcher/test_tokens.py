@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 from byte_tokenizer import pieces, save_byte_tokenizer
-from tokenizers import processors
+from tokenizers import Tokenizer, models, processors
 
 from ftl.config.data import DataSection, DatasetSection
 from ftl.config.model import SpecialTokens
@@ -231,3 +231,12 @@ def test_tokenizer_that_only_appends_eos_puts_nothing_in_front(tmp_path: Path) -
     view.tokenizer.post_processor = appends
     view.tokenizer.save(str(tmp_path / "tokenizer.json"))
     assert TokenizerView.load(tmp_path).prefix_ids == ()
+
+
+def test_token_that_stands_for_unknown_characters_on_both_sides_of_an_edge_is_trained(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(models.BPE({"<unk>": 0, "a": 1}, [], unk_token="<unk>", fuse_unk=True))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    view = TokenizerView.load(tmp_path)
+    example = Example((Segment("a??", False), Segment("!!a", True)), bos=False, num_eos=0, is_one_text=True)
+    assert encode([example], view) == [Tokens([1, 0, 1], [MASKED, 0, 1])]

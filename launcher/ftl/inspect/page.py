@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ftl.atomic import write_atomic
 from ftl.inspect.datasets import Listed
-from ftl.inspect.preview import Pieces, PreviewRow, characters, runs
+from ftl.inspect.preview import Pieces, PreviewRow, characters, extent, runs
 
 _STYLE = """
 :root { color-scheme: light dark; --back: #fff; --text: #1b1f24; --soft: #5b6470; --line: #d5dae1;
@@ -60,9 +60,9 @@ def page(title: str, shown: Sequence[tuple[Listed, Sequence[PreviewRow]]]) -> st
 def _section(dataset: Listed, rows: Sequence[PreviewRow]) -> str:
     type = dataset.section.type
     kind = type if isinstance(type, str) else "own format" if type else ""
-    sequences = [pieces for row in rows for sample in row.samples for pieces in sample.values()]
-    tokens = sum(map(len, sequences))
-    trained = sum(piece.is_trained for pieces in sequences for piece in pieces)
+    sequences = [(pieces, row) for row in rows for sample in row.samples for pieces in sample.values()]
+    tokens = sum(len(pieces) for pieces, _ in sequences)
+    trained = sum(piece.is_trained for pieces, row in sequences if not row.is_scored for piece in pieces)
     rows_shown = "1 row" if len(rows) == 1 else f"{len(rows):,} rows"
     counts = f"{rows_shown}, {tokens:,} tokens, {trained:,} trained ({trained / max(tokens, 1):.1%})"
     head = f'<h2>{escape(dataset.key)} {escape(dataset.name)} <span class="soft">{escape(kind)}<br>{counts}</span></h2>'
@@ -84,10 +84,9 @@ def _article(row: PreviewRow) -> str:
 def _sample(sample: Mapping[str, Pieces], row: PreviewRow, head: str) -> str:
     parts = []
     for name, pieces in sample.items():
-        trained = sum(piece.is_trained for piece in pieces)
         verdict = row.texts.get("label") if row.texts else None
         said = name or ("" if verdict is None else f"label {str(verdict).lower()}")
-        facts = f"{escape(said)} &middot; {len(pieces):,} tokens, {trained:,} trained</span>"
+        facts = f"{escape(said)} &middot; {extent(pieces, row)}</span>"
         parts.append(f'<h3>{head} {facts}</h3>\n<div class="text">{_text(pieces, row)}</div>\n{_token_list(pieces)}')
     return f"<article>{''.join(parts)}</article>\n"
 
@@ -96,7 +95,7 @@ def _text(pieces: Pieces, row: PreviewRow) -> str:
     shown = []
     for run, mark in runs(pieces, by_label=row.has_step_labels):
         inner = "".join(_span(text, tokens) for text, tokens in characters(run))
-        if mark is None or mark is False:
+        if mark is None or mark is False or row.is_scored:
             shown.append(inner)
         else:
             shown.append(f'<mark class="zero">{inner}</mark>' if mark == 0 else f"<mark>{inner}</mark>")

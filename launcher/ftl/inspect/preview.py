@@ -42,6 +42,8 @@ class PreviewRow:
     """Preference and unpaired data: the texts before tokenisation."""
     has_step_labels: bool = False
     """The labels are those of steps, 0 or 1, rather than the tokens themselves."""
+    is_scored: bool = False
+    """A reward model learns to score the texts as a whole: no token of them is trained to be written."""
     dropped: str | None = None
     error: str | None = None
 
@@ -71,7 +73,15 @@ def preview_row(walked: Sampled | Broken, texts: TokenTexts, data: DataSection) 
         tuple(samples),
         _texts(sample, samples[0] if fitted.is_truncated else None),
         isinstance(sample, Steps),
+        isinstance(sample, Pair),
     )
+
+
+def extent(pieces: Pieces, row: PreviewRow) -> str:
+    """How many tokens it is, and what is learnt from them."""
+    if row.is_scored:
+        return f"{len(pieces):,} tokens, scored as a whole"
+    return f"{len(pieces):,} tokens, {sum(piece.is_trained for piece in pieces):,} trained"
 
 
 def row_json(row: PreviewRow, dataset: int, *, ids: bool) -> dict[str, Any]:  # Any: JSON

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from ftl.console import console
 from ftl.inspect.datasets import Listed
-from ftl.inspect.preview import Pieces, PreviewRow, characters, runs
+from ftl.inspect.preview import Pieces, PreviewRow, characters, extent, runs
 
 _MARKS = ("{+", "+}")
 # What would move the cursor, change colours or turn the direction of the text.
@@ -46,17 +46,17 @@ def show_row(row: PreviewRow, *, ids: bool) -> None:
 
 def _show_sample(sample: Mapping[str, Pieces], head: Text, of: str, row: PreviewRow, *, ids: bool) -> None:
     for name, pieces in sample.items():
-        trained = sum(piece.is_trained for piece in pieces)
         verdict = row.texts.get("label") if row.texts else None
         said = name or ("" if verdict is None else f"label {str(verdict).lower()}")
-        facts = f"{of} {said}".rstrip() + f"  {len(pieces):,} tokens, {trained:,} trained"
+        facts = f"{of} {said}".rstrip() + f"  {extent(pieces, row)}"
         console.print(Text.assemble(head, facts), soft_wrap=True)
-        console.print(_tokens(pieces, row) if ids else _spans(pieces), soft_wrap=True)
+        console.print(_tokens(pieces, row) if ids else _spans(pieces, row), soft_wrap=True)
 
 
-def _spans(pieces: Pieces) -> Text:
+def _spans(pieces: Pieces, row: PreviewRow) -> Text:
     shown = Text()
-    for run, is_trained in runs(pieces):
+    for run, has_labels in runs(pieces):
+        is_trained = has_labels and not row.is_scored
         text = _visible("".join(text for text, _ in characters(run)))
         if is_trained and not _has_colours():
             text = text.join(_MARKS)

@@ -27,6 +27,8 @@ class Boundaries:
         longest_first = sorted(self._id_of, key=len, reverse=True)
         self._added = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         self._heads: dict[str, list[int]] = {"": []}
+        unknown = (getattr(view.tokenizer.model, "unk_token", None), view.named_tokens.get("unk_token"))
+        self._unknown = {view.tokenizer.token_to_id(token) for token in unknown if isinstance(token, str)}
 
     def token_ranges(self, text: str, ids: list[int], spans: Sequence[_Range]) -> list[_Range]:
         """The tokens that hold any of the characters of each span; the spans are in order and do not overlap."""
@@ -67,6 +69,8 @@ class Boundaries:
             if len(head) <= _MAX_HEAD_CHARS:
                 self._heads[head] = head_ids
         end = start + len(head_ids)
+        if head_ids and head_ids[-1] in self._unknown:  # one token may stand for what is before and behind the edge
+            return None
         return end if ids[start:end] == head_ids else None
 
 

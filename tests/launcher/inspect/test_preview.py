@@ -145,3 +145,12 @@ def test_text_cannot_move_the_cursor(make_config: MakeConfig, capsys: pytest.Cap
     shown = capsys.readouterr().out
     assert "a\\u001b[2Jb\\u202ec" in shown
     assert "\x1b[2J" not in shown
+
+
+def test_reward_rows_are_scored_and_not_trained(make_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"system": "", "input": "q", "chosen": "good", "rejected": "bad"}]
+    config = make_config(rows, dataset={"type": "bradley_terry.chatml.icr"}, reward_model=True, sequence_len=512)
+    app(["preview", str(config)], standalone_mode=False)
+    shown = capsys.readouterr().out
+    assert shown.count("tokens, scored as a whole") == 2
+    assert "{+" not in shown.split("\n", 1)[1]
