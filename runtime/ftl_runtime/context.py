@@ -23,6 +23,8 @@ class Device:
     has_bf16: bool
     rank: int
     num_ranks: int
+    has_flash: bool = False
+    """Whether it is a GPU that FlashAttention runs on: compute capability 8.0."""
 
     @property
     def is_main(self) -> bool:

@@ -6,7 +6,6 @@ Every problem is one sentence, and all are told at once.
 import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 
 import torch
 
@@ -35,7 +34,8 @@ def probe(job: JobSpec) -> Device:
             "check the driver with nvidia-smi, and that the image is a CUDA one"
         )
     torch.cuda.set_device(rank % present)
-    return Device("cuda", has_bf16=torch.cuda.is_bf16_supported(), rank=rank, num_ranks=num_ranks)
+    is_ampere = torch.cuda.get_device_capability() >= (8, 0)
+    return Device("cuda", has_bf16=is_ampere, rank=rank, num_ranks=num_ranks, has_flash=is_ampere)
 
 
 def check(cfg: TrainConfig, ctx: Context) -> None:
@@ -47,14 +47,11 @@ def check(cfg: TrainConfig, ctx: Context) -> None:
         problems.append("precision: fp16: trains on GPUs only; without one use auto, fp32 or bf16")
     if cfg.precision.tf32 and ctx.device.kind == "cpu":
         problems.append("tf32: true: is a format of NVIDIA GPUs, and the job has none; remove it")
-    if cfg.model.attention == "flash_attention_2":
-        if ctx.device.kind == "cpu":
-            problems.append("attn_implementation: flash_attention_2: runs on GPUs only; use sdpa, or remove it")
-        elif find_spec("flash_attn") is None:
-            problems.append(
-                "attn_implementation: flash_attention_2: flash-attn is not installed here; use sdpa, or build an image "
-                "that has it"
-            )
+    if cfg.model.attention == "flash_attention_2" and not ctx.device.has_flash:
+        problems.append(
+            "attn_implementation: flash_attention_2: runs on GPUs of compute capability 8.0 and above only; use sdpa, "
+            "or remove it"
+        )
     if cfg.trained.lisa_num_layers is not None and ctx.device.num_ranks > 1:
         problems.append("lisa_n_layers: trains on one GPU only: ranks would wait for gradients of frozen layers")
     if missing := missing_package(cfg.quant):

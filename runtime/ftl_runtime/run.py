@@ -27,9 +27,10 @@ from ftl_runtime.data.collate import Collator
 from ftl_runtime.data.layout import collator_of
 from ftl_runtime.data.training import open_data, prepare_data
 from ftl_runtime.finish import finish
+from ftl_runtime.kernels.head import splits_off_head
 from ftl_runtime.memory import BatchTooLargeError, fitted, is_out_of_memory, memory_of
 from ftl_runtime.models.adapter import add_adapter, check_new_tokens
-from ftl_runtime.models.attention import documents_input, pick_attention
+from ftl_runtime.models.attention import plan_attention
 from ftl_runtime.models.hub import on_this_machine
 from ftl_runtime.models.load import architecture, load_config, load_model, recompute_activations, weights_dtype
 from ftl_runtime.models.noise import add_noise
@@ -100,10 +101,16 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     objective = OBJECTIVES[cfg.objective.kind]
     tokenizer = load_tokenizer(cfg.model, cfg.data, ctx)
     config = load_config(cfg.model, ctx)
+    dtype = compute_dtype(cfg.precision, ctx.device)
     is_packed = _is_packed(cfg.data)
-    documents = documents_input(config, cfg.model.attention, is_packed=is_packed)
-    attention = pick_attention(
-        cfg.model.attention, architecture(config), on_cuda=ctx.device.kind == "cuda", documents=documents
+    attention = plan_attention(
+        cfg.model.attention,
+        config,
+        architecture(config),
+        is_packed=is_packed,
+        device=ctx.device,
+        dtype=dtype,
+        gives_borders=objective.layout == "texts",
     )
 
     ctx.phase("data")
@@ -111,14 +118,14 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         data = open_data(cfg, view_of(tokenizer, cfg.data), progress, ctx)
 
     ctx.phase("model")
-    base, model = _build_model(cfg, config, tokenizer, attention, resume, progress, ctx)
-    flatten_rows = is_packed and attention.startswith("flash_attention")
+    base, model = _build_model(cfg, config, tokenizer, attention.implementation, resume, progress, ctx)
+    documents = attention.documents
     if cfg.trained.noise_alpha is not None:
-        rows_in_one = cfg.optim.micro_batch_size if flatten_rows else 1
+        rows_in_one = cfg.optim.micro_batch_size if documents == "borders" else 1
         add_noise(base.get_input_embeddings(), cfg.trained.noise_alpha, rows_in_one=rows_in_one)
-    documents = settle(base, config, documents) if is_packed else documents
-    reference = find_reference(cfg, config, tokenizer, attention, model, ctx)
-    dtype = compute_dtype(cfg.precision, ctx.device)
+    if is_packed and documents != "borders":
+        documents = settle(base, config, documents)
+    reference = find_reference(cfg, config, tokenizer, attention.implementation, model, ctx)
     texts = Collator(
         tokenizer.pad_token_id,
         cfg.data.sequence_len,
@@ -155,7 +162,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         keep_checkpoints=cfg.output.save_total_limit,
         inputs=Inputs(
             accepted=frozenset(inspect.signature(base.forward).parameters),
-            flatten_rows=flatten_rows,
+            splits_head=objective.layout == "texts" and splits_off_head(base),
         ),
         reference=reference,
     )
@@ -254,6 +261,7 @@ def _make_reproducible(seed: int, progress: Progress, ctx: Context) -> None:
     if ctx.device.kind == "cuda":
         # Where there is no deterministic kernel torch says so in the log and goes on.
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # it finds bugs, at the price of bandwidth
         os.environ.setdefault("FLASH_ATTENTION_DETERMINISTIC", "1")
     if not progress.num_threads:
         limit = ctx.job.resources.cpus

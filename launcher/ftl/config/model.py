@@ -8,7 +8,7 @@ from ftl.config.marker import Flat
 from ftl.section import Section
 
 Experts = Literal["eager", "batched_mm", "grouped_mm"]
-Attention = Literal["eager", "sdpa", "flash_attention_2"]
+Attention = Literal["varlen", "sdpa", "flash_attention_2", "eager"]
 
 
 class SpecialTokens(Section):
@@ -52,7 +52,8 @@ class ModelSection(Section):
     reinit_weights: Annotated[bool, Flat("reinit_weights")] = False
     """Start from random weights drawn with `seed`; the base then needs a config.json and no weights."""
     attention: Annotated[Attention | None, Flat("attn_implementation")] = None
-    """None takes the fastest that the machine has."""
+    """The fastest that fits when absent: varlen where the model allows it, which computes each document of a row by
+    itself with torch's own FlashAttention, and no mask."""
     experts: Annotated[Experts | None, Flat("experts_implementation")] = None
     """How stacked experts are computed: one after the other (eager), or all in one product; transformers' own choice
     when absent."""

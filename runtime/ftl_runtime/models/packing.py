@@ -1,16 +1,14 @@
 """Which models keep the documents of a packed row apart, and by what."""
 
 import inspect
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig
 
 from ftl.errors import ConfigError
-from ftl_runtime.data.collate import document_mask
-
-Documents = Literal["positions", "mask"]
+from ftl_runtime.data.collate import Documents, document_mask
 
 # Measured by tests/runtime/models/test_support.py, which also holds the table of README.md to it: what keeps the
 # documents of a row apart, so that its logits are those of each document alone.

@@ -1,6 +1,6 @@
 """Supervised fine-tuning: next-token cross-entropy over the tokens marked as trained.
 
-Shapes: B rows, T tokens, V vocabulary.
+Shapes: B rows, T tokens, M of them trained, D hidden size, V vocabulary.
 """
 
 from torch import Tensor
@@ -22,8 +22,7 @@ def sft_loss(logits_BTV: Tensor, labels_BT: Tensor, num_items: int) -> Tensor:
 
 
 def sft_terms(scorer: Scorer, batch: Batch, section: ObjectiveSection) -> Terms:
-    logits_BTV, labels_BT = scorer.packed_logits(batch)
-    return Terms((sft_loss(logits_BTV, labels_BT, 1),))
+    return Terms((scorer.cross_entropy(batch),))
 
 
 def count_sft(batch: Batch, section: ObjectiveSection) -> Counts:

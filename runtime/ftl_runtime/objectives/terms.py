@@ -31,6 +31,10 @@ class Scorer(Protocol):
         """[B, T, V] and their labels, [B, T]; B may be 1, and the rows laid end to end."""
         ...
 
+    def cross_entropy(self, batch: Batch) -> Tensor:
+        """Of packed texts: of each trained token given the tokens before it, summed, in nats, in fp32."""
+        ...
+
     def class_logits(self, batch: Batch) -> Tensor:
         """[B, C] or [B, T, C], of a model with a head for C classes."""
         ...

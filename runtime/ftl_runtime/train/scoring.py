@@ -8,11 +8,17 @@ from typing import Any, Self
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from ftl_runtime.kernels.head import head_gives, summed_cross_entropy
 from ftl_runtime.objectives.logprobs import log_sum_squares, token_logprobs
+from ftl_runtime.objectives.sft import sft_loss
 from ftl_runtime.objectives.terms import IGNORED, Batch, Logprobs
 
-_INPUTS = ("input_ids", "position_ids", "attention_mask")
+_INPUTS = (
+    *("input_ids", "position_ids", "attention_mask"),
+    *("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k"),
+)
 
 
 @dataclass(frozen=True)
@@ -36,8 +42,8 @@ class Inputs:
 
     accepted: frozenset[str]
     """The parameters of the base model's forward."""
-    flatten_rows: bool = False
-    """Packed rows come as one long row: kernels that read document borders from the positions do so for one only."""
+    splits_head: bool = False
+    """The loss of texts is made from what the head is given, without logits: see ftl_runtime.kernels.head."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +56,19 @@ class ModelScorer:
     compared_with: Reference | None = None
 
     def packed_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        labels, given = batch["labels"], self._given(batch)
-        if self.inputs.flatten_rows:
-            labels = labels.clone()
-            labels[:, 0] = IGNORED  # in one long row it would be predicted from the row before
-            labels = labels.reshape(1, -1)
-            given = {key: value.reshape(1, -1) for key, value in given.items()}
-        return self.model(**given, use_cache=False).logits, labels
+        return self.model(**self._given(batch), use_cache=False).logits, batch["labels"]
+
+    def cross_entropy(self, batch: Batch) -> Tensor:
+        if not self.inputs.splits_head:
+            return sft_loss(*self.packed_logits(batch), 1)
+
+        def loss(hidden_BTD: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
+            trained = batch["trained_rows"], batch["trained_targets"]
+            return summed_cross_entropy(hidden_BTD.flatten(0, 1), weight_VD, bias_V, *trained)
+
+        with head_gives(_unwrapped(self.model), loss):
+            total: Tensor = self.model(**self._given(batch), use_cache=False).logits
+        return total
 
     def class_logits(self, batch: Batch) -> Tensor:
         logits: Tensor = self.model(**self._given(batch), use_cache=False).logits
@@ -89,6 +101,10 @@ class ModelScorer:
         if "position_ids" not in self.inputs.accepted:
             given.pop("position_ids", None)
         return given
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def _as_before_training(reference: Reference) -> Any:  # Any: a context manager of peft's, or none

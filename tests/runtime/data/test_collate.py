@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 from ftl.tokens import MASKED  # noqa: E402
 from ftl_runtime.data.collate import Collator  # noqa: E402
 from ftl_runtime.data.dataset import Document, Row  # noqa: E402
+from ftl_runtime.kernels import varlen  # noqa: E402, F401  # registers its attention
 
 pytestmark = pytest.mark.torch
 
@@ -51,11 +52,21 @@ def test_num_tokens_counts_no_padding_and_is_an_int() -> None:
 
 def test_rows_are_padded_to_sequence_len_on_demand() -> None:
     batch = collator(pad_to_sequence_len=True)(ROWS)
-    assert {name: tuple(value.shape) for name, value in batch.items() if name != "num_tokens"} == {
-        "input_ids": (2, 8),
-        "labels": (2, 8),
-        "position_ids": (2, 8),
-    }
+    assert {tuple(batch[name].shape) for name in ("input_ids", "labels", "position_ids")} == {(2, 8)}
+
+
+def test_trained_tokens_are_told_with_the_place_that_predicts_them() -> None:
+    batch = collator()(ROWS)
+    assert batch["trained_rows"].tolist() == [0, 1, 3, 6]
+    assert batch["trained_targets"].tolist() == [2, 3, 5, 8]
+
+
+def test_rows_become_one_with_the_borders_of_documents_and_padding() -> None:
+    batch = collator("borders", pad_to_sequence_len=True)(ROWS)
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5, 9, 9, 9, 6, 7, 8, 9, 9, 9, 9, 9]]
+    assert batch["cu_seq_lens_q"].tolist() == [0, 3, 5, 8, 11, 16]
+    assert batch["cu_seq_lens_q"].dtype == torch.int32
+    assert (batch["max_length_q"], type(batch["max_length_q"])) == (5, int)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -93,7 +104,8 @@ def losses(attention: str, batch: dict[str, Any]) -> list[float]:
         attn_implementation=attention,
     )
     model = LlamaForCausalLM(config).eval()
-    inputs = {name: value for name, value in batch.items() if name not in ("labels", "num_tokens")}
+    left_out = ("labels", "num_tokens", "trained_rows", "trained_targets")
+    inputs = {name: value for name, value in batch.items() if name not in left_out}
     with torch.no_grad():
         logits_BTV = model(**inputs, use_cache=False).logits
     labels_BT = batch["labels"][:, 1:]
@@ -122,11 +134,13 @@ def alone(attention: str, documents: Sequence[Document]) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("attention", "kind"), [("sdpa", "positions"), ("eager", "positions"), ("sdpa", "mask"), ("eager", "mask")]
+    ("attention", "kind"),
+    [("varlen", "borders"), ("sdpa", "positions"), ("eager", "positions"), ("sdpa", "mask"), ("eager", "mask")],
 )
 def test_packed_losses_equal_those_of_the_documents_alone(documents: list[Document], attention: str, kind: str) -> None:
     batch = collator(kind, sequence_len=32, pad_to_sequence_len=True)(packed(documents))
-    assert losses(attention, batch) == pytest.approx(alone(attention, documents), abs=1e-5)
+    truth = alone("sdpa" if attention == "varlen" else attention, documents)
+    assert losses(attention, batch) == pytest.approx(truth, abs=1e-5)
 
 
 def test_unpacked_padded_rows_equal_the_documents_alone(documents: list[Document]) -> None:
