@@ -25,9 +25,10 @@ from transformers.pytorch_utils import Conv1D
 from ftl.config.adapter import LoraSection
 from ftl.config.model import ModelSection
 from ftl.errors import ConfigError
+from ftl_runtime.context import Device
 from ftl_runtime.data.collate import Collator
 from ftl_runtime.models.adapter import add_adapter
-from ftl_runtime.models.attention import documents_input, pick_attention
+from ftl_runtime.models.attention import AttentionPlan, plan_attention
 from ftl_runtime.models.load import architecture, load_config, load_model
 from ftl_runtime.models.packing import mask_window
 from ftl_runtime.objectives import OBJECTIVES
@@ -85,8 +86,15 @@ def load(directory: Path, **section: Any) -> tuple[PreTrainedModel, PreTrainedCo
     ctx: Any = SimpleNamespace(resolve_model=lambda reference: reference, warn=_refuse_warning)
     wanted = ModelSection(base=str(directory), **section)
     config = load_config(wanted, ctx)
-    attention = pick_attention(None, architecture(config), on_cuda=False, documents="positions")
+    attention = plan(config, is_packed=False).implementation
     return load_model(wanted, config, ctx, dtype=torch.float32, attention=attention, seed=0), config
+
+
+def plan(config: PreTrainedConfig, *, is_packed: bool) -> AttentionPlan:
+    """As for batches of several rows on a CPU; document by document is measured in tests/runtime/kernels."""
+    device = Device("cpu", has_bf16=True, rank=0, num_ranks=1)
+    keys: Any = {"is_packed": is_packed, "device": device, "dtype": torch.float32, "gives_borders": False}
+    return plan_attention(None, config, architecture(config), **keys)
 
 
 def draw_weights(model: nn.Module) -> None:
@@ -105,7 +113,7 @@ def draw_documents() -> list[Document]:
 
 def chosen_input(config: PreTrainedConfig) -> str | None:
     try:
-        return documents_input(config, None, is_packed=True)
+        return plan(config, is_packed=True).documents
     except ConfigError:
         return None
 
