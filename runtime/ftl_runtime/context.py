@@ -61,22 +61,25 @@ class Context:
 
         Raises ConfigError for a reference that leads out of its place or to a mount the job does not have.
         """
-        if reference.startswith(BUNDLE_SCHEME):
-            return _below(Path(self.paths.bundle), reference.removeprefix(BUNDLE_SCHEME), reference)
-        if reference.startswith(MOUNT_SCHEME):
-            name, _, rest = reference.removeprefix(MOUNT_SCHEME).partition("/")
-            if name not in self.paths.mounts:
-                raise ConfigError(
-                    f"{reference}: the job has no mount {name!r}; its mounts: {sorted(self.paths.mounts)}"
-                )
-            return _below(Path(self.paths.mounts[name]), rest, reference)
-        return Path(reference)
+        return resolved(reference, self.paths)
 
     def resolve_model(self, reference: str) -> str:
         """The same for a model or tokenizer, which may also be a Hub repository: that is left as it is."""
         if reference.startswith((BUNDLE_SCHEME, MOUNT_SCHEME)):
             return str(self.resolve(reference))
         return reference
+
+
+def resolved(reference: str, paths: Paths) -> Path:
+    """As Context.resolve, for who has no context yet."""
+    if reference.startswith(BUNDLE_SCHEME):
+        return _below(Path(paths.bundle), reference.removeprefix(BUNDLE_SCHEME), reference)
+    if reference.startswith(MOUNT_SCHEME):
+        name, _, rest = reference.removeprefix(MOUNT_SCHEME).partition("/")
+        if name not in paths.mounts:
+            raise ConfigError(f"{reference}: the job has no mount {name!r}; its mounts: {sorted(paths.mounts)}")
+        return _below(Path(paths.mounts[name]), rest, reference)
+    return Path(reference)
 
 
 def rank_of_process() -> tuple[int, int]:

@@ -36,8 +36,9 @@ def _do(stop: StopFlag, job_file: str) -> NoReturn:
         assert job.paths is not None, "the supervisor refuses a job without paths"
         emit = _open_events(job)
         stop.leave_with(lambda reason: _leave(job, emit, reason))
-        # transformers imports comet_ml where it is installed: two seconds, and patches all over torch.
-        sys.modules.setdefault("comet_ml", None)  # type: ignore[arg-type]  # None: importing it is an ImportError
+        from ftl_runtime.lean import leave_out_unused
+
+        leave_out_unused(job)
         from ftl_runtime.run import do_job
 
         do_job(job, emit, stop)

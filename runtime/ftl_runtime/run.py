@@ -261,7 +261,8 @@ def _make_reproducible(seed: int, progress: Progress, ctx: Context) -> None:
     if ctx.device.kind == "cuda":
         # Where there is no deterministic kernel torch says so in the log and goes on.
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # it finds bugs, at the price of bandwidth
+        # It finds bugs, at the price of bandwidth.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         os.environ.setdefault("FLASH_ATTENTION_DETERMINISTIC", "1")
     if not progress.num_threads:
         limit = ctx.job.resources.cpus

@@ -8,7 +8,7 @@ from ftl.config.marker import Flat
 from ftl.section import Section
 
 Experts = Literal["eager", "batched_mm", "grouped_mm"]
-Attention = Literal["varlen", "sdpa", "flash_attention_2", "eager"]
+Attention = Literal["eager", "sdpa", "varlen", "flash_attention_2"]
 
 
 class SpecialTokens(Section):

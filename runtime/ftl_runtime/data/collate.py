@@ -82,6 +82,7 @@ class Collator:
         sliding = full.masked_fill(is_too_far_TT, torch.finfo(self.dtype).min)
         return {"full_attention": full, "sliding_attention": sliding}
 
+
 def _borders(rows: Sequence[DocumentRow], width: int) -> dict[str, Any]:  # Any: tensors, and ints
     """Where the documents of the flattened batch begin, by transformers' names; the padding of a row is one of them."""
     lengths: list[int] = []

@@ -1,1 +1,1 @@
-"""What is computed in a way of our own because it is faster or smaller: attention within documents, the model's head."""
+"""What is computed in a way of our own, because it is faster or smaller: attention within documents, the last layer."""

@@ -30,7 +30,9 @@ def summed_cross_entropy(
 
     Logits are computed in the format of autocast where it is on, else in that of `hidden_ND`.
     """
-    total: Tensor = _SummedCrossEntropy.apply(hidden_ND, weight_VD, bias_V, rows_M, targets_M)
+    total: Tensor = _SummedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden_ND, weight_VD, bias_V, rows_M, targets_M
+    )
     return total
 
 
@@ -47,7 +49,7 @@ def head_gives(model: nn.Module, loss: HeadLoss) -> Iterator[None]:
     def forward(hidden_BTD: Tensor) -> Tensor:
         return loss(hidden_BTD, head.weight, head.bias)
 
-    head.forward = forward  # type: ignore[method-assign]
+    head.forward = forward  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

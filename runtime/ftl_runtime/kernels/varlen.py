@@ -3,7 +3,8 @@
 On CUDA FlashAttention as torch brings it, told where documents begin; elsewhere one document after the other. No token
 looks out of its document, padding costs what a document of its length costs, and nothing of size T x T is ever made.
 
-Shapes: B rows (one, where documents are told), T tokens of a row, H heads of the queries, K heads of keys and values, D numbers a head, N documents.
+Shapes: B rows (one, where documents are told), T tokens of a row, H heads of the queries, K heads of keys and values,
+D numbers a head, N documents.
 """
 
 from collections.abc import Iterator
@@ -67,14 +68,17 @@ def varlen_attention(
     window = -1 if sliding_window is None else sliding_window - 1
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     attend = _flash if query.is_cuda else _one_by_one
-    parts = (part.transpose(1, 2).flatten(0, 1) for part in (query, key, value))
-    return attend(*parts, cu_seq_lens_q, max_length_q, scale, window).unflatten(0, (rows, length)), None
+    q_THD, k_TKD, v_TKD = (part.transpose(1, 2).flatten(0, 1) for part in (query, key, value))
+    out_THD = attend(q_THD, k_TKD, v_TKD, cu_seq_lens_q, max_length_q, scale, window)
+    return out_THD.view(rows, length, *out_THD.shape[1:]), None
 
 
 AttentionInterface.register(NAME, varlen_attention)
 
 
-def _one_by_one(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, starts: Tensor, longest: int, scale: float, window: int) -> Tensor:
+def _one_by_one(
+    q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, starts: Tensor, longest: int, scale: float, window: int
+) -> Tensor:
     outputs = []
     for start, stop in pairwise(starts.tolist()):
         q_HTD, k_KTD, v_KTD = (part[start:stop].transpose(0, 1) for part in (q_THD, k_TKD, v_TKD))
@@ -89,7 +93,9 @@ def _one_by_one(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, starts: Tensor, lon
     return torch.cat(outputs)
 
 
-def _flash(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, starts: Tensor, longest: int, scale: float, window: int) -> Tensor:
+def _flash(
+    q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, starts: Tensor, longest: int, scale: float, window: int
+) -> Tensor:
     # Rotary embeddings may have made fp32 of what autocast would multiply in bf16.
     dtype = v_TKD.dtype if v_TKD.dtype != torch.float32 else torch.get_autocast_dtype("cuda")
     q_THD, k_TKD, v_TKD = (part.to(dtype) for part in (q_THD, k_TKD, v_TKD))
@@ -126,8 +132,8 @@ def _varlen_backward(
     unused = torch.empty(0, device=q_THD.device)
     with _deterministic():
         dq_THD, dk_TKD, dv_TKD = torch.ops.aten._flash_attention_backward(
-            grad_THD, q_THD, k_TKD, v_TKD, out_THD, lse_HT, starts, starts, longest, longest, 0.0, True, rng_state, unused,
-            scale=scale, window_size_left=window, window_size_right=0,
+            grad_THD, q_THD, k_TKD, v_TKD, out_THD, lse_HT, starts, starts, longest, longest, 0.0, True, rng_state,
+            unused, scale=scale, window_size_left=window, window_size_right=0,
         )  # fmt: skip
     return dq_THD, dk_TKD, dv_TKD
 

@@ -14,7 +14,6 @@ from ftl_runtime.kernels import varlen
 from ftl_runtime.models.packing import carries_state, keeps_apart
 
 
-
 @dataclass(frozen=True)
 class AttentionPlan:
     implementation: Attention

@@ -27,7 +27,7 @@ class CometTracker:
 
     def start(self, run: Run) -> None:
         if sys.modules.get("comet_ml", self) is None:
-            del sys.modules["comet_ml"]  # ftl_runtime.rank keeps transformers from importing it
+            del sys.modules["comet_ml"]  # ftl_runtime.lean keeps transformers from importing it
         import comet_ml
 
         tracking = run.tracking

@@ -1,4 +1,4 @@
-"""Attention document by document: every architecture it is used for, against each document alone under plain attention."""
+"""Attention document by document: each architecture it is used for, against its documents under plain attention."""
 
 from itertools import accumulate
 

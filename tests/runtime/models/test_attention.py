@@ -32,14 +32,26 @@ def plan(config, architecture, wanted=None, *, is_packed=True, device=CPU, dtype
 @pytest.mark.parametrize("device", [CPU, AMPERE], ids=["cpu", "ampere"])
 @pytest.mark.parametrize("is_packed", [True, False])
 def test_documents_are_attended_to_one_by_one_where_the_model_lets_them(device, is_packed):
-    assert plan(LlamaConfig(), LlamaForCausalLM, is_packed=is_packed, device=device) == AttentionPlan("varlen", "borders")
+    assert plan(LlamaConfig(), LlamaForCausalLM, is_packed=is_packed, device=device) == AttentionPlan(
+        "varlen", "borders"
+    )
 
 
 @pytest.mark.parametrize(
     ("keys", "config", "architecture", "expected"),
     [
-        ({"device": TURING, "dtype": torch.float16}, LlamaConfig(), LlamaForCausalLM, AttentionPlan("sdpa", "positions")),
-        ({"device": AMPERE, "dtype": torch.float32}, LlamaConfig(), LlamaForCausalLM, AttentionPlan("sdpa", "positions")),
+        (
+            {"device": TURING, "dtype": torch.float16},
+            LlamaConfig(),
+            LlamaForCausalLM,
+            AttentionPlan("sdpa", "positions"),
+        ),
+        (
+            {"device": AMPERE, "dtype": torch.float32},
+            LlamaConfig(),
+            LlamaForCausalLM,
+            AttentionPlan("sdpa", "positions"),
+        ),
         ({"gives_borders": False}, LlamaConfig(), LlamaForCausalLM, AttentionPlan("sdpa", "positions")),
         ({}, LlamaConfig(attention_dropout=0.1), LlamaForCausalLM, AttentionPlan("sdpa", "positions")),
         ({}, FalconConfig(), FalconForCausalLM, AttentionPlan("sdpa", "mask")),

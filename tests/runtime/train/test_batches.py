@@ -27,9 +27,7 @@ def drawn_by(rank, num_ranks, size):
     """The rows that a rank gets, batch by batch."""
     device = Device("cpu", has_bf16=True, rank=rank, num_ranks=num_ranks)
     order = BatchOrder(22, seed=3)
-    loaders = Loaders(
-        Lengths(), None, order, list, batch_size=size, eval_batch_size=1, device=device
-    )
+    loaders = Loaders(Lengths(), None, order, list, batch_size=size, eval_batch_size=1, device=device)
     return list(loaders.train)
 
 
