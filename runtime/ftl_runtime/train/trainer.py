@@ -38,6 +38,7 @@ from ftl_runtime.train.callbacks import Conductor
 from ftl_runtime.train.losswatch import LossWatch
 from ftl_runtime.train.metrics import Evaluation, Metrics
 from ftl_runtime.train.progress import Progress, Stopwatch, peak_memory_gib
+from ftl_runtime.train.routers import RouterLoss
 from ftl_runtime.train.schedule import Schedule
 from ftl_runtime.train.scoring import Inputs, ModelScorer, Reference
 
@@ -87,6 +88,8 @@ class Trainer(TransformersTrainer):
         self._keep_checkpoints = keep_checkpoints
         self._inputs = inputs
         self._reference = reference
+        self._routers = RouterLoss.of(model)
+        self._num_micro_batches = 1
         self._has_restored = False
         self._marked_tokens = progress.tokens
         self.start_tokens = progress.tokens
@@ -136,6 +139,7 @@ class Trainer(TransformersTrainer):
         counts = self._count(batches)
         num_tokens = sum(int(batch.pop("num_tokens")) for batch in batches)
         self.progress.tokens += ranks.sum_counts(num_tokens, self._ctx.device)
+        self._num_micro_batches = len(batches)
         return batches, counts
 
     def compute_loss(
@@ -148,7 +152,8 @@ class Trainer(TransformersTrainer):
         terms = self._terms(model, inputs)
         self._metrics.add(terms.metrics)
         # Gradients are averaged over ranks, while each rank divides by the counts of all of them.
-        return _divided(terms.sums, num_items_in_batch) * self._ctx.device.num_ranks
+        loss = _divided(terms.sums, num_items_in_batch) * self._ctx.device.num_ranks
+        return loss if self._routers is None else loss + self._routers.take() / self._num_micro_batches
 
     def training_step(
         self,

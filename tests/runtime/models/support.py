@@ -31,7 +31,7 @@ from ftl_runtime.models.adapter import add_adapter
 from ftl_runtime.models.attention import AttentionPlan, plan_attention
 from ftl_runtime.models.load import architecture, load_config, load_model
 from ftl_runtime.models.packing import mask_window
-from ftl_runtime.objectives import OBJECTIVES
+from ftl_runtime.objectives.sft import sft_loss
 
 README = Path(__file__).parents[3] / "README.md"
 _HEADER = "| models | `model_type` | full | LoRA | packing |\n|---|---|---|---|---|\n"
@@ -130,10 +130,9 @@ def keeps_apart(model: PreTrainedModel, kind: Any, documents: list[Document]) ->
     except (ValueError, RuntimeError):  # it takes no such mask
         return False
     expected = torch.cat([forward(model, batch) for batch in apart], dim=1)
-    sft = OBJECTIVES["sft"].loss
     num_items = sum(_LENGTHS) - len(_LENGTHS)
-    loss = float(sft(logits, together["labels"], num_items))
-    expected_loss = sum(float(sft(forward(model, batch), batch["labels"], num_items)) for batch in apart)
+    loss = float(sft_loss(logits, together["labels"], num_items))
+    expected_loss = sum(float(sft_loss(forward(model, batch), batch["labels"], num_items)) for batch in apart)
     scale = max(1.0, float(expected.abs().max()))
     return bool((logits - expected).abs().max() <= _TOLERANCE * scale) and abs(loss - expected_loss) <= 1e-5
 
@@ -203,7 +202,7 @@ def train(model: nn.Module, batch: dict[str, Any], weights: Any) -> tuple[float,
     num_items = int((batch["labels"][:, 1:] >= 0).sum())
     losses = []
     for _ in range(9):
-        loss = OBJECTIVES["sft"].loss(forward(model, batch), batch["labels"], num_items)
+        loss = sft_loss(forward(model, batch), batch["labels"], num_items)
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
