@@ -142,6 +142,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         batch_size=cfg.optim.micro_batch_size,
         eval_batch_size=cfg.optim.eval_batch_size or cfg.optim.micro_batch_size,
         device=ctx.device,
+        drop_last=cfg.data.drop_last and not cfg.data.pretraining_dataset,
     )
     schedule = plan_schedule(
         cfg.optim, cfg.output, num_micro_batches=len(loaders.train), has_eval=loaders.eval is not None

@@ -187,10 +187,17 @@ class DataSection(Section):
     """Pad every row to sequence_len rather than to the longest of its batch."""
     group_by_length: Annotated[bool, Flat("group_by_length")] = False
     """Batches of rows of about one length, so that little is padding."""
+    pack_in_order: Annotated[bool, Flat("sample_packing_sequentially")] = False
+    """Fill a row with examples that follow each other, at the price of more rows."""
+    keep_order: Annotated[bool, Flat("curriculum_sampling")] = False
+    """Train the rows in the order of the data, every epoch alike."""
+    drop_last: Annotated[bool, Flat("dataloader_drop_last")] = False
+    """Leave out the rows at the end of an epoch that fill no batch."""
     train_on_inputs: Annotated[bool, Flat("train_on_inputs")] = False
     """Train on the prompt too."""
     shuffle: Annotated[bool, Flat("shuffle_merged_datasets")] = True
-    """Mix the datasets before the evaluation split; batches are drawn in random order either way."""
+    """Mix the datasets before the evaluation split; batches are drawn in random order either way, unless
+    curriculum_sampling."""
     chat_template: Annotated[str | None, Flat("chat_template")] = None
     """tokenizer_default, a built-in name, or jinja. The tokenizer's own when absent."""
     chat_template_jinja: Annotated[str | None, Flat("chat_template_jinja")] = None

@@ -20,7 +20,7 @@ from ftl.tokens import num_pieces
 from ftl_runtime.data import pack as packing
 from ftl_runtime.data.cache import TokenFile
 from ftl_runtime.data.entries import entry
-from ftl_runtime.data.pack import Packing, one_per_row, pack
+from ftl_runtime.data.pack import Packing, one_per_row, pack, pack_in_order
 
 # Shapes: S samples, W rows of tokens a sample has, D documents, F datasets. A sample is what a row of the data gives:
 # one row of tokens, or a better and a worse one. A document is as much of a row as fits into sequence_len.
@@ -37,6 +37,8 @@ _DECISIVE = {
     "shard_num",
     "shard_idx",
     "shuffle",
+    "pack_in_order",
+    "keep_order",
 }
 """The keys of the data section that decide which tokens go where."""
 
@@ -124,7 +126,7 @@ def build_index(parts: Sequence[Part], data: DataSection, seed: int) -> Index:
         num_eval = _num_eval(data.val_set_size, len(train_S2))
         test_S2 = train_S2[np.sort(order_S[:num_eval])]
         order_S = order_S[num_eval:]
-    train_S2 = train_S2[order_S if data.shuffle else np.sort(order_S)]
+    train_S2 = train_S2[order_S if data.shuffle and not data.keep_order else np.sort(order_S)]
     is_eval_packed = data.sample_packing if data.eval_sample_packing is None else data.eval_sample_packing
     train = select.rows(train_S2, is_packed=data.sample_packing)
     evaluation = select.rows(test_S2, is_packed=is_eval_packed)
@@ -171,8 +173,10 @@ class _Selection:
         start_D = start_S[sample_D] + piece_D * self._len
         stop_D = np.minimum(start_D + self._len, stop_S[sample_D])
         documents_D3 = np.column_stack([samples_S2[sample_D, 0], start_D, stop_D])
-        rows = pack(stop_D - start_D, self._len) if is_packed else one_per_row(len(documents_D3))
-        return RowIndex(documents_D3, rows)
+        if not is_packed:
+            return RowIndex(documents_D3, one_per_row(len(documents_D3)))
+        fill = pack_in_order if self._data.pack_in_order else pack
+        return RowIndex(documents_D3, fill(stop_D - start_D, self._len))
 
     def counts(self, used_S2: np.ndarray) -> tuple[Counts, ...]:
         """What became of the samples, by dataset. Raises ConfigError when nothing is trained in any of them."""

@@ -36,6 +36,18 @@ def pack(lengths_D: np.ndarray, capacity: int) -> Packing:
     return Packing(order_D[by_row_D], np.concatenate([[0], np.cumsum(counts_R)]))
 
 
+def pack_in_order(lengths_D: np.ndarray, capacity: int) -> Packing:
+    """Next-fit: documents stay in their order, and a row ends where the next one does not fit."""
+    assert 1 <= lengths_D.min() <= lengths_D.max() <= capacity, "cut documents before packing"
+    offsets, filled = [0], 0
+    for number, length in enumerate(lengths_D.tolist()):
+        if filled + length > capacity:
+            offsets.append(number)
+            filled = 0
+        filled += length
+    return Packing(np.arange(len(lengths_D)), np.array([*offsets, len(lengths_D)]))
+
+
 def one_per_row(num_documents: int) -> Packing:
     """Every document in a row of its own."""
     return Packing(np.arange(num_documents), np.arange(num_documents + 1))

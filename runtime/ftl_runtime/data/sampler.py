@@ -65,6 +65,22 @@ class LengthOrder:
         return iter([*whole_BN[order_B].reshape(-1).tolist(), *sorted_R[num_whole * self._batch_size :].tolist()])
 
 
+class GivenOrder:
+    """The rows one after the other, every epoch alike."""
+
+    def __init__(self, num_rows: int) -> None:
+        self._num_rows = num_rows
+
+    def set_epoch(self, epoch: int) -> None:
+        """As of BatchOrder; all epochs are the same."""
+
+    def __len__(self) -> int:
+        return self._num_rows
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self._num_rows))
+
+
 class ReadingOrder:
     """The rows one after the other, once: those of a stream."""
 

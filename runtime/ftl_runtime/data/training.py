@@ -14,19 +14,20 @@ from ftl_runtime.context import Context
 from ftl_runtime.data.compare import ComparedRows
 from ftl_runtime.data.dataset import Open, Splits, TokenRows, build_splits
 from ftl_runtime.data.push import configuration_of, open_target, push_rows
-from ftl_runtime.data.sampler import BatchOrder, LengthOrder, ReadingOrder
+from ftl_runtime.data.sampler import BatchOrder, GivenOrder, LengthOrder, ReadingOrder
 from ftl_runtime.data.stream import Mark, Stream, open_stream
 from ftl_runtime.objectives import OBJECTIVES
 from ftl_runtime.train.progress import Progress
 
 _DOWNLOADS = "downloads"
+Order = BatchOrder | GivenOrder | LengthOrder | ReadingOrder
 
 
 @dataclass(frozen=True)
 class TrainingData:
     train: TokenRows | ComparedRows | Stream
     eval: TokenRows | ComparedRows | None
-    order: BatchOrder | LengthOrder | ReadingOrder
+    order: Order
     used: tuple[DatasetUse, ...]
 
 
@@ -40,8 +41,10 @@ def open_data(cfg: TrainConfig, view: TokenizerView, progress: Progress, ctx: Co
         splits = _build(cfg, view, ctx)
         evaluation, used = splits.eval, splits.used
         if splits.train is not None:
-            order: BatchOrder | LengthOrder = BatchOrder(len(splits.train), seed)
-            if cfg.data.group_by_length:
+            order: Order = BatchOrder(len(splits.train), seed)
+            if cfg.data.keep_order:
+                order = GivenOrder(len(splits.train))
+            elif cfg.data.group_by_length:
                 order = LengthOrder(splits.train.row_lengths, rows_per_batch, seed)
             if OBJECTIVES[cfg.objective.kind].layout == "texts":
                 return TrainingData(splits.train, evaluation, order, used)

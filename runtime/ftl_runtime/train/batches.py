@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from ftl.errors import ConfigError
 from ftl_runtime.context import Device
 from ftl_runtime.data.sampler import deal
 from ftl_runtime.data.stream import Stream
@@ -39,18 +40,25 @@ class EpochOrder(Protocol):
 class GlobalBatches(Sampler[list[int]]):
     """The batches of all ranks together.
 
-    With several ranks the last batch of an epoch is filled up from its start, so that all take the same number.
+    With several ranks the last batch of an epoch is filled up from its start, so that all take the same number; with
+    `drop_last` it is left out where it is not full.
     """
 
-    def __init__(self, order: EpochOrder, size: int, num_ranks: int) -> None:
+    def __init__(self, order: EpochOrder, size: int, num_ranks: int, *, drop_last: bool = False) -> None:
         self._order = order
         self._num_ranks = num_ranks
+        self._drop_last = drop_last
         self._whole = size * num_ranks
 
     def __len__(self) -> int:
-        return -(-len(self._order) // self._whole)
+        return len(self._order) // self._whole if self._drop_last else -(-len(self._order) // self._whole)
 
     def __iter__(self) -> Iterator[list[int]]:
+        if self._drop_last:
+            rows = iter(self._order)
+            for _ in range(len(self)):
+                yield list(itertools.islice(rows, self._whole))
+            return
         num_missing = len(self) * self._whole - len(self._order) if self._num_ranks > 1 else 0
         rows = itertools.chain(self._order, itertools.islice(itertools.cycle(self._order), num_missing))
         while batch := list(itertools.islice(rows, self._whole)):
@@ -91,13 +99,20 @@ class Loaders:
         batch_size: int,
         eval_batch_size: int,
         device: Device,
+        drop_last: bool = False,
     ) -> None:
+        """Raises ConfigError where `drop_last` leaves no batch to train on."""
         self.collator = collator
         self._train = train
         self._order = order
         self._rows_per_batch = batch_size * device.num_ranks
         self._pin_memory = device.kind == "cuda"
-        batches = GlobalBatches(order, batch_size, device.num_ranks)
+        batches = GlobalBatches(order, batch_size, device.num_ranks, drop_last=drop_last)
+        if not len(batches):
+            raise ConfigError(
+                f"dataloader_drop_last: there are {len(order)} rows, and a batch of all ranks has "
+                f"{self._rows_per_batch}; remove it, or lower micro_batch_size"
+            )
         self.train = self._loader(RankShare(train, device.rank, device.num_ranks), batches)
         self.eval: DataLoader[Any] | None = None
         if eval is not None and len(eval):

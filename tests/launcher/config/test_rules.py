@@ -95,6 +95,7 @@ TEST_SET = {"test_datasets": [{"path": "b", "type": "alpaca"}]}
         ({"data": {"shard_idx": 1}}, "dataset_shard_idx"),
         ({"data": {"shard_num": 4, "shard_idx": 4}}, "dataset_shard_idx"),
         ({"data": {"sample_packing": True}, "objective": "orpo"}, "sample_packing"),
+        ({"data": {"keep_order": True, "sample_packing": True}}, "curriculum_sampling"),
         ({"optim": {"optimizer_options": {"rank": 2}}}, "optim_args"),
         ({"optim": {"optimizer": "galore_adamw", "optimizer_options": {"proj_type": "up"}}}, "optim_args"),
         ({"optim": {"optimizer": "galore_adamw", "optimizer_options": {"rank": True}}}, "optim_args"),
@@ -318,6 +319,11 @@ def test_stream_may_have_the_keys_of_a_stream():
         ({"dataset": {"type": "completion"}, "data": {"excess_length": "drop"}}, ["excess_length_strategy"]),
         ({"data": {"group_by_length": True, "sample_packing": True}}, ["group_by_length"]),
         ({"data": {"group_by_length": False, "sample_packing": True}}, []),
+        (
+            {"data": {"keep_order": True, "shuffle": True, "group_by_length": True}},
+            ["group_by_length", "shuffle_merged_datasets"],
+        ),
+        ({"data": {"pack_in_order": True}}, ["sample_packing_sequentially"]),
         ({"data": {**STREAM, "exact_deduplication": True}, "optim": {"max_steps": 1}}, ["dataset_exact_deduplication"]),
         ({"data": {"pretraining_sample_concatenation": True}}, ["pretraining_sample_concatenation"]),
         (

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ftl_runtime.data.sampler import BatchOrder, LengthOrder, deal
+from ftl_runtime.data.sampler import BatchOrder, GivenOrder, LengthOrder, deal
 
 
 def order(num_rows: int, seed: int, epoch: int) -> list[int]:
@@ -20,6 +20,12 @@ def test_order_is_the_same_in_another_process_at_the_same_epoch() -> None:
         sampler.set_epoch(epoch)
         in_one_run = list(sampler)
     assert order(100, seed=1, epoch=2) == in_one_run
+
+
+def test_given_order_is_the_same_every_epoch() -> None:
+    sampler = GivenOrder(4)
+    sampler.set_epoch(3)
+    assert (list(sampler), len(sampler)) == ([0, 1, 2, 3], 4)
 
 
 def test_iterating_twice_changes_nothing() -> None:

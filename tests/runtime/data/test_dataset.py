@@ -240,6 +240,12 @@ def test_without_shuffle_rows_are_in_file_order(build: Builder, letters: None) -
     assert flat(rows, build.view) == [chr(97 + n) * (n + 1) for n in range(20)]
 
 
+def test_curriculum_keeps_the_order_and_packs_neighbours(build: Builder, letters: None) -> None:
+    rows = build(sequence_len=64, keep_order=True, sample_packing=True, pack_in_order=True).train
+    assert flat(rows, build.view) == [chr(97 + n) * (n + 1) for n in range(20)]
+    assert rows is not None and len(rows) < 20
+
+
 def test_datasets_are_merged_and_mixed_by_seed(build: Builder, write_jsonl: Callable[..., Path]) -> None:
     write_jsonl("a.jsonl", [{"text": "a"}] * 20)
     write_jsonl("b.jsonl", [{"text": "b"}] * 20)

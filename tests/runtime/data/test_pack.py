@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftl_runtime.data.pack import Packing, one_per_row, pack
+from ftl_runtime.data.pack import Packing, one_per_row, pack, pack_in_order
 
 
 def rows_of(packing: Packing) -> list[list[int]]:
@@ -30,6 +30,10 @@ def test_documents_fill_rows_best_fit() -> None:
 def test_document_goes_into_the_fullest_row_that_fits() -> None:
     # Rooms after 8 and 7 are 2 and 3; the 2 goes where it leaves nothing.
     assert sorted(sorted(row) for row in rows_of(pack(np.array([8, 7, 2]), 10))) == [[0, 2], [1]]
+
+
+def test_documents_in_order_end_a_row_where_the_next_does_not_fit() -> None:
+    assert rows_of(pack_in_order(np.array([3, 4, 5, 5, 6, 7, 3]), 10)) == [[0, 1], [2, 3], [4], [5, 6]]
 
 
 @settings(max_examples=300, deadline=None)

@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
+from ftl.errors import ConfigError  # noqa: E402
 from ftl_runtime.context import Device  # noqa: E402
 from ftl_runtime.data.sampler import BatchOrder  # noqa: E402
 from ftl_runtime.train.batches import GlobalBatches, Loaders  # noqa: E402
@@ -49,6 +50,20 @@ def test_last_batch_of_several_ranks_is_filled_up_from_the_start(num_rows, last)
     batches = list(GlobalBatches(range(num_rows), 2, 3))
     assert len(batches) == len(GlobalBatches(range(num_rows), 2, 3))
     assert batches[-1] == last
+
+
+@pytest.mark.parametrize(("num_ranks", "batches"), [(1, [[0, 1], [2, 3]]), (2, [[0, 1, 2, 3]]), (3, [])])
+def test_last_batch_is_left_out_when_asked(num_ranks, batches):
+    asked = GlobalBatches(range(5), 2, num_ranks, drop_last=True)
+    assert (list(asked), len(asked)) == (batches, len(batches))
+
+
+def test_nothing_left_to_train_on_is_refused():
+    device = Device("cpu", has_bf16=True, rank=0, num_ranks=1)
+    with pytest.raises(ConfigError, match="there are 22 rows, and a batch of all ranks has 23"):
+        Loaders(
+            Lengths(), None, BatchOrder(22, 3), list, batch_size=23, eval_batch_size=1, device=device, drop_last=True
+        )
 
 
 def test_last_batch_of_one_rank_is_what_is_left():

@@ -30,6 +30,16 @@ def training_rows_have_one_source(config: TrainConfig) -> Problem | None:
     return None
 
 
+def ordered_rows_are_packed_in_order(config: TrainConfig) -> Problem | None:
+    data = config.data
+    if not data.keep_order or not data.sample_packing or data.pack_in_order:
+        return None
+    allowed = (
+        "needs `sample_packing_sequentially` beside `sample_packing`, which else fills rows from all over the data"
+    )
+    return Problem("curriculum_sampling", allowed=allowed, remedy="write `sample_packing_sequentially: true`")
+
+
 def stream_has_an_end(config: TrainConfig) -> Problem | None:
     if not config.data.pretraining_dataset or config.optim.max_steps is not None:
         return None
@@ -92,6 +102,7 @@ def chat_template_is_one(config: TrainConfig) -> Problem | None:
 
 DATA_RULES: tuple[Rule, ...] = (
     training_rows_have_one_source,
+    ordered_rows_are_packed_in_order,
     stream_has_an_end,
     stream_is_not_split,
     stream_is_plain_text,

@@ -145,6 +145,19 @@ WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
         "with sample_packing, which makes all rows equally long",
     ),
     WithoutEffect(
+        ("group_by_length", "shuffle_merged_datasets"),
+        lambda config: config.data.keep_order,
+        "with curriculum_sampling, which keeps the order of the data",
+    ),
+    WithoutEffect(
+        ("sample_packing_sequentially",), lambda config: not config.data.sample_packing, "without sample_packing"
+    ),
+    WithoutEffect(
+        ("curriculum_sampling", "sample_packing_sequentially", "dataloader_drop_last"),
+        lambda config: bool(config.data.pretraining_dataset),
+        "on a pretraining_dataset, which is read from its start to max_steps",
+    ),
+    WithoutEffect(
         ("group_by_length", "dataset_exact_deduplication"),
         lambda config: bool(config.data.pretraining_dataset),
         "on a pretraining_dataset, whose rows are seen one at a time",

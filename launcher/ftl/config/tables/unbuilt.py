@@ -11,7 +11,6 @@ _SHARDING = "only plain data parallel training so far"
 _KERNEL = "models run with the kernels of transformers so far"
 _ADAPTER = "adapters are plain LoRA so far"
 _EVALUATION = "evaluation gives the loss so far"
-_ORDER = "batches are drawn at random from the whole"
 _DISTILLED = "there is no teacher to learn from so far"
 _PICTURES = "only text is trained so far"
 
@@ -104,7 +103,6 @@ UNBUILT: dict[str, Aside] = {
     ),
     **unbuilt(("profiler_steps",), "events.jsonl has the speed, and nothing finer so far"),
     # Rows.
-    **unbuilt(("curriculum_sampling", "sample_packing_sequentially", "dataloader_drop_last"), _ORDER),
     **unbuilt(
         ("batch_flattening",), "rows of a batch are padded, or filled with sample_packing, which wastes less", "auto"
     ),
