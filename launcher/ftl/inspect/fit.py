@@ -22,6 +22,8 @@ class Fitted:
     samples: tuple[Parts, ...]
     dropped: Literal["too long", "too short"] | None = None
     is_truncated: bool = False
+    is_split: bool = False
+    """Into pieces, of which a last one may be left out."""
 
 
 def fit(sample: Sample, parts: Parts, data: DataSection) -> Fitted:
@@ -33,7 +35,7 @@ def fit(sample: Sample, parts: Parts, data: DataSection) -> Fitted:
         return Fitted((parts,))
     may_split = data.excess_length == "split" or (isinstance(sample, Example) and sample.may_split)
     if may_split and len(parts) == 1:
-        return Fitted(tuple((piece,) for piece in _split(parts[0], data)))
+        return Fitted(tuple((piece,) for piece in _split(parts[0], data)), is_split=True)
     cut = tuple(_cut(tokens, 0, data.sequence_len) for tokens in parts)
     is_cut = data.excess_length == "truncate" or isinstance(sample, _ALWAYS_CUT)
     if is_cut and not (isinstance(sample, _ANSWERED) and any(_trains_nothing(tokens) for tokens in cut)):

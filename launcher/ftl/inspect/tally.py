@@ -115,7 +115,7 @@ class Tally:
         self.too_long += fitted.dropped == "too long"
         self.too_short += fitted.dropped == "too short"
         self.truncated += fitted.is_truncated
-        self.split += len(fitted.samples) > 1
+        self.split += fitted.is_split
         self.samples += len(fitted.samples)
         for left in fitted.samples:
             trained = 0
