@@ -378,6 +378,9 @@ def _event_line(event: Event) -> Text | None:
     match event.event:
         case "eval":
             return Text(f"step {step}: eval loss {_loss(data.get('loss'))}{_measured(data)}")
+        case "profile":
+            steps = f"steps {data.get('first_step')} to {data.get('last_step')}"
+            return Text(f"{steps} were profiled: {data.get('path')}/ of the run's directory")
         case "early_stop":
             since = f"no better {data.get('metric')} than {_loss(data.get('best'))} of step {data.get('best_step')}"
             return Text(f"step {step}: {since} in {data.get('patience')} evaluations: training ends here")

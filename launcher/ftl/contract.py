@@ -250,8 +250,10 @@ class Event(Section):
     data        datasets (a DatasetUse each), cache (where the tokens are), train and eval: rows, documents, tokens,
                 fill (the share of the rows' room that holds tokens); null without evaluation, absent for a stream
     step        step, max_steps, epoch, loss, lr, grad_norm, tokens (total), tokens_per_s, memory_gib, and what the
-                objective measures: its means over the steps since the last event
+                objective measures: its means over the steps since the last event. Of an NVIDIA GPU also gpu_percent,
+                gpu_memory_gib, gpu_watts
     eval        step, loss, and whatever else an evaluation measures: perplexity, rewards/accuracies
+    profile     first_step, last_step, path (a directory below the run directory)
     early_stop  step, metric, best, best_step, patience
     checkpoint  step, path (below the run directory), state: saved | verified | quarantined, seconds, bytes
     warning     message
@@ -271,6 +273,7 @@ class Event(Section):
         "step",
         "eval",
         "early_stop",
+        "profile",
         "checkpoint",
         "warning",
         "stopping",

@@ -53,6 +53,7 @@ from ftl_runtime.train.rates import make_scheduler
 from ftl_runtime.train.schedule import Schedule, plan_schedule
 from ftl_runtime.train.scoring import Inputs
 from ftl_runtime.train.trainer import Trainer
+from ftl_runtime.train.watchers import watching
 
 
 def do_job(job: JobSpec, emit: Emit, stop: StopFlag) -> None:
@@ -170,7 +171,8 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     if cfg.trained.lisa_num_layers is not None:
         lisa: TrainerCallback = Lisa(model, cfg.trained, seed=cfg.optim.seed)
         trainer.add_callback(lisa)
-    _train(trainer, schedule, resume, ctx)
+    with watching(trainer, cfg.watch, ctx):
+        _train(trainer, schedule, resume, ctx)
     best_step = trainer.load_best() if cfg.evaluation.loads_best else None
     return finish(trainer, tokenizer, data.used, cfg.adapter, ctx, base_revision=base_revision, best_step=best_step)
 

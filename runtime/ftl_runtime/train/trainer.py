@@ -35,6 +35,7 @@ from ftl_runtime.train.averaging import averaged_weights, mark_averaged, restore
 from ftl_runtime.train.batches import Loaders
 from ftl_runtime.train.best import Selection
 from ftl_runtime.train.callbacks import Conductor
+from ftl_runtime.train.gpustats import GpuStats
 from ftl_runtime.train.losswatch import LossWatch
 from ftl_runtime.train.metrics import Evaluation, Metrics
 from ftl_runtime.train.progress import Progress, Stopwatch, peak_memory_gib
@@ -84,6 +85,7 @@ class Trainer(TransformersTrainer):
         self._schedule = schedule
         self._selection = selection
         self._loss_watch = loss_watch
+        self._gpu_stats = GpuStats(ctx.device)
         self._ctx = ctx
         self._keep_checkpoints = keep_checkpoints
         self._inputs = inputs
@@ -262,6 +264,7 @@ class Trainer(TransformersTrainer):
                 "tokens": self.progress.tokens,
                 "tokens_per_s": tokens_per_s,
                 "memory_gib": peak_memory_gib(self._ctx.device),
+                **self._gpu_stats.read(),
                 **metrics,
             },
         )
@@ -296,6 +299,7 @@ class Trainer(TransformersTrainer):
             for batch in self._loaders.eval:
                 counts = self._objective.count(batch, self._settings)
                 evaluation.add(self._terms(model, self._prepare_inputs(batch)), counts)
+                self.callback_handler.on_prediction_step(self.args, self.state, self.control)
                 if self._may_break_off():
                     return {}
         model.train()
@@ -401,6 +405,7 @@ class Trainer(TransformersTrainer):
                 self._ctx.store.discard(stage)
                 raise
             ranks.wait(self._ctx.device)
+            self.callback_handler.on_save(self.args, self.state, self.control)
             self._ctx.phase("training")
 
     def _write_state(self, stage: Path) -> None:

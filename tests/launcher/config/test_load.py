@@ -145,8 +145,8 @@ def test_flag_displaces_the_old_spelling_in_the_file(write):
 
 
 def test_flag_displaces_the_old_spelling_of_an_unbuilt_key(write):
-    found = refusals(write("project_name: a\n"), ("wandb_project", "b"))
-    assert [sentence.partition(":")[0] for sentence in found] == ["--wandb-project"]
+    found = refusals(write("sequence_parallel_degree: 2\n"), ("context_parallel_size", "4"))
+    assert [sentence.partition(":")[0] for sentence in found] == ["--context-parallel-size"]
 
 
 def test_set_displaces_the_old_spelling_in_a_dataset(write):

@@ -38,7 +38,6 @@ IGNORED: dict[str, Aside] = {
     **aside(("ddp_find_unused_parameters",), "no supported model has parameters without a gradient"),
     "save_safetensors": Aside("weights are always written as safetensors", (True,)),
     **aside(("auto_resume_from_checkpoints",), "a run always goes on from its newest verified checkpoint", True),
-    **aside(("gc_steps",), "Python frees what a step leaves behind by itself"),
     **aside(("include_tokens_per_second",), "every step event has the speed", True),
     **aside(("gradient_checkpointing_kwargs",), "both ways of recomputing give the same gradients, and ftl picks one"),
     **aside(("hf_use_auth_token",), "HF_TOKEN of the environment is used wherever it is needed", True),

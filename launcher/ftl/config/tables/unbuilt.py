@@ -101,7 +101,6 @@ UNBUILT: dict[str, Aside] = {
         _EVALUATION,
         0,
     ),
-    **unbuilt(("profiler_steps",), "events.jsonl has the speed, and nothing finer so far"),
     # Rows.
     **unbuilt(
         ("batch_flattening",), "rows of a batch are padded, or filled with sample_packing, which wastes less", "auto"
