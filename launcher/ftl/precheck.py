@@ -6,7 +6,6 @@ from pathlib import Path
 
 from ftl import gpus
 from ftl.cloud import CloudSection
-from ftl.config.objective import BUILT
 from ftl.config.train import TrainConfig
 from ftl.contract import Resources
 from ftl.errors import Problem
@@ -24,8 +23,7 @@ def problems(config: TrainConfig, refs: list[Reference], resources: Resources) -
 def file_problems(config: TrainConfig, refs: list[Reference]) -> list[Problem]:
     """Those that no machine would change."""
     paths = {ref.key: ref.path for ref in refs}
-    found = [*_unbuilt(config), *_model_files(config, paths)]
-    return [*found, *_initial_adapter(config, paths), *_untrained_tokens(config, paths)]
+    return [*_model_files(config, paths), *_initial_adapter(config, paths), *_untrained_tokens(config, paths)]
 
 
 def machine_problems(config: TrainConfig, resources: Resources) -> list[Problem]:
@@ -60,14 +58,6 @@ def _has_secret(name: str, cloud: CloudSection) -> bool:
     if cloud.provider != "local":
         return name in cloud.secrets or name in cloud.env
     return bool(os.environ.get(name)) or name in cloud.env or (Path.home() / _LOGINS[name]).is_file()
-
-
-def _unbuilt(config: TrainConfig) -> list[Problem]:
-    kind = config.objective.kind
-    if kind in BUILT:
-        return []
-    allowed = f"training with objective {kind} is not built yet"
-    return [Problem("objective", allowed=allowed, remedy="`ftl check` and `ftl preview` read its data")]
 
 
 def _model_files(config: TrainConfig, paths: dict[str, Path]) -> list[Problem]:

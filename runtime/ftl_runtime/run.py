@@ -101,13 +101,14 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     cfg = cfg.model_copy(update={"model": section})
     objective = OBJECTIVES[cfg.objective.kind]
     tokenizer = load_tokenizer(cfg.model, cfg.data, ctx)
-    config = load_config(cfg.model, ctx)
+    num_classes = cfg.objective.num_labels or objective.num_classes
+    config = load_config(cfg.model, ctx, head=objective.head, num_classes=num_classes)
     dtype = compute_dtype(cfg.precision, ctx.device)
     is_packed = _is_packed(cfg.data)
     attention = plan_attention(
         cfg.model.attention,
         config,
-        architecture(config),
+        architecture(config, objective.head),
         is_packed=is_packed,
         device=ctx.device,
         dtype=dtype,
@@ -193,7 +194,7 @@ def _build_model(
     ctx: Context,
 ) -> tuple[PreTrainedModel, nn.Module]:
     """The base model, and that model with the adapter if there is one."""
-    has_adapter = cfg.adapter is not None
+    has_adapter, head = cfg.adapter is not None, OBJECTIVES[cfg.objective.kind].head
     compute = compute_dtype(cfg.precision, ctx.device)
     base = load_model(
         cfg.model,
@@ -202,13 +203,14 @@ def _build_model(
         dtype=weights_dtype(cfg.precision, compute, has_adapter=has_adapter),
         attention=attention,
         seed=cfg.optim.seed,
+        head=head,
         quantisation=None if is_quantised(config, has_adapter=has_adapter) else quantisation(cfg.quant, compute),
         checkpoint=resume.path if resume and not has_adapter else None,
     )
     check_new_tokens(new_tokens(cfg.model, ctx), base, cfg.adapter)
     fit_to_tokenizer(base, tokenizer, cfg.model, seed=cfg.optim.seed)
     checkpoint = resume.path if resume else None
-    model = add_adapter(base, cfg.adapter, ctx, base=cfg.model, checkpoint=checkpoint)
+    model = add_adapter(base, cfg.adapter, ctx, base=cfg.model, head=head, checkpoint=checkpoint)
     choose_trained(base, cfg.trained, progress, ctx)
     if cfg.precision.gradient_checkpointing:
         recompute_activations(model)

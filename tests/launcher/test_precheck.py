@@ -125,12 +125,6 @@ def test_gpu_that_can_or_is_not_known_has_no_problem(root: Path, kind: str | Non
     assert problems(root, gpus=1, gpu_kind=kind, **sections) == []
 
 
-def test_objective_that_cannot_be_trained_yet_is_told(root: Path) -> None:
-    assert problems(root, objective={"kind": "prm"}) == [
-        "objective: training with objective prm is not built yet; `ftl check` and `ftl preview` read its data"
-    ]
-
-
 LORA = {"kind": "lora"}
 
 

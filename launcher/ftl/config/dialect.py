@@ -17,11 +17,6 @@ Table = Literal["derived", "convert", "unbuilt", "refused", "ignored"]
 class NotBuiltError(ValueError):
     """A value that ftl will take one day and cannot train yet. Such a config's data can be checked all the same."""
 
-    def __init__(self, told: str, **kept: Any) -> None:  # Any: what YAML holds
-        super().__init__(told)
-        self.kept = kept
-        """Modern keys that the data's checks need."""
-
 
 @dataclass(frozen=True)
 class Conversion:
@@ -154,8 +149,6 @@ class _Reading:
             self.result.problems.append(problem)
             return
         self.result.unbuilt.append(problem)
-        for name, value in error.kept.items():
-            self._set(name, value, key)
 
     def _refuse(self, name: str, value: Any, key: str) -> None:  # Any: what YAML holds
         aside = self._dialect.refused[name]

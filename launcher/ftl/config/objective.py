@@ -25,9 +25,6 @@ DpoLoss = Literal[
     "discopop",
 ]
 
-BUILT: tuple[ObjectiveKind, ...] = ("sft", "dpo", "ipo")
-"""What the runtime trains. The data of the others can be checked and looked at."""
-
 COMPARED: tuple[ObjectiveKind, ...] = ("dpo", "ipo", "kto")
 """Objectives that compare the model with a frozen reference: the model as it was before training."""
 
@@ -51,6 +48,20 @@ class ObjectiveSection(Section):
     """dpo, ipo: compare with a reference that likes all answers alike, which takes no memory and no time."""
     rpo_alpha: Annotated[float | None, Flat("rpo_alpha"), Field(gt=0)] = None
     """dpo, ipo: add so many times the cross-entropy of the better answers (RPO)."""
+    orpo_alpha: Annotated[float | None, Flat("orpo_alpha"), Field(gt=0)] = None
+    """orpo: weight of the odds ratio beside the cross-entropy of the better answers; as rl_beta when absent."""
+    cpo_alpha: Annotated[float, Flat("cpo_alpha"), Field(ge=0)] = 1.0
+    """cpo, simpo: weight of the cross-entropy of the better answers; SimPO's paper has 0."""
+    simpo_gamma: Annotated[float, Flat("simpo_gamma"), Field(ge=0)] = 0.5
+    """simpo: by how much the answers' rewards are to differ."""
+    kto_desirable_weight: Annotated[float, Flat("kto_desirable_weight"), Field(ge=0)] = 1.0
+    """kto: weight of good answers."""
+    kto_undesirable_weight: Annotated[float, Flat("kto_undesirable_weight"), Field(ge=0)] = 1.0
+    """kto: weight of bad answers."""
+    num_labels: Annotated[int | None, Flat("num_labels"), Field(ge=1)] = None
+    """Classes of the model's head: 1 for reward, at least 2 for prm, which are also the defaults."""
+    center_rewards_coefficient: Annotated[float | None, Flat("center_rewards_coefficient"), Field(gt=0)] = None
+    """reward: keep the scores of a pair near a sum of 0; 0.01 is a good start."""
     max_prompt_len: Annotated[int | None, Flat("max_prompt_len"), Field(ge=1)] = None
     """Preferences: of longer prompts only the last tokens are kept; no limit but sequence_len when absent."""
 

@@ -64,6 +64,12 @@ class TokenRows:
         """Of each row the squares of its documents' lengths, summed: what attention takes."""
         return [int(self._row_costs[row]) for row in rows]
 
+    def is_good(self, row: int) -> bool:
+        """The verdict on the answer that begins this row."""
+        number, start, _ = self.documents_D3[self.packing.order_D[self.packing.row_offsets_R1[row]]].tolist()
+        file = self.files[number]
+        return bool(file.verdicts[np.searchsorted(file.offsets, start, side="right") - 1])
+
     @cached_property
     def row_lengths(self) -> np.ndarray:
         """Tokens of each row."""

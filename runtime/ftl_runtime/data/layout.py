@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ftl_runtime.data.collate import Collator
-from ftl_runtime.data.compare import PairCollator
+from ftl_runtime.data.compare import ComparedRows, JudgedCollator, JudgedRows, PairCollator, ScoredCollator
+from ftl_runtime.data.dataset import TokenRows
 from ftl_runtime.objectives import Layout
 
 Collate = Callable[[list[Any]], dict[str, Any]]  # Any: rows of one layout; tensors, and ints on the host
@@ -17,3 +18,18 @@ def collator_of(layout: Layout, texts: Collator) -> Collate:
             return texts
         case "pairs":
             return PairCollator(texts.pad_id, texts.sequence_len, texts.pad_to_sequence_len)
+        case "judged":
+            return JudgedCollator(texts.pad_id, texts.sequence_len, texts.pad_to_sequence_len)
+        case "scored" | "steps":
+            return ScoredCollator(texts.pad_id, texts.sequence_len, texts.pad_to_sequence_len)
+
+
+def rows_of(layout: Layout, rows: TokenRows, sequence_len: int) -> TokenRows | ComparedRows | JudgedRows:
+    """The rows as the collator of that layout takes them."""
+    match layout:
+        case "texts":
+            return rows
+        case "judged":
+            return JudgedRows(rows, sequence_len)
+        case "pairs" | "scored" | "steps":
+            return ComparedRows(rows)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ftl.config.data import DataSection, DatasetSection
@@ -11,22 +12,24 @@ from ftl.formats.python import strategy_file, with_strategy_file
 from ftl.sources import Source, open_source
 from ftl.tokens import TokenizerView
 from ftl_runtime.context import Context
-from ftl_runtime.data.compare import ComparedRows
+from ftl_runtime.data.compare import ComparedRows, JudgedRows
 from ftl_runtime.data.dataset import Open, Splits, TokenRows, build_splits
+from ftl_runtime.data.layout import rows_of
 from ftl_runtime.data.push import configuration_of, open_target, push_rows
 from ftl_runtime.data.sampler import BatchOrder, GivenOrder, LengthOrder, ReadingOrder
 from ftl_runtime.data.stream import Mark, Stream, open_stream
 from ftl_runtime.objectives import OBJECTIVES
 from ftl_runtime.train.progress import Progress
 
+Rows = TokenRows | ComparedRows | JudgedRows
 _DOWNLOADS = "downloads"
 Order = BatchOrder | GivenOrder | LengthOrder | ReadingOrder
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    train: TokenRows | ComparedRows | Stream
-    eval: TokenRows | ComparedRows | None
+    train: Rows | Stream
+    eval: Rows | None
     order: Order
     used: tuple[DatasetUse, ...]
 
@@ -46,10 +49,8 @@ def open_data(cfg: TrainConfig, view: TokenizerView, progress: Progress, ctx: Co
                 order = GivenOrder(len(splits.train))
             elif cfg.data.group_by_length:
                 order = LengthOrder(splits.train.row_lengths, rows_per_batch, seed)
-            if OBJECTIVES[cfg.objective.kind].layout == "texts":
-                return TrainingData(splits.train, evaluation, order, used)
-            compared = None if evaluation is None else ComparedRows(evaluation)
-            return TrainingData(ComparedRows(splits.train), compared, order, used)
+            as_rows = partial(rows_of, OBJECTIVES[cfg.objective.kind].layout, sequence_len=cfg.data.sequence_len)
+            return TrainingData(as_rows(splits.train), None if evaluation is None else as_rows(evaluation), order, used)
     assert cfg.optim.max_steps is not None, "config.rules asks for it beside pretraining_dataset"
     stream = open_stream(
         _with_programs(cfg.data, ctx),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import load_peft_weights
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -19,8 +19,15 @@ from ftl.errors import ConfigError
 from ftl_runtime.context import Context
 from ftl_runtime.models.linear import linear_layers
 from ftl_runtime.models.loftq import start_from_loss
+from ftl_runtime.objectives import Head
 from ftl_runtime.patches import peft_moe_targets
 
+_TASKS: dict[Head, TaskType] = {
+    "lm": TaskType.CAUSAL_LM,
+    "sequence": TaskType.SEQ_CLS,
+    "token": TaskType.TOKEN_CLS,
+}
+"""For peft, which trains a head for classes in full."""
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
@@ -30,6 +37,7 @@ def add_adapter(
     ctx: Context,
     *,
     base: ModelSection,
+    head: Head = "lm",
     checkpoint: Path | None = None,
 ) -> PreTrainedModel | PeftModel:
     """The model with a trainable adapter, drawn from torch's random state; then as in `checkpoint`, or as in the
@@ -43,6 +51,7 @@ def add_adapter(
     peft_moe_targets.apply()
     source = None if adapter.initial is None else _directory_of(adapter.initial, ctx)
     lora = _config(model, adapter) if source is None else _config_of(source, adapter)
+    lora.task_type = _TASKS[head]
     try:
         adapted: PeftModel = get_peft_model(model, lora)
     except (ValueError, TypeError, RuntimeError) as error:
@@ -100,7 +109,6 @@ def check_new_tokens(new: list[str], model: PreTrainedModel, adapter: LoraSectio
 def _config(model: PreTrainedModel, adapter: LoraSection) -> LoraConfig:
     init = adapter.init_weights
     return LoraConfig(
-        task_type="CAUSAL_LM",
         r=adapter.rank,
         lora_alpha=adapter.alpha,  # type: ignore[arg-type]  # declared int, used as a factor
         lora_dropout=adapter.dropout,

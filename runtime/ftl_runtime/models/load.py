@@ -7,8 +7,12 @@ import torch
 import transformers
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     BitsAndBytesConfig,
     PreTrainedConfig,
     PreTrainedModel,
@@ -20,12 +24,23 @@ from ftl.errors import ConfigError
 from ftl_runtime.context import Context
 from ftl_runtime.models.overrides import override
 from ftl_runtime.models.quantize import keep_layout
+from ftl_runtime.objectives import Head
 
 _AUTO = "AutoModelForCausalLM"
+_LOADERS: dict[Head, tuple[Any, Any]] = {  # Any: transformers' loaders and tables, which have no type in common
+    "lm": (AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING),
+    "sequence": (AutoModelForSequenceClassification, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING),
+    "token": (AutoModelForTokenClassification, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING),
+}
+_CLASS_HEADS = ("score.", "classifier.")
+"""What heads for classes are called: a base that was trained to write text has none."""
 
 
-def load_config(model: ModelSection, ctx: Context) -> PreTrainedConfig:
-    """The model's config.json with the user's changes, and the class that `model_type` names checked against it."""
+def load_config(
+    model: ModelSection, ctx: Context, *, head: Head = "lm", num_classes: int | None = None
+) -> PreTrainedConfig:
+    """The model's config.json with the user's changes, and the class that `model_type` names checked against it; of a
+    model with a head for so many classes where `num_classes` is given."""
     key = "base_model_config" if model.config_source else "base_model"
     source = ctx.resolve_model(model.config_source or model.base)
     try:
@@ -35,9 +50,11 @@ def load_config(model: ModelSection, ctx: Context) -> PreTrainedConfig:
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ConfigError(f"{key}: no model config can be loaded from {source}: {first}") from error
+    if num_classes is not None:
+        config.num_labels = num_classes
     override(config, model.config_overrides)
-    known = {*(config.architectures or []), architecture(config).__name__}
-    if model.class_name != _AUTO and model.class_name not in known:
+    known = {*(config.architectures or []), architecture(config, head).__name__}
+    if model.class_name not in (_AUTO, _LOADERS[head][0].__name__, *known):
         allowed = " or ".join(sorted(known))
         raise ConfigError(f"model_type: {model.class_name}: this base is a {allowed}; remove the key, or name that")
     return config
@@ -50,9 +67,15 @@ def _config_class(name: str) -> Any:  # Any: AutoConfig, or a PreTrainedConfig, 
     raise ConfigError(f"cls_model_config: {name}: transformers {transformers.__version__} has no such config class")
 
 
-def architecture(config: PreTrainedConfig) -> type[PreTrainedModel]:
-    """The transformers class for the config; the plain base class for models that bring their own code."""
-    found = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), PreTrainedModel)
+def architecture(config: PreTrainedConfig, head: Head = "lm") -> type[PreTrainedModel]:
+    """The transformers class for the config; the plain base class for models that bring their own code.
+
+    Raises ConfigError where transformers has no such model with a head for classes.
+    """
+    found = _LOADERS[head][1].get(type(config), PreTrainedModel)
+    if head != "lm" and found is PreTrainedModel and not hasattr(config, "auto_map"):
+        allowed = f"transformers has no {_LOADERS[head][0].__name__} for it"
+        raise ConfigError(f"base_model: is a {config.model_type}, and {allowed}; take another base")
     return found if isinstance(found, type) else PreTrainedModel
 
 
@@ -72,6 +95,7 @@ def load_model(
     dtype: torch.dtype,
     attention: Attention,
     seed: int,
+    head: Head = "lm",
     quantisation: BitsAndBytesConfig | None = None,
     checkpoint: Path | None = None,
 ) -> PreTrainedModel:
@@ -89,7 +113,7 @@ def load_model(
     if model.experts is not None:
         common["experts_implementation"] = model.experts
     if model.reinit_weights and checkpoint is None:
-        fresh: PreTrainedModel = AutoModelForCausalLM.from_config(config, **common)  # type: ignore[no-untyped-call]
+        fresh: PreTrainedModel = _LOADERS[head][0].from_config(config, **common)
         return fresh
     source = str(checkpoint) if checkpoint else ctx.resolve_model(model.base)
     _refuse_pickle(Path(source))
@@ -98,7 +122,7 @@ def load_model(
     if quantisation is not None or getattr(config, "quantization_config", None) is not None:
         common["device_map"] = _device_map(ctx)
     try:
-        pair: Any = AutoModelForCausalLM.from_pretrained(  # Any: a pair because of output_loading_info
+        pair: Any = _LOADERS[head][0].from_pretrained(  # Any: a pair because of output_loading_info
             source,
             config=None if checkpoint else config,
             revision=None if checkpoint else model.revision,
@@ -107,7 +131,7 @@ def load_model(
             **common,
             **{name: value for name, value in model.load_options.items() if name != "use_cache"},
         )
-    except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
+    except (OSError, ValueError, ImportError, KeyError, TypeError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         named = next((name for name in model.load_options if name in first), None)
         key = f"overrides_of_model_kwargs.{named}" if named else "base_model"
@@ -134,6 +158,8 @@ def _device_map(ctx: Context) -> dict[str, int | str]:
 
 def _check_loaded(report: dict[str, Any], ctx: Context, *, is_checkpoint: bool) -> None:  # Any: transformers' own
     missing = sorted(str(name) for name in report.get("missing_keys", ()))
+    if not is_checkpoint:
+        missing = [name for name in missing if not name.startswith(_CLASS_HEADS)]
     if not missing:
         return
     shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")

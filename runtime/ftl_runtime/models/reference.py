@@ -27,9 +27,9 @@ def find_reference(
     if not cfg.objective.is_compared:
         return None
     if cfg.adapter is not None:
-        return Reference.of(model, has_adapter=True)
+        return Reference(model, has_adapter=True)
     dtype = compute_dtype(cfg.precision, ctx.device)
     copy = load_model(cfg.model, config, ctx, dtype=dtype, attention=attention, seed=cfg.optim.seed)
     fit_to_tokenizer(copy, tokenizer, cfg.model, seed=cfg.optim.seed)
     frozen: nn.Module = copy
-    return Reference.of(frozen.requires_grad_(False).eval().to(ctx.device.kind), has_adapter=False)
+    return Reference(frozen.requires_grad_(False).eval().to(ctx.device.kind), has_adapter=False)

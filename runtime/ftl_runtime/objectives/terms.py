@@ -43,6 +43,10 @@ class Scorer(Protocol):
         """Of the labels; `with_squares` gives log_sum_squares_BK, too."""
         ...
 
+    def measure(self, batch: Batch) -> Tensor:
+        """[B]: log-probability of the labels of each row, summed, by the model as it is; no gradient, no dropout."""
+        ...
+
     def reference(self, batch: Batch) -> Tensor:
         """[B]: log-probability of the labels of each row, summed, by the frozen reference; no gradient."""
         ...

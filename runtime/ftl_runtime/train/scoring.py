@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from peft import PeftModel
@@ -15,6 +16,7 @@ from ftl_runtime.objectives.logprobs import log_sum_squares, token_logprobs
 from ftl_runtime.objectives.sft import sft_loss
 from ftl_runtime.objectives.terms import IGNORED, Batch, Logprobs
 
+_WITH_DROPOUT: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 _INPUTS = (
     *("input_ids", "position_ids", "attention_mask"),
     *("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k"),
@@ -29,11 +31,6 @@ class Reference:
     """A frozen model of its own, or the one in training, without what is trained of it."""
     has_adapter: bool
     """`model` is the one in training, and is the reference while its adapter is off."""
-    has_dropout: bool
-
-    @classmethod
-    def of(cls, model: nn.Module, *, has_adapter: bool) -> Self:
-        return cls(model, has_adapter, _has_dropout(model))
 
 
 @dataclass(frozen=True)
@@ -80,13 +77,18 @@ class ModelScorer:
         return Logprobs(token_logprobs(logits_BKV, labels_BK), labels_BK[:, 1:] != IGNORED, squares_BK)
 
     @torch.no_grad()
+    def measure(self, batch: Batch) -> Tensor:
+        with _without_dropout(self.model):
+            return token_logprobs(*self._answer_logits(self.model, batch)).sum(1)
+
+    @torch.no_grad()
     def reference(self, batch: Batch) -> Tensor:
         """Those that came with the batch, where they were computed before training."""
         if "reference" in batch:
             found: Tensor = batch["reference"]
             return found
         assert self.compared_with is not None, "OBJECTIVES says which objectives are compared"
-        with _as_before_training(self.compared_with), _without_dropout(self.compared_with):
+        with _as_before_training(self.compared_with), _without_dropout(self.compared_with.model):
             return token_logprobs(*self._answer_logits(self.compared_with.model, batch)).sum(1)
 
     def _answer_logits(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -115,10 +117,9 @@ def _as_before_training(reference: Reference) -> Any:  # Any: a context manager 
 
 
 @contextmanager
-def _without_dropout(reference: Reference) -> Iterator[None]:
+def _without_dropout(model: nn.Module) -> Iterator[None]:
     """A model that has none is left as it is: going to evaluation and back repacks 4-bit layers on a CPU."""
-    model = reference.model
-    if not model.training or not reference.has_dropout:
+    if not model.training or not _has_dropout(model):
         yield
         return
     model.eval()
@@ -129,6 +130,12 @@ def _without_dropout(reference: Reference) -> Iterator[None]:
 
 
 def _has_dropout(model: nn.Module) -> bool:
+    if model not in _WITH_DROPOUT:
+        _WITH_DROPOUT[model] = _find_dropout(model)
+    return _WITH_DROPOUT[model]
+
+
+def _find_dropout(model: nn.Module) -> bool:
     config = getattr(model, "config", None)
     settings = config.to_dict() if config is not None else {}
     in_config = (value for key, value in settings.items() if "drop" in key and isinstance(value, float))

@@ -139,6 +139,10 @@ class Trainer(TransformersTrainer):
         before they go to the device."""
         batches = list(itertools.islice(epoch_iterator, num_batches))
         counts = self._count(batches)
+        if self._objective.estimate is not None:
+            batches = [self._prepare_inputs(batch) for batch in batches]
+            estimate = self._estimate(batches)
+            batches = [{**batch, "estimate": estimate} for batch in batches]
         num_tokens = sum(int(batch.pop("num_tokens")) for batch in batches)
         self.progress.tokens += ranks.sum_counts(num_tokens, self._ctx.device)
         self._num_micro_batches = len(batches)
@@ -178,6 +182,18 @@ class Trainer(TransformersTrainer):
     def _terms(self, model: nn.Module, inputs: Batch) -> Terms:
         scorer = ModelScorer(model, self._inputs, self._reference)
         return self._objective.terms(scorer, inputs, self._settings)
+
+    @torch.no_grad()
+    def _estimate(self, batches: Iterable[Batch]) -> Tensor | None:
+        """What the objective asks to know beforehand of all of these, over all ranks; they are on the device."""
+        if self._objective.estimate is None:
+            return None
+        assert isinstance(self.model, nn.Module)
+        scorer = ModelScorer(self.model, self._inputs, self._reference)  # unwrapped: ranks may have other numbers
+        total = torch.zeros(2, device=self.args.device)
+        for batch in batches:
+            total = total + self._objective.estimate(scorer, batch)
+        return ranks.sum_tensor(total, self._ctx.device)
 
     def _count(self, batches: Iterable[Batch]) -> Counts:
         """Over all ranks."""
@@ -296,7 +312,10 @@ class Trainer(TransformersTrainer):
         model.eval()
         evaluation = Evaluation(self.args.device)
         with self.stopwatch.paused(), torch.no_grad(), averaged_weights(self.optimizer):
+            estimate = self._estimate(map(self._prepare_inputs, self._loaders.eval))
             for batch in self._loaders.eval:
+                if estimate is not None:
+                    batch["estimate"] = estimate
                 counts = self._objective.count(batch, self._settings)
                 evaluation.add(self._terms(model, self._prepare_inputs(batch)), counts)
                 self.callback_handler.on_prediction_step(self.args, self.state, self.control)

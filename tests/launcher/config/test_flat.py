@@ -335,14 +335,6 @@ def test_what_an_old_key_stands_for_is_refused_in_its_name(given, where, told):
     assert [(key, allowed.startswith(told)) for key, allowed in refusals(**given)] == [(where, True)]
 
 
-def test_unbuilt_objective_is_kept_for_the_checks_of_data():
-    result = translate({"rl": "prm"}, TRAIN)
-    assert result.values == {"objective": "prm"}
-    assert [str(problem) for problem in result.unbuilt] == ["rl: not built yet: so far sft, dpo, ipo"]
-    assert result.problems == []
-    assert result.notes == []
-
-
 def test_slip_below_a_refused_key_is_told_with_its_place():
     result = translate({"fsdp_config": {"fsdp_offload_parms": True}}, TRAIN)
     assert [str(problem) for problem in result.problems] == [

@@ -11,6 +11,10 @@ from ftl.errors import ConfigError
 BASE = {"base_model": "b", "learning_rate": 1e-4, "datasets": [{"path": "d.jsonl", "type": "chatml.intel"}]}
 
 
+REWARDED = {"datasets": [{"path": "d.jsonl", "type": "bradley_terry.chatml"}]}
+STEPWISE = {"datasets": [{"path": "d.jsonl", "type": "stepwise_supervised"}]}
+
+
 @pytest.fixture
 def load(tmp_path: Path):
     def start(**keys):
@@ -37,6 +41,9 @@ def test_keys_of_dpo_reach_the_objective(load):
         ({"rl": "dpo", "excess_length_strategy": "split"}, "cannot be split with `objective` dpo"),
         ({"rl": "dpo", "push_dataset_to_hub": "me/rows"}, "holds single texts, and `objective` dpo has pairs"),
         ({"rl": "dpo", "dpo_loss_type": "exo_pair", "dpo_label_smoothing": 0.0}, "must be above 0 with"),
+        ({"rl": "dpo", "num_labels": 2}, "num_labels = 2: belongs to models with a head for classes"),
+        ({"reward_model": True, "num_labels": 2, **REWARDED}, "num_labels = 2: must be 1 with `objective` reward"),
+        ({"process_reward_model": True, "num_labels": 1, **STEPWISE}, "num_labels = 1: must be at least 2"),
     ],
     ids=str,
 )
@@ -46,11 +53,16 @@ def test_what_cannot_be_is_refused(load, keys, told):
     assert len(caught.value.problems) == 1
 
 
+def test_classes_of_a_head_are_those_asked_for(load):
+    assert load(process_reward_model=True, num_labels=3, **STEPWISE).config.objective.num_labels == 3
+
+
 @pytest.mark.parametrize(
     ("keys", "note"),
     [
         ({"rl": "ipo", "dpo_loss_type": "hinge"}, "dpo_loss_type: has no effect unless the objective is dpo"),
         ({"rl": "dpo", "dpo_loss_type": "hinge", "dpo_label_smoothing": 0.1}, "dpo_loss_type that takes none"),
+        ({"rl": "dpo", "simpo_gamma": 0.1}, "simpo_gamma: has no effect unless the objective is simpo"),
         ({"rl": "dpo", "dpo_padding_free": True}, "is not used: answers are padded"),
     ],
     ids=str,

@@ -9,7 +9,14 @@ from ftl.config.data import DataSection
 from ftl.errors import ConfigError
 from ftl.sources import open_source
 from ftl.tokens import MASKED
-from ftl_runtime.data.compare import ComparedRow, ComparedRows, PairCollator
+from ftl_runtime.data.compare import (
+    ComparedRow,
+    ComparedRows,
+    JudgedCollator,
+    JudgedRows,
+    PairCollator,
+    ScoredCollator,
+)
 from ftl_runtime.data.dataset import Splits, build_splits
 
 
@@ -133,3 +140,52 @@ def test_known_log_probabilities_come_in_the_order_of_the_rows(build):
     rows = build(ROWS).train
     batch = PairCollator(9, 8, False)([ComparedRow(rows[0], [1, 2]), ComparedRow(rows[1], [3, 4])])
     assert batch["reference"].tolist() == [1, 3, 2, 4]
+
+
+JUDGED = [
+    {"prompt": "ab", "completion": "c", "label": True},
+    {"prompt": "de", "completion": "fghi", "label": False},
+    {"prompt": "j", "completion": "kl", "label": True},
+]
+
+
+def test_judged_answer_comes_with_its_verdict_and_the_answer_before_it(build, byte_view):
+    rows = JudgedRows(build(JUDGED, kind="kto", val_set_size=0).train, sequence_len=6)
+    texts = [[byte_view.tokenizer.decode(document.ids) for document in rows[r].documents] for r in range(3)]
+    assert texts == [["abc", "abkl"], ["defghi", "dec"], ["jkl", "jfghi"]]
+    assert [rows[r].is_good for r in range(3)] == [True, False, True]
+    assert rows[2].documents[1].labels.tolist()[:2] == [MASKED, MASKED]
+
+
+def test_stranger_fits_into_a_row(build):
+    rows = JudgedRows(build(JUDGED, kind="kto").train, sequence_len=5)
+    assert len(rows[2].documents[1].ids) == 5
+
+
+def test_batch_of_judged_answers_has_that_of_strangers_in_it(build):
+    rows = JudgedRows(build(JUDGED, kind="kto").train, sequence_len=8)
+    batch = JudgedCollator(9, 8, False)([rows[0], rows[1]])
+    assert batch["is_good"].tolist() == [True, False]
+    assert batch["input_ids"].shape == (2, 7)
+    assert batch["stranger"]["input_ids"].shape == (2, 5)
+    assert batch["num_tokens"] == 4 + 7
+
+
+def test_verdict_makes_two_answers_different(build):
+    rows = [JUDGED[0], {**JUDGED[0], "label": False}, JUDGED[0]]
+    assert build(rows, kind="kto", exact_deduplication=True).used[0].duplicates == 1
+
+
+def test_steps_carry_classes_and_texts_their_length(build):
+    rows = [{"prompt": "ab", "completions": ["c", "de"], "labels": [False, True]}]
+    train = build(rows, kind="prm", type="stepwise_supervised").train
+    batch = ScoredCollator(9, 12, pad_to_sequence_len=True)([ComparedRows(train)[0]])
+    assert batch["labels"].tolist() == [[MASKED] * 4 + [0] + [MASKED] * 2 + [1] + [MASKED] * 4]
+    assert batch["attention_mask"].tolist() == [[1] * 8 + [0] * 4]
+
+
+def test_scored_texts_are_used_though_nothing_in_them_is_a_label(build):
+    splits = build(
+        [{"question": "a", "chosen": "b", "rejected": "c"}], kind="reward", type="bradley_terry.chatml.intel"
+    )
+    assert (splits.used[0].samples, splits.used[0].untrained) == (1, 0)

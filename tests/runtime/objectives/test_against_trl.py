@@ -146,3 +146,130 @@ def test_metrics_of_dpo(batch, logits):
     }
     assert len(found) == 5
     assert found == pytest.approx(expected)
+
+
+def paired(batch):
+    """A batch of pairs as trl's older collators make it."""
+    chosen, rejected = slice(0, 3), slice(3, 6)
+    attention = (torch.arange(7) < torch.tensor(LENGTHS)[:, None]).long()
+    return {
+        **{f"chosen_{key}": value[chosen] for key, value in named(batch, attention).items()},
+        **{f"rejected_{key}": value[rejected] for key, value in named(batch, attention).items()},
+    }
+
+
+def named(batch, attention):
+    return {"input_ids": batch["input_ids"], "attention_mask": attention, "labels": batch["labels"]}
+
+
+def trl_paired(trainer_class, batch, logits, **settings):
+    trainer = trainer_class.__new__(trainer_class)
+    defaults = {"accelerator": ALONE, "aux_loss_enabled": False, "is_encoder_decoder": False, "padding_value": 0}
+    for name, value in (defaults | {"pad_token_id": 0, "label_smoothing": 0.0, "alpha": 0.0} | settings).items():
+        setattr(trainer, name, value)
+    loss, metrics = trainer.get_batch_loss_metrics(lambda *_, **__: SimpleNamespace(logits=logits), paired(batch))
+    return loss, torch.autograd.grad(loss, logits)[0], metrics
+
+
+def assert_same_metrics(terms, expected):
+    found = {name: float(pair[0] / pair[1]) for name, pair in terms.metrics.items()}
+    assert len(found) >= 5
+    assert found == pytest.approx({name: float(expected[name]) for name in found}, rel=1e-4)
+
+
+@pytest.mark.parametrize("weight", [{"orpo_alpha": 0.3}, {"beta": 0.3}], ids=str)
+def test_orpo(batch, logits, weight):
+    from trl.experimental.orpo import ORPOTrainer
+
+    expected = trl_paired(ORPOTrainer, batch, logits, beta=0.3)
+    found = ours("orpo", batch | {"lengths": torch.tensor(LENGTHS)}, logits, **weight)
+    assert_same(found, expected)
+    assert_same_metrics(found[2], expected[2])
+
+
+@pytest.mark.parametrize("kind", ["cpo", "simpo"])
+@pytest.mark.parametrize("cpo_alpha", [1.0, 0.0, 0.4])
+def test_cpo_and_simpo(batch, logits, kind, cpo_alpha):
+    from trl.experimental.cpo import CPOTrainer
+
+    settings = {"loss_type": "simpo" if kind == "simpo" else "sigmoid", "simpo_gamma": 0.7, "cpo_alpha": cpo_alpha}
+    expected = trl_paired(CPOTrainer, batch, logits, beta=0.3, **settings)
+    section = {"simpo_gamma": 0.7} if kind == "simpo" else {}
+    found = ours(kind, batch, logits, beta=0.3, cpo_alpha=cpo_alpha, **section)
+    assert_same(found, expected)
+    assert_same_metrics(found[2], expected[2])
+
+
+def trl_kto(batch, logits, stranger_logits, is_good, beta, good, bad):
+    from trl.trainer.kto_trainer import KTOTrainer
+
+    trainer = KTOTrainer.__new__(KTOTrainer)
+    settings = TRL_STATE | {"calculate_KL": True, "loss_type": "kto"}
+    settings |= {"beta": beta, "desirable_weight": good, "undesirable_weight": bad}
+    for name, value in settings.items():
+        setattr(trainer, name, value)
+    names = ("kl", "entropy", "num_tokens", "logits/chosen", "logits/rejected", "rewards/margins")
+    names += ("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected")
+    trainer._metrics = {"train": {name: [] for name in names}}
+    whole = torch.ones_like(batch["input_ids"])
+    inputs = {
+        "input_ids": batch["input_ids"],
+        "attention_mask": whole,
+        "completion_mask": (batch["labels"] != -100).long(),
+        "KL_input_ids": batch["stranger"]["input_ids"],
+        "KL_attention_mask": whole,
+        "KL_completion_mask": (batch["stranger"]["labels"] != -100).long(),
+        "label": is_good,
+        "ref_logps": batch["reference"],
+        "ref_KL_logps": batch["stranger"]["reference"],
+    }
+
+    def model(input_ids, labels, **_):
+        return fused(stranger_logits if input_ids is inputs["KL_input_ids"] else logits, labels)
+
+    loss = trainer._compute_loss(model, inputs, False)
+    return loss, torch.autograd.grad(loss, logits)[0], trainer._metrics["train"]
+
+
+@pytest.mark.parametrize("far", [-40.0, 40.0], ids=["divergence 0", "divergence above 0"])
+def test_kto(batch, logits, far):
+    is_good = torch.tensor([True, False, True, True, False, True])
+    stranger_logits = torch.randn(6, 7, 13)
+    stranger = {key: batch[key].flip(0) for key in ("input_ids", "labels")} | {"first_label": 2}
+    stranger["reference"] = torch.full((6,), -20.0 - far)
+    judged = batch | {"stranger": stranger, "is_good": is_good}
+    expected = trl_kto(judged, logits, stranger_logits, is_good, 0.2, 0.8, 1.3)
+    objective = OBJECTIVES["kto"]
+
+    def model(input_ids, **_):
+        return SimpleNamespace(logits=stranger_logits if input_ids is stranger["input_ids"] else logits)
+
+    model.training = False
+    scorer = ModelScorer(model, Inputs(frozenset()))
+    judged["estimate"] = objective.estimate(scorer, judged)
+    section = {"beta": 0.2, "kto_desirable_weight": 0.8, "kto_undesirable_weight": 1.3}
+    found = ours("kto", judged, logits, **section)
+    assert_same(found, expected)
+    metrics = {name: float(pair[0] / pair[1]) for name, pair in found[2].metrics.items()}
+    assert metrics == pytest.approx({name: expected[2][name][0] for name in metrics}, rel=1e-4)
+    assert (metrics["kl"] > 0) == (far > 0)
+
+
+@pytest.mark.parametrize("coefficient", [None, 0.1])
+def test_reward(coefficient):
+    from trl.trainer.reward_trainer import RewardTrainer
+
+    scores = torch.randn(6, 1, requires_grad=True)
+    trainer = RewardTrainer.__new__(RewardTrainer)
+    trainer.model, trainer.accelerator, trainer._tp_size = SimpleNamespace(training=False), ALONE, 1
+    trainer.args = SimpleNamespace(center_rewards_coefficient=coefficient)
+    trainer._total_train_tokens = 0
+    trainer._metrics = {
+        "eval": {name: [] for name in ("min_reward", "mean_reward", "max_reward", "accuracy", "margin")}
+    }
+    loss = trainer.compute_loss(lambda **_: SimpleNamespace(logits=scores), {})
+    batch = {"labels": torch.zeros(6, 2), "input_ids": torch.zeros(6, 2)}
+    found = ours("reward", batch, scores, center_rewards_coefficient=coefficient)
+    assert_same(found, (loss, torch.autograd.grad(loss, scores)[0]))
+    right, number = found[2].metrics["rewards/accuracies"].tolist()
+    assert right / number == pytest.approx(trainer._metrics["eval"]["accuracy"][0])

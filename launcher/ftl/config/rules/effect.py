@@ -202,6 +202,11 @@ WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
         _is_not("dpo", "ipo"),
         "unless the objective is dpo or ipo",
     ),
+    WithoutEffect(("orpo_alpha",), _is_not("orpo"), "unless the objective is orpo"),
+    WithoutEffect(("cpo_alpha",), _is_not("cpo", "simpo"), "unless the objective is cpo or simpo"),
+    WithoutEffect(("simpo_gamma",), _is_not("simpo"), "unless the objective is simpo"),
+    WithoutEffect(("kto_desirable_weight", "kto_undesirable_weight"), _is_not("kto"), "unless the objective is kto"),
+    WithoutEffect(("center_rewards_coefficient",), _is_not("reward"), "unless the objective is reward"),
     WithoutEffect(
         ("dpo_label_smoothing",),
         lambda config: not _SMOOTHED & set(config.objective.dpo_loss_type),

@@ -27,4 +27,28 @@ def exo_is_smoothed(config: TrainConfig) -> Problem | None:
     return Problem("dpo_label_smoothing", allowed=allowed, remedy="remove it, for 0.001")
 
 
-OBJECTIVE_RULES: tuple[Rule, ...] = (answers_stay_whole, pushed_rows_are_single_texts, exo_is_smoothed)
+def classes_fit_the_objective(config: TrainConfig) -> Problem | None:
+    kind, number = config.objective.kind, config.objective.num_labels
+    if number is None or (kind == "reward" and number == 1) or (kind == "prm" and number > 1):
+        return None
+    if kind not in ("reward", "prm"):
+        allowed = f"belongs to models with a head for classes, and `objective` is {kind}"
+        return Problem("num_labels", allowed=allowed, remedy="remove it, or set reward_model or process_reward_model")
+    needed = "1 with `objective` reward, whose score is one number" if kind == "reward" else "at least 2 with prm"
+    return Problem("num_labels", allowed=f"must be {needed}", remedy="remove it")
+
+
+def odds_have_one_weight(config: TrainConfig) -> Problem | None:
+    section = config.objective
+    if section.kind != "orpo" or section.beta is None or section.orpo_alpha is None:
+        return None
+    return Problem("rl_beta", allowed="is the weight that `orpo_alpha` gives", remedy="keep one of them")
+
+
+OBJECTIVE_RULES: tuple[Rule, ...] = (
+    answers_stay_whole,
+    pushed_rows_are_single_texts,
+    exo_is_smoothed,
+    classes_fit_the_objective,
+    odds_have_one_weight,
+)

@@ -20,8 +20,8 @@ UNBUILT: dict[str, Aside] = {
     # What is minimised.
     **unbuilt(
         (
-            *("orpo_alpha", "cpo_alpha", "simpo_gamma", "kto_desirable_weight", "kto_undesirable_weight"),
-            *("precompute_ref_log_probs", "rl_adapter_ref_model", "center_rewards_coefficient", "num_labels"),
+            "precompute_ref_log_probs",
+            "rl_adapter_ref_model",
         ),
         _PREFERENCE,
     ),

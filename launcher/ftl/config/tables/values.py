@@ -6,7 +6,6 @@ from typing import Any, get_args
 
 from ftl.config.dialect import Conversion, Convert, NotBuiltError, Values
 from ftl.config.model import Attention
-from ftl.config.objective import BUILT, ObjectiveKind
 from ftl.errors import ConfigError
 from ftl.yamlfile import parse_value
 
@@ -142,8 +141,6 @@ ATTENTIONS: dict[str, str | ValueError] = {
         NotBuiltError(f"not built yet: so far {', '.join(get_args(Attention))}"),
     ),
 }
-_TRAINED = ", ".join(BUILT)
-_UNTRAINED = tuple(kind for kind in get_args(ObjectiveKind) if kind not in BUILT)
 _YAML_NO = "YAML reads a bare no as false"
 
 VALUES: dict[str, Conversion] = {
@@ -190,7 +187,6 @@ VALUES: dict[str, Conversion] = {
                     ("grpo", "gdpo", "ebft", "rloo", "online_dpo"),
                     NotBuiltError("not built yet: training on completions that the model draws itself"),
                 ),
-                **{kind: NotBuiltError(f"not built yet: so far {_TRAINED}", objective=kind) for kind in _UNTRAINED},
                 "ppo": ValueError("axolotl never trained it, and neither does ftl; dpo needs no reward model"),
             },
             "objective",
