@@ -14,6 +14,7 @@ class Grokfast(Optimizer):
     def __init__(self, optimizer: Optimizer, *, alpha: float, lamb: float) -> None:
         super().__init__(optimizer.param_groups, {})  # torch keeps the very dicts it is given
         self.optimizer = optimizer
+        self.state = optimizer.state
         self._alpha = alpha
         self._lamb = lamb
         self._means: dict[Tensor, Tensor] = {}
@@ -38,6 +39,7 @@ class Grokfast(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # Any: as torch writes them
         self.optimizer.load_state_dict(state_dict["optimizer"])
         self.param_groups = self.optimizer.param_groups
+        self.state = self.optimizer.state
         means: dict[int, Tensor | None] = state_dict["means"]
         self._means = {
             parameter: mean.to(parameter.device, copy=True)

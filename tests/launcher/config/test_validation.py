@@ -340,6 +340,9 @@ def test_config_is_answered(snippet: str, expected: str, tmp_path: Path) -> None
         ("{dpo_beta: 0.1, rl_beta: 0.2}", ["dpo_beta"]),
         ("{base_model: tiiuae/Falcon3-7B-Base, fsdp: [full_shard]}", []),
         ("{optimizer: adamw_torch_8bit, fsdp: [full_shard, offload]}", ["optimizer"]),
+        ("{optimizer: galore_adamw, fsdp_config: {version: 2}}", ["optimizer"]),
+        ("{optimizer: muon, deepspeed: zero1.json}", ["optimizer"]),
+        ("{optimizer: muon, fsdp: [full_shard]}", []),
         ("{optimizer: adamw_torch_8bit, fsdp_config: {offload_params: true}}", ["optimizer"]),
         ("{optimizer: adamw_torch_8bit, fsdp: [full_shard]}", []),
         # DD-12. Source: github.com/huggingface/transformers/issues/30404, on the second gathering.

@@ -171,6 +171,24 @@ def test_a_rate_set_from_outside_reaches_both_optimizers_of_muon():
     assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
 
 
+@pytest.mark.parametrize("optim", [{}, {"grokfast_alpha": 0.5}], ids=str)
+def test_states_of_parameters_can_be_dropped_through_wrappers(optim):
+    """What LISA does with layers that it puts away: the bias begins anew, and its first step of Adam is lr."""
+    model = Tiny()
+    optimizer = optimizer_for(model, "muon", **optim)
+    take_steps(model, optimizer, range(2))
+    state = optimizer.state_dict()
+    optimizer.load_state_dict(state)
+    for parameter in (model.layer.weight, model.layer.bias):
+        assert parameter in optimizer.state
+        optimizer.state.pop(parameter, None)
+        assert parameter not in optimizer.state
+    before = model.layer.bias.detach().clone()
+    model.backward(2)
+    optimizer.step()
+    assert (model.layer.bias - before).detach().abs() == pytest.approx(torch.full((3,), 0.1), rel=1e-3)
+
+
 @pytest.mark.skipif(not find_spec("galore_torch"), reason="the package galore-torch is not installed")
 @pytest.mark.parametrize("wanted", [["layer", "nope"], "lay"], ids=str)
 def test_projection_of_layers_that_are_not_there_is_refused(wanted):

@@ -57,7 +57,23 @@ def _is_falcon(given: Values) -> bool:
     return bool(is_named) or is_on(given, "is_falcon_derived_model")
 
 
+def _projects_gradients(given: Values) -> bool:
+    return str(given.get("optimizer")).startswith(("galore", "apollo"))
+
+
 SHARDING: tuple[KeyRule, ...] = (
+    KeyRule(
+        "optimizer",
+        lambda given: _projects_gradients(given) and _has_fsdp(given),
+        "projects the gradients of whole weights, and `fsdp` or `fsdp_config` cut them to pieces",
+        "use adamw_torch_8bit, or train data parallel",
+    ),
+    KeyRule(
+        "optimizer",
+        lambda given: (_projects_gradients(given) or given.get("optimizer") == "muon") and is_on(given, "deepspeed"),
+        "works on matrices, and `deepspeed` lays them end to end",
+        "use adamw_torch_fused, or train without it",
+    ),
     KeyRule(
         "deepspeed",
         lambda given: is_on(given, "deepspeed") and _has_fsdp(given),
