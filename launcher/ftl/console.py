@@ -422,6 +422,7 @@ def _facts(result: RunResult, output: Path | None) -> list[tuple[str, str]]:
         ("best", "" if result.best_step is None else f"the model is that of step {result.best_step:,}"),
         ("speed", "" if result.tokens_per_s is None else f"{result.tokens_per_s:,.0f} tokens/s"),
         ("time", _clock(result.seconds) + (f", attempt {result.attempt}" if result.attempt > 1 else "")),
+        ("spread", result.spread or ""),
         ("peak memory", _memory(result.peak_memory_gib)),
         ("parameters", parameters),
         ("model", str(output) if output else ""),

@@ -46,6 +46,8 @@ class Resources(Section):
 
     gpus: Gpu = 0
     """All GPUs, how many, or the ids of those to use; 0 is a CPU run."""
+    processes: Annotated[int, Field(ge=1)] = 1
+    """How many train together on a machine without GPUs. With GPUs there is one a GPU."""
     gpu_kind: str | None = None
     """Their name where the cloud file asks for one, such as A100-80GB."""
     cpus: float | None = None
@@ -231,6 +233,10 @@ class RunResult(Section):
     num_trainable: int
     base_revision: str | None = None
     """The commit of the base model's Hub repository; None where the base was a directory."""
+    ranks: int = 1
+    """Processes that trained together."""
+    spread: str | None = None
+    """How the model was laid out over them, as it was really built; None with one process."""
     quantisation: str | None = None
     """How the frozen base was held: 4 bits (nf4, scales in 8 bits). None in the format it was computed in."""
     output: str = OUTPUT_DIR

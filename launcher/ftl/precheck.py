@@ -28,7 +28,13 @@ def file_problems(config: TrainConfig, refs: list[Reference]) -> list[Problem]:
 
 def machine_problems(config: TrainConfig, resources: Resources) -> list[Problem]:
     """Those of the machine asked for."""
-    return _wrong_kind(config, resources.gpu_kind) if resources.gpus else _without_gpu(config)
+    if not resources.gpus:
+        return _without_gpu(config)
+    found = _wrong_kind(config, resources.gpu_kind)
+    if resources.processes > 1:
+        allowed = "counts processes where there is no GPU; with GPUs there is one a GPU"
+        found = [*found, Problem("processes", str(resources.processes), allowed, "remove it from the cloud file")]
+    return found
 
 
 def tracker_problems(config: TrainConfig, cloud: CloudSection) -> list[Problem]:

@@ -87,6 +87,11 @@ def rank_of_process() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def rank_on_machine() -> tuple[int, int]:
+    """The same among the ranks of this machine."""
+    return int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def _below(root: Path, relative: str, reference: str) -> Path:
     path = PurePosixPath(relative)
     if path.is_absolute() or ".." in path.parts:

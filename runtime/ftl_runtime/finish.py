@@ -104,6 +104,8 @@ def _result(trainer: Trainer, used: tuple[DatasetUse, ...], ctx: Context) -> Run
         peak_memory_gib=peak_memory_gib(ctx.device),
         num_parameters=num_parameters,
         num_trainable=num_trainable,
+        ranks=ctx.device.num_ranks,
+        spread=trainer.spread,
         quantisation=describe(model.config),
         versions=preflight.versions(),
         datasets=used,

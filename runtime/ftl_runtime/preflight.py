@@ -12,7 +12,7 @@ import torch
 from ftl.config.train import TrainConfig
 from ftl.contract import Gpu, JobSpec
 from ftl.errors import BackendError, StorageError
-from ftl_runtime.context import Context, Device, rank_of_process
+from ftl_runtime.context import Context, Device, rank_of_process, rank_on_machine
 from ftl_runtime.models.quantize import missing_package
 from ftl_runtime.train.optim import optimizer_problems
 
@@ -33,7 +33,7 @@ def probe(job: JobSpec) -> Device:
             f"gpu: {job.resources.gpus}: this machine shows {present} GPUs to torch {torch.__version__}; "
             "check the driver with nvidia-smi, and that the image is a CUDA one"
         )
-    torch.cuda.set_device(rank % present)
+    torch.cuda.set_device(rank_on_machine()[0] % present)
     is_ampere = torch.cuda.get_device_capability() >= (8, 0)
     return Device("cuda", has_bf16=is_ampere, rank=rank, num_ranks=num_ranks, has_flash=is_ampere)
 

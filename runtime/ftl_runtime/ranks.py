@@ -5,6 +5,7 @@ With a single rank everything here is a no-op, and no process group exists.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -16,16 +17,25 @@ from ftl_runtime.context import Device
 T = TypeVar("T")
 
 
-def join(device: Device) -> None:
-    """Form the process group. Blocks until all ranks are there."""
+_PATIENCE = timedelta(days=7)
+"""How long ranks wait for rank 0 to tokenise, download or save. One that dies meanwhile ends the wait at once."""
+_patient: list[dist.ProcessGroup] = []
+
+
+def join(device: Device, timeout_s: int) -> None:
+    """Form the process group. Blocks until all ranks are there.
+
+    `timeout_s` is how long a rank waits in a sum; for `wait` it does not count.
+    """
     if device.num_ranks > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.kind == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device.kind == "cuda" else "gloo", timeout=timedelta(seconds=timeout_s))
+        _patient[:] = [dist.new_group(backend="gloo", timeout=_PATIENCE)]
 
 
 def wait(device: Device) -> None:
-    """Return when every rank has come here."""
+    """Return when every rank has come here, however long that takes."""
     if device.num_ranks > 1:
-        dist.barrier()
+        dist.barrier(_patient[0])
 
 
 @contextmanager

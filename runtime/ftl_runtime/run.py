@@ -22,7 +22,7 @@ from ftl_runtime.checkpoint import manifest
 from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
 from ftl_runtime.checkpoint.store import Checkpoint
 from ftl_runtime.checkpoint.volume import VolumeStore
-from ftl_runtime.context import Context, Emit
+from ftl_runtime.context import Context, Emit, rank_on_machine
 from ftl_runtime.data.collate import Collator
 from ftl_runtime.data.layout import collator_of
 from ftl_runtime.data.training import open_data, prepare_data
@@ -91,7 +91,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     """Train `cfg` from where this run left off, and leave the model, its manifest and the result behind."""
     preflight.check(cfg, ctx)
     preflight.limit_memory(cfg.model.gpu_memory_limit_gib, ctx.device)
-    ranks.join(ctx.device)
+    ranks.join(ctx.device, cfg.parallel.timeout_s)
     resume = ranks.share(_find_checkpoint(cfg, ctx) if ctx.device.is_main else None, ctx.device)
     progress = Progress.load(resume.path) if resume else Progress()
     _make_reproducible(cfg.optim.seed, progress, ctx)
@@ -154,7 +154,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         objective,
         cfg.objective,
         loaders,
-        training_args(cfg.optim, cfg.precision, schedule, ctx),
+        training_args(cfg.optim, cfg.precision, cfg.parallel, schedule, ctx),
         schedule,
         ctx,
         make_optimizer=partial(make_optimizer, optim=cfg.optim, rates=cfg.rates, warmup_steps=schedule.warmup_steps),
@@ -272,6 +272,7 @@ def _make_reproducible(seed: int, progress: Progress, ctx: Context) -> None:
     if not progress.num_threads:
         limit = ctx.job.resources.cpus
         available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        asked = os.environ.get("OMP_NUM_THREADS") or (max(1, int(limit)) if limit else available)
-        progress.num_threads = int(asked)
+        num_sharing = rank_on_machine()[1]
+        shared = (int(limit) if limit else available) // num_sharing
+        progress.num_threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, shared))
     torch.set_num_threads(progress.num_threads)

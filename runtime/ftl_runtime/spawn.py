@@ -13,18 +13,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ftl.contract import Gpu
+from ftl.contract import JobSpec
 from ftl_runtime.stop import STOP_SIGNALS
 
 SUPERVISOR_PID = "FTL_SUPERVISOR_PID"
 """The variable with the process a rank must not outlive."""
 
 
-def num_ranks(gpus: Gpu) -> int:
+def num_ranks(job: JobSpec) -> int:
     """Processes to start for what the job asks of the machine; whether it has them is preflight's question."""
+    gpus = job.resources.gpus
+    if job.task == "preprocess":
+        return 1
+    if not gpus:
+        return job.resources.processes
     if gpus == "all":
         return max(1, _num_visible_gpus())
-    return max(1, gpus if isinstance(gpus, int) else len(gpus))
+    return gpus if isinstance(gpus, int) else len(gpus)
 
 
 class Trainers:

@@ -104,7 +104,7 @@ def _run(
     os.set_blocking(read_fd, False)
     relay = Relay(run_dir / LOG_FILE, sys.stdout.fileno())
     env = _environment(job) | {VERDICT_FD: str(write_fd), "FTL_STARTED": repr(time.time())}
-    trainers = Trainers(job_file.absolute(), num_ranks(job.resources.gpus), env, log_fd, (lock_fd, write_fd))
+    trainers = Trainers(job_file.absolute(), num_ranks(job), env, log_fd, (lock_fd, write_fd))
     os.close(write_fd)
     watch = _Watch(job, trainers, started)
     received = b""

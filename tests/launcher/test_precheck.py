@@ -125,6 +125,17 @@ def test_gpu_that_can_or_is_not_known_has_no_problem(root: Path, kind: str | Non
     assert problems(root, gpus=1, gpu_kind=kind, **sections) == []
 
 
+def test_processes_beside_gpus_are_told(root: Path) -> None:
+    config = TrainConfig.model_validate(
+        {"model": {"base": "b"}, "data": {"datasets": []}, "optim": {"learning_rate": 1}}
+    )
+    assert precheck.machine_problems(config, Resources(processes=2)) == []
+    assert [str(problem) for problem in precheck.machine_problems(config, Resources(gpus=1, processes=2))] == [
+        "processes: 2: counts processes where there is no GPU; with GPUs there is one a GPU; "
+        "remove it from the cloud file"
+    ]
+
+
 LORA = {"kind": "lora"}
 
 

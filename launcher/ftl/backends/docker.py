@@ -63,6 +63,8 @@ class DockerCloud(CloudSection):
     """Take a tag without a digest, which may be another image tomorrow."""
     gpu: Annotated[Gpu, BeforeValidator(_gpu)] = 0
     """`all`, how many, or a list of ids; none when absent."""
+    processes: Annotated[int, Field(ge=1)] = 1
+    """How many processes train together where there is no GPU; they share its cores. With GPUs there is one a GPU."""
     gpu_kind: str | None = None
     """What they are, such as RTX4090 or A100-80GB: the config is then checked against it."""
     cpus: Annotated[float, Field(gt=0)] | None = None
@@ -88,6 +90,7 @@ class DockerBackend:
             "image": cloud.image or ("cuda" if cloud.gpu else "cpu"),
             "resources": Resources(
                 gpus=cloud.gpu,
+                processes=cloud.processes,
                 gpu_kind=cloud.gpu_kind,
                 cpus=cloud.cpus,
                 memory_gib=cloud.memory,

@@ -8,9 +8,9 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from ftl.cloud import CloudSection
 from ftl.contract import (
@@ -37,6 +37,8 @@ class LocalCloud(CloudSection):
     provider: Literal["local"] = "local"
     gpu: Literal["all", "none"] | int | None = None
     """How many GPUs to use, `all` or `none`; all that CUDA_VISIBLE_DEVICES leaves when absent."""
+    processes: Annotated[int, Field(ge=1)] = 1
+    """How many processes train together where there is no GPU; they share its cores. With GPUs there is one a GPU."""
     gpu_kind: str | None = None
     """What they are, such as RTX4090 or A100-80GB: the config is then checked against it."""
 
@@ -52,7 +54,9 @@ class LocalBackend:
 
     def spec_fields(self) -> dict[str, Any]:
         gpus = _visible_gpus() if self.cloud.gpu in (None, "all") else self.cloud.gpu
-        return {"resources": Resources(gpus=0 if gpus == "none" else gpus, gpu_kind=self.cloud.gpu_kind)}
+        cloud = self.cloud
+        gpus = 0 if gpus == "none" else gpus
+        return {"resources": Resources(gpus=gpus, processes=cloud.processes, gpu_kind=cloud.gpu_kind)}
 
     def preflight(self, spec: JobSpec) -> list[Problem]:
         problems = []

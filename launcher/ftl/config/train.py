@@ -7,6 +7,7 @@ from ftl.config.model import ModelSection
 from ftl.config.objective import ObjectiveSection
 from ftl.config.optim import OptimSection
 from ftl.config.output import OutputSection
+from ftl.config.parallel import ParallelSection
 from ftl.config.precision import PrecisionSection
 from ftl.config.quantize import QuantSection
 from ftl.config.rates import RatesSection
@@ -26,6 +27,7 @@ class TrainConfig(Section):
     adapter: LoraSection | None = None
     objective: ObjectiveSection = ObjectiveSection()
     precision: PrecisionSection = PrecisionSection()
+    parallel: ParallelSection = ParallelSection()
     quant: QuantSection = QuantSection()
     trained: TrainedSection = TrainedSection()
     output: OutputSection = OutputSection()

@@ -4,6 +4,7 @@ import torch
 from transformers import TrainingArguments
 
 from ftl.config.optim import OptimSection
+from ftl.config.parallel import ParallelSection
 from ftl.config.precision import PrecisionSection
 from ftl.contract import CHECKPOINTS_DIR
 from ftl_runtime.context import Context, Device
@@ -23,7 +24,7 @@ def compute_dtype(precision: PrecisionSection, device: Device) -> torch.dtype:
 
 
 def training_args(
-    optim: OptimSection, precision: PrecisionSection, schedule: Schedule, ctx: Context
+    optim: OptimSection, precision: PrecisionSection, parallel: ParallelSection, schedule: Schedule, ctx: Context
 ) -> TrainingArguments:
     """Everything that transformers would do by itself and we do is off: reports, hub, saving, evaluating, bars."""
     dtype = compute_dtype(precision, ctx.device)
@@ -47,7 +48,10 @@ def training_args(
         fp16=dtype == torch.float16,
         tf32=precision.tf32,
         use_cpu=on_cpu,
-        ddp_find_unused_parameters=False,
+        ddp_timeout=parallel.timeout_s,
+        ddp_bucket_cap_mb=parallel.bucket_mib,
+        ddp_broadcast_buffers=parallel.broadcasts_buffers,
+        ddp_find_unused_parameters=parallel.finds_unused,
         ddp_backend="gloo" if on_cpu and ctx.device.num_ranks > 1 else None,
         seed=optim.seed,
         logging_nan_inf_filter=False,

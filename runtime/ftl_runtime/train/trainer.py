@@ -31,6 +31,7 @@ from ftl_runtime.checkpoint.volume import storage_errors
 from ftl_runtime.context import Context
 from ftl_runtime.objectives import Objective
 from ftl_runtime.objectives.terms import Batch, Counts, Terms
+from ftl_runtime.parallel.spread import spread_of
 from ftl_runtime.train.averaging import averaged_weights, mark_averaged, restore_trained
 from ftl_runtime.train.batches import Loaders
 from ftl_runtime.train.best import Selection
@@ -76,6 +77,7 @@ class Trainer(TransformersTrainer):
         self.progress = progress
         self.stopped_at: int | None = None
         self.saved: Checkpoint | None = None
+        self.spread: str | None = None
         self.stopwatch = Stopwatch()
         self._objective = objective
         self._settings = settings
@@ -217,6 +219,7 @@ class Trainer(TransformersTrainer):
         """Once, before the first step: carry on the sums of the checkpoint, and evaluate where it left that undone."""
         self._tr_loss.fill_(self.progress.window_loss)
         self._globalstep_last_logged = self.progress.logged_step
+        self.spread = spread_of(self.model_wrapped, self._ctx.device.num_ranks)
         self._ctx.phase("training")
         self.stopwatch = Stopwatch()
         step = self.state.global_step

@@ -35,7 +35,6 @@ IGNORED: dict[str, Aside] = {
     **aside(("test_value",), "only axolotl's own tests read it", True),
     **aside(("local_rank",), "ranks are given by the process that starts them"),
     "ddp": Aside("several GPUs always train data parallel", (True,)),
-    **aside(("ddp_find_unused_parameters",), "no supported model has parameters without a gradient"),
     "save_safetensors": Aside("weights are always written as safetensors", (True,)),
     **aside(("auto_resume_from_checkpoints",), "a run always goes on from its newest verified checkpoint", True),
     **aside(("include_tokens_per_second",), "every step event has the speed", True),

@@ -52,10 +52,6 @@ UNBUILT: dict[str, Aside] = {
         _SHARDING,
         1,
     ),
-    **unbuilt(
-        ("ddp_timeout", "ddp_bucket_cap_mb", "ddp_broadcast_buffers"),
-        "ranks work together with torch's own settings so far",
-    ),
     # Numbers.
     **unbuilt(("gptq",), "GPTQ bases are to be read with gptqmodel; an unquantised base trains with LoRA today"),
     **unbuilt(

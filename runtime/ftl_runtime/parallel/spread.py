@@ -1,0 +1,18 @@
+"""How a model was really laid out over the ranks: transformers may leave a request to spread it unheeded."""
+
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def spread_of(model: nn.Module, num_ranks: int) -> str | None:
+    """In words, of the model as it is called in training; None with one rank.
+
+    Raises AssertionError for one that would train on each rank by itself.
+    """
+    if num_ranks == 1:
+        return None
+    num_joined = dist.get_world_size()
+    assert num_joined == num_ranks, f"{num_ranks} ranks were started, and {num_joined} work together"
+    assert isinstance(model, DistributedDataParallel), f"the ranks do not share their gradients: {type(model)}"
+    return f"a copy of the model in each of {num_ranks} processes"
