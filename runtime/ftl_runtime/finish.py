@@ -3,9 +3,10 @@
 import shutil
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ftl.config.adapter import LoraSection
 from ftl.contract import OUTPUT_DIR, RESULT_FILE, DatasetUse, RunResult
@@ -29,17 +30,19 @@ def finish(
     *,
     base_revision: str | None = None,
     best_step: int | None = None,
+    merge: Callable[[], PreTrainedModel] | None = None,
 ) -> RunResult:
     """Write RUN/output and after it RUN/result.json. Raises StorageError when they cannot be written.
 
     `base_revision` is the commit of the base where it is a Hub repository.
-    `best_step` is that of the weights in the model, where they are not the last ones.
+    `best_step` is that of the weights in the model, where they are not the last ones. `merge` gives the model to save
+    where it is not the one that was trained.
     """
     ctx.phase("finishing")
     result = _result(trainer, used, ctx).model_copy(update={"best_step": best_step, "base_revision": base_revision})
     if ctx.device.is_main:
         with storage_errors(ctx.run_dir):
-            _write_output(trainer, tokenizer, adapter, ctx)
+            _write_output(trainer, tokenizer, adapter, merge, ctx)
             manifest.replace_synced(ctx.run_dir / RESULT_FILE, result.model_dump_json(indent=1).encode())
         ctx.emit("result", result.model_dump(mode="json"))
     ranks.wait(ctx.device)
@@ -47,7 +50,11 @@ def finish(
 
 
 def _write_output(
-    trainer: Trainer, tokenizer: PreTrainedTokenizerBase, adapter: LoraSection | None, ctx: Context
+    trainer: Trainer,
+    tokenizer: PreTrainedTokenizerBase,
+    adapter: LoraSection | None,
+    merge: Callable[[], PreTrainedModel] | None,
+    ctx: Context,
 ) -> None:
     """Stage, seal, rename. An output of an earlier attempt, killed before its result, gives way as a whole."""
     for leftover in ctx.run_dir.glob(".tmp-output-*"):
@@ -56,8 +63,8 @@ def _write_output(
     final = ctx.run_dir / OUTPUT_DIR
     try:
         stage.mkdir()
-        _save_model(trainer, stage)
-        if adapter is not None:
+        _save_model(trainer, merge, stage)
+        if adapter is not None and merge is None:
             settle_on_base(adapter, stage, ctx)
         tokenizer.save_pretrained(stage)
         manifest.seal(stage, run_id=ctx.job.run_id, step=trainer.state.global_step)
@@ -70,8 +77,8 @@ def _write_output(
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _save_model(trainer: Trainer, stage: Path) -> None:
-    model = trainer.accelerator.unwrap_model(trainer.model)
+def _save_model(trainer: Trainer, merge: Callable[[], PreTrainedModel] | None, stage: Path) -> None:
+    model = trainer.accelerator.unwrap_model(trainer.model) if merge is None else merge()
     model.config.use_cache = True  # off while training; whoever generates with this model wants it
     with averaged_weights(trainer.optimizer):
         model.save_pretrained(stage)

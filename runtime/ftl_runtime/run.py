@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from peft import PeftModel
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
@@ -50,6 +51,7 @@ from ftl_runtime.train.losswatch import LossWatch
 from ftl_runtime.train.optim import make_optimizer
 from ftl_runtime.train.progress import Progress
 from ftl_runtime.train.rates import make_scheduler
+from ftl_runtime.train.relora import Relora
 from ftl_runtime.train.schedule import Schedule, plan_schedule
 from ftl_runtime.train.scoring import Inputs
 from ftl_runtime.train.trainer import Trainer
@@ -172,10 +174,32 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     if cfg.trained.lisa_num_layers is not None:
         lisa: TrainerCallback = Lisa(model, cfg.trained, seed=cfg.optim.seed)
         trainer.add_callback(lisa)
+    relora = _add_restarts(trainer, model, cfg, resume)
     with watching(trainer, cfg.watch, ctx):
         _train(trainer, schedule, resume, ctx)
-    best_step = trainer.load_best() if cfg.evaluation.loads_best else None
-    return finish(trainer, tokenizer, data.used, cfg.adapter, ctx, base_revision=base_revision, best_step=best_step)
+    return finish(
+        trainer,
+        tokenizer,
+        data.used,
+        cfg.adapter,
+        ctx,
+        base_revision=base_revision,
+        best_step=trainer.load_best() if cfg.evaluation.loads_best else None,
+        merge=relora.merged if relora else None,
+    )
+
+
+def _add_restarts(trainer: Trainer, model: nn.Module, cfg: TrainConfig, resume: Checkpoint | None) -> Relora | None:
+    if cfg.adapter is None or not cfg.adapter.restarts:
+        return None
+    assert isinstance(model, PeftModel) and cfg.rates.restart_steps is not None, "the rules want both"
+    relora = Relora(model, cfg.adapter, every_steps=cfg.rates.restart_steps, seed=cfg.optim.seed)
+    if resume:
+        relora.load(resume.path)
+    callback: TrainerCallback = relora
+    trainer.add_callback(callback)
+    trainer.save_along(relora.save)
+    return relora
 
 
 def _is_packed(data: DataSection) -> bool:

@@ -256,6 +256,7 @@ def attempt_below(base):
             "optim": {"learning_rate": 1e-2, "micro_batch_size": 2, "gradient_accumulation_steps": 2, "num_epochs": 3},
             "precision": {},
             "trained": {},
+            "rates": {},
             "output": {"save_steps": 2, "eval_steps": 3, "logging_steps": 1},
         }
         if adapter is not None:

@@ -44,5 +44,14 @@ class LoraSection(Section):
     """
     modules_to_save: Annotated[tuple[str, ...], Flat("lora_modules_to_save")] = ()
     """Modules trained in full and saved with the adapter: embed_tokens, lm_head when tokens were added."""
+    restarts: Annotated[bool, Flat("relora")] = False
+    """Merge the adapter into the base and begin anew every jagged_restart_steps. Source: arXiv 2307.05695.
+
+    The finished model is the whole base, with everything merged.
+    """
+    prune_ratio: Annotated[float, Flat("relora_prune_ratio"), Field(ge=0, le=1)] = 0.9
+    """Share of the optimizer's moments, the smallest ones, that is forgotten at a restart."""
+    merges_on_cpu: Annotated[bool, Flat("relora_cpu_offload")] = False
+    """Merge in main memory, which spares the GPU one layer in fp32."""
     initial: Annotated[str | None, Flat("lora_model_dir")] = None
     """An adapter to go on training: a directory, or a Hub repository id. Its rank and target modules stay."""

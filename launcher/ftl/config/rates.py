@@ -32,6 +32,12 @@ class RatesSection(Section):
     """The rate that log_sweep begins with."""
     sweep_max: Annotated[float, Flat("log_sweep_max_lr"), Field(gt=0)] = 10.0
     """The rate that log_sweep ends with."""
+    restart_steps: Annotated[int | None, Flat("jagged_restart_steps"), Field(ge=2)] = None
+    """Every so many steps the rate falls to a thousandth of the schedule's and rises again."""
+    restart_warmup_steps: Annotated[int, Flat("jagged_restart_warmup_steps"), Field(ge=0)] = 10
+    """Steps over which it rises after each restart."""
+    restart_anneal_steps: Annotated[int, Flat("jagged_restart_anneal_steps"), Field(ge=0)] = 1
+    """Steps over which it falls before each restart."""
     loraplus_ratio: Annotated[float | None, Flat("loraplus_lr_ratio"), Field(gt=0)] = None
     """LoRA+: the B matrices learn this many times faster than the A matrices; its authors advise 16."""
     loraplus_embedding_rate: Annotated[float | None, Flat("loraplus_lr_embedding"), Field(gt=0)] = None

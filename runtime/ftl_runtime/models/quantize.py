@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import BitsAndBytesConfig, PreTrainedConfig
 
 from ftl.config.quantize import QuantSection
@@ -70,6 +70,47 @@ def keep_layout(model: nn.Module) -> None:
     for part in model.modules():
         if hasattr(part, "support_avx512bf16_for_cpu"):
             part.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+
+
+def dense(layer: nn.Module) -> Tensor:
+    """The weight of a linear layer in fp32, whatever it is held in."""
+    held: Any = layer  # Any: one of bitsandbytes' layers, or a plain one; each has other attributes
+    weight = held.weight
+    whole: Tensor
+    if getattr(weight, "quant_state", None) is not None:
+        from bitsandbytes.functional import dequantize_4bit
+
+        whole = dequantize_4bit(weight.data, weight.quant_state).float()
+    elif weight.dtype == torch.int8:
+        # The layer takes the scales over from the weight when a first batch goes through it.
+        scales = weight.SCB if held.state.SCB is None else held.state.SCB
+        whole = weight.data.float() * (scales.float()[:, None] / 127)
+    else:
+        whole = weight.detach().float().clone()
+    return whole
+
+
+def put_dense(layer: nn.Module, value: Tensor) -> None:
+    """Have a linear layer hold `value` in place of its weight, in the format it has."""
+    held: Any = layer  # Any: one of bitsandbytes' layers, or a plain one; each has other attributes
+    weight = held.weight
+    if getattr(weight, "quant_state", None) is not None:
+        fresh = type(weight)(
+            value.cpu(),
+            requires_grad=False,
+            quant_type=weight.quant_type,
+            blocksize=weight.blocksize,
+            compress_statistics=weight.compress_statistics,
+            quant_storage=weight.quant_storage,
+            module=held,
+        )
+        held.weight = fresh.to(weight.device)
+        held.weight.quant_state.dtype = weight.quant_state.dtype
+    elif weight.dtype == torch.int8:
+        held.weight = type(weight)(value.half().cpu(), requires_grad=False, has_fp16_weights=False).to(weight.device)
+        held.state.reset_grads()
+    else:
+        weight.data.copy_(value)
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

@@ -15,6 +15,8 @@ from ftl.config.optim import OptimSection, Scheduler
 from ftl.config.rates import RatesSection
 from ftl_runtime.train.schedule import Schedule
 
+_LEAST_AT_RESTART = 0.001
+
 Factor = Callable[[int], float]
 """Step -> share of the highest rate."""
 
@@ -69,12 +71,29 @@ def make_scheduler(
     if scheduler_of(optim) == "reduce_lr_on_plateau":
         options: dict[str, Any] = {"mode": "min", **rates.scheduler_options}  # Any: each option has its own type
         return ReduceLROnPlateau(optimizer, **options)
-    return LambdaLR(optimizer, factor_of(Plan(optim, rates, schedule.max_steps, schedule.warmup_steps)))
+    factor = factor_of(Plan(optim, rates, schedule.max_steps, schedule.warmup_steps))
+    return LambdaLR(
+        optimizer, factor if rates.restart_steps is None else _restarted(factor, rates, rates.restart_steps)
+    )
 
 
 def factor_of(plan: Plan) -> Factor:
     """The schedule that the config names, as a function of the step."""
     return _FACTORS[scheduler_of(plan.optim)](plan)
+
+
+def _restarted(factor: Factor, rates: RatesSection, every: int) -> Factor:
+    """`factor`, brought down to a thousandth at each multiple of `every` steps, and up again."""
+    rise, fall = max(1, rates.restart_warmup_steps), max(1, rates.restart_anneal_steps)
+
+    def restarted(step: int) -> float:
+        phase = step % every
+        share = min(1.0, (every - phase) / fall)
+        if step >= every:
+            share = min(share, phase / rise)
+        return factor(step) * (_LEAST_AT_RESTART + (1 - _LEAST_AT_RESTART) * share)
+
+    return restarted
 
 
 def _constant(plan: Plan) -> Factor:

@@ -95,6 +95,7 @@ class Trainer(TransformersTrainer):
         self._routers = RouterLoss.of(model)
         self._num_micro_batches = 1
         self._has_restored = False
+        self._companions: list[Callable[[Path], None]] = []
         self._marked_tokens = progress.tokens
         self.start_tokens = progress.tokens
         self._marked_s = 0.0
@@ -385,6 +386,10 @@ class Trainer(TransformersTrainer):
 
     # -- checkpoints
 
+    def save_along(self, write: Callable[[Path], None]) -> None:
+        """Have `write` put what it needs for resuming into the directory of each checkpoint."""
+        self._companions.append(write)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Nothing: run.py built the model from the checkpoint's weights, strictly and in one go."""
 
@@ -445,6 +450,8 @@ class Trainer(TransformersTrainer):
             unwrapped.save_pretrained(stage)
             self._save_optimizer_and_scheduler(str(stage))
         (stage / "README.md").unlink(missing_ok=True)  # peft's model card names local paths
+        for write in self._companions:
+            write(stage)
         self._save_scaler(str(stage))
         self.state.save_to_json(str(stage / _STATE_FILE))
         self.progress.stream = self._loaders.stream_mark(self.state.global_step * self.args.gradient_accumulation_steps)

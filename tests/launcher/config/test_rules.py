@@ -80,6 +80,18 @@ TEST_SET = {"test_datasets": [{"path": "b", "type": "alpaca"}]}
         ({"adapter": {**LORA, "init_weights": "olora", "use_dora": True}}, "peft_use_dora"),
         ({"adapter": {**LORA, "init_weights": "mica", "initial": "x"}}, "peft_init_lora_weights"),
         ({"precision": {"weights": "fp16"}}, "weights_dtype"),
+        ({"adapter": {**LORA, "restarts": True}}, "relora"),
+        ({"adapter": {**LORA, "restarts": True, "use_dora": True}, "rates": {"restart_steps": 50}}, "relora"),
+        ({"adapter": LORA, "rates": {"restart_steps": 5}}, "jagged_restart_steps"),
+        (
+            {
+                "optim": {"scheduler": "reduce_lr_on_plateau"},
+                "rates": {"restart_steps": 50},
+                "data": {"val_set_size": 0.1},
+            },
+            "jagged_restart_steps",
+        ),
+        ({"adapter": {**LORA, "init_weights": "pissa"}, "objective": "dpo"}, "peft_init_lora_weights"),
         ({"adapter": LORA, "trained": {"spectrum_share": 0.5}}, "spectrum_top_fraction"),
         ({"trained": {"parameters": ["^lm_head"], "lisa_num_layers": 2}}, "lisa_n_layers"),
         ({"trained": {"parameters": ["^lm_head.weight$[:9]"]}, "optim": {"weight_decay": 0.1}}, "weight_decay"),

@@ -372,8 +372,8 @@ def test_config_is_answered(snippet: str, expected: str, tmp_path: Path) -> None
         # ReLoRA is told at the key that asks for it.
         ("relora: true", ["relora"]),
         ("{relora: true, relora_steps: 100}", ["relora"]),
-        ("{relora: true, adapter: lora, fsdp_config: {reshard_after_forward: true}}", ["relora"]),
-        ("{relora: true, adapter: lora, lr_scheduler: one_cycle}", ["relora"]),
+        ("{relora_steps: 99, adapter: lora, fsdp_config: {reshard_after_forward: true}}", ["relora_steps"]),
+        ("{relora: true, jagged_restart_steps: 99, adapter: lora, lr_scheduler: one_cycle}", ["relora"]),
         ("{batch_flattening: true, attn_implementation: flex_attention, micro_batch_size: 2}", ["batch_flattening"]),
         ("{batch_flattening: true, attn_implementation: flash_attention_2, micro_batch_size: 2}", []),
         ("{trust_remote_code: true, model_revision: 0123abc}", []),

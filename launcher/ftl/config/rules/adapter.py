@@ -74,6 +74,56 @@ def trained_weights_have_a_range(config: TrainConfig) -> Problem | None:
     return Problem("weights_dtype", allowed=allowed, remedy="correct one of them")
 
 
+def restarts_have_their_steps(config: TrainConfig) -> Problem | None:
+    adapter, rates = config.adapter, config.rates
+    if adapter is not None and adapter.restarts and rates.restart_steps is None:
+        allowed = "needs `jagged_restart_steps`: how many steps a round has"
+        return Problem("relora", allowed=allowed, remedy="add it, or remove this")
+    ramps = rates.restart_warmup_steps + rates.restart_anneal_steps
+    if rates.restart_steps is None or ramps <= rates.restart_steps:
+        return None
+    allowed = f"must be at least {ramps}: `jagged_restart_warmup_steps` and `jagged_restart_anneal_steps` together"
+    return Problem("jagged_restart_steps", allowed=allowed, remedy="make it more, or one of them less")
+
+
+def restarts_merge_plain_updates(config: TrainConfig) -> Problem | None:
+    adapter = config.adapter
+    if adapter is None or not adapter.restarts:
+        return None
+    others = {
+        "peft_use_dora": adapter.use_dora,
+        "peft_init_lora_weights": adapter.init_weights is not True,
+        "lora_target_parameters": adapter.target_parameters,
+        "load_best_model_at_end": config.evaluation.loads_best,
+        "objective": config.objective.is_compared,
+    }
+    other = next((key for key, is_used in others.items() if is_used), None)
+    if other is None:
+        return None
+    why = {
+        "load_best_model_at_end": "wants the adapter of an earlier base back",
+        "objective": f"{config.objective.kind} compares with the base",
+    }.get(other, "is more than the product of two matrices")
+    return Problem(
+        "relora", allowed=f"changes the base at each restart, and `{other}` {why}", remedy="remove one of them"
+    )
+
+
+def reference_is_the_base(config: TrainConfig) -> Problem | None:
+    adapter = config.adapter
+    if adapter is None or not config.objective.is_compared or not str(adapter.init_weights).startswith(CHANGES_BASE):
+        return None
+    allowed = f"changes the base, and `objective` {config.objective.kind} compares with it"
+    return Problem("peft_init_lora_weights", allowed=allowed, remedy="start another way")
+
+
+def rate_with_restarts_is_planned(config: TrainConfig) -> Problem | None:
+    if config.rates.restart_steps is None or config.optim.scheduler != "reduce_lr_on_plateau":
+        return None
+    allowed = "scales a planned rate, and `lr_scheduler` reduce_lr_on_plateau is none"
+    return Problem("jagged_restart_steps", allowed=allowed, remedy="use cosine")
+
+
 def base_is_chosen_from_when_trained(config: TrainConfig) -> Problem | None:
     given = _choices(config)
     if not given or config.adapter is None:
@@ -117,6 +167,10 @@ ADAPTER_RULES: tuple[Rule, ...] = (
     dora_keeps_the_base,
     continued_adapter_has_started,
     trained_weights_have_a_range,
+    restarts_have_their_steps,
+    restarts_merge_plain_updates,
+    reference_is_the_base,
+    rate_with_restarts_is_planned,
     base_is_chosen_from_when_trained,
     trained_weights_are_chosen_one_way,
     frozen_rows_do_not_decay,

@@ -173,6 +173,16 @@ WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
         "without pretraining_dataset",
     ),
     WithoutEffect(
+        ("jagged_restart_warmup_steps", "jagged_restart_anneal_steps"),
+        lambda config: config.rates.restart_steps is None,
+        "without jagged_restart_steps",
+    ),
+    WithoutEffect(
+        ("relora_prune_ratio", "relora_cpu_offload"),
+        lambda config: config.adapter is None or not config.adapter.restarts,
+        "without relora",
+    ),
+    WithoutEffect(
         ("lisa_step_interval", "lisa_layers_attribute"),
         lambda config: config.trained.lisa_num_layers is None,
         "without lisa_n_layers",

@@ -39,6 +39,10 @@ def _batch_size(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML 
     return {"gradient_accumulation_steps": value // micro}
 
 
+def _relora_steps(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    return {"relora": True, "jagged_restart_steps": value} if value else {}
+
+
 def _peft(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
     options = value.get("loftq_config") if isinstance(value, dict) else None
     if not isinstance(options, dict) or set(value) != {"loftq_config"} or set(options) - {"loftq_bits", "loftq_iter"}:
@@ -198,7 +202,7 @@ CONVERT: dict[str, Conversion] = {
     "sequence_parallel_degree": Conversion(
         _same("context_parallel_size"), "context_parallel_size", "axolotl's newer name"
     ),
-    "relora_steps": Conversion(_same("jagged_restart_steps"), "jagged_restart_steps", "axolotl's newer name"),
+    "relora_steps": Conversion(_relora_steps, "relora: true, jagged_restart_steps", "axolotl's newer names"),
     "relora_warmup_steps": Conversion(
         _same("jagged_restart_warmup_steps"), "jagged_restart_warmup_steps", "axolotl's newer name"
     ),

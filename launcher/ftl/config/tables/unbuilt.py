@@ -9,7 +9,6 @@ _DRAWN = "training on completions that the model draws itself"
 _PREFERENCE = "only supervised fine-tuning so far"
 _SHARDING = "only plain data parallel training so far"
 _KERNEL = "models run with the kernels of transformers so far"
-_ADAPTER = "adapters are plain LoRA so far"
 _EVALUATION = "evaluation gives the loss so far"
 _DISTILLED = "there is no teacher to learn from so far"
 _PICTURES = "only text is trained so far"
@@ -80,14 +79,6 @@ UNBUILT: dict[str, Aside] = {
     ),
     **unbuilt(("activation_offloading",), "activations stay on the GPU; gradient_checkpointing keeps few of them"),
     **unbuilt(("processor_type", "skip_prepare_dataset", "freeze_mm_modules", "image_size"), _PICTURES),
-    # What is trained.
-    **unbuilt(
-        (
-            *("relora", "relora_prune_ratio", "relora_cpu_offload", "jagged_restart_steps"),
-            *("jagged_restart_warmup_steps", "jagged_restart_anneal_steps"),
-        ),
-        _ADAPTER,
-    ),
     # When to stop, save and evaluate.
     **unbuilt(
         (
