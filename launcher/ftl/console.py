@@ -17,6 +17,7 @@ from rich.text import Text
 from ftl.contract import Event, RunResult
 from ftl.errors import FtlError, Problem
 from ftl.losschart import Points, loss_chart
+from ftl.sampletext import sample_lines
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -378,6 +379,9 @@ def _event_line(event: Event) -> Text | None:
     match event.event:
         case "eval":
             return Text(f"step {step}: eval loss {_loss(data.get('loss'))}{_measured(data)}")
+        case "samples" if isinstance(data.get("samples"), list):
+            lines = [f"step {step}: what the model writes", *map(_clean, sample_lines(data["samples"]))]
+            return Text("\n".join(lines))
         case "profile":
             steps = f"steps {data.get('first_step')} to {data.get('last_step')}"
             return Text(f"{steps} were profiled: {data.get('path')}/ of the run's directory")

@@ -259,6 +259,7 @@ class Event(Section):
                 objective measures: its means over the steps since the last event. Of an NVIDIA GPU also gpu_percent,
                 gpu_memory_gib, gpu_watts
     eval        step, loss, and whatever else an evaluation measures: perplexity, rewards/accuracies
+    samples     step, samples (prompt, expected, generated each): what the model writes at an evaluation
     profile     first_step, last_step, path (a directory below the run directory)
     early_stop  step, metric, best, best_step, patience
     checkpoint  step, path (below the run directory), state: saved | verified | quarantined, seconds, bytes
@@ -279,6 +280,7 @@ class Event(Section):
         "step",
         "eval",
         "early_stop",
+        "samples",
         "profile",
         "checkpoint",
         "warning",

@@ -27,6 +27,7 @@ from ftl_runtime.context import Context, Emit, rank_on_machine
 from ftl_runtime.data.collate import Collator
 from ftl_runtime.data.layout import collator_of
 from ftl_runtime.data.training import open_data, prepare_data
+from ftl_runtime.evaluate.writing import plan_writing
 from ftl_runtime.finish import finish
 from ftl_runtime.kernels.head import splits_off_head
 from ftl_runtime.memory import BatchTooLargeError, fitted, is_out_of_memory, memory_of
@@ -170,6 +171,12 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
             splits_head=objective.layout == "texts" and splits_off_head(base),
         ),
         reference=reference,
+        writing=plan_writing(
+            cfg.evaluation,
+            data.eval if objective.layout == "texts" else None,
+            tokenizer,
+            batch_size=cfg.optim.eval_batch_size or cfg.optim.micro_batch_size,
+        ),
     )
     if cfg.trained.lisa_num_layers is not None:
         lisa: TrainerCallback = Lisa(model, cfg.trained, seed=cfg.optim.seed)

@@ -29,6 +29,7 @@ from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
 from ftl_runtime.checkpoint.store import Checkpoint
 from ftl_runtime.checkpoint.volume import storage_errors
 from ftl_runtime.context import Context
+from ftl_runtime.evaluate.writing import Writing
 from ftl_runtime.objectives import Objective
 from ftl_runtime.objectives.terms import Batch, Counts, Terms
 from ftl_runtime.parallel.spread import spread_of
@@ -73,6 +74,7 @@ class Trainer(TransformersTrainer):
         keep_checkpoints: int,
         inputs: Inputs,
         reference: Reference | None = None,
+        writing: Writing | None = None,
     ) -> None:
         self.progress = progress
         self.stopped_at: int | None = None
@@ -86,6 +88,7 @@ class Trainer(TransformersTrainer):
         self._make_scheduler = make_scheduler
         self._schedule = schedule
         self._selection = selection
+        self._writing = writing
         self._loss_watch = loss_watch
         self._gpu_stats = GpuStats(ctx.device)
         self._ctx = ctx
@@ -325,6 +328,7 @@ class Trainer(TransformersTrainer):
                 self.callback_handler.on_prediction_step(self.args, self.state, self.control)
                 if self._may_break_off():
                     return {}
+            scores = self._write(model)
         model.train()
         loss, measured = evaluation.finish(self._ctx.device)
         if isinstance(self.lr_scheduler, ReduceLROnPlateau):
@@ -334,12 +338,23 @@ class Trainer(TransformersTrainer):
         if self.progress.first_eval_loss is None:
             self.progress.first_eval_loss = loss
         self.progress.metrics = measured
-        metrics = {"loss": loss, **measured}
+        metrics = {"loss": loss, **measured, **scores}
         if self._objective.is_likelihood:
             metrics["perplexity"] = perplexity(loss)
         self._ctx.emit("eval", {"step": self.state.global_step, **metrics})
         self._ctx.phase("training")
         return metrics
+
+    def _write(self, model: nn.Module) -> dict[str, float]:
+        """Have the model answer prompts, and show some; gives the scores. All ranks answer the same ones."""
+        if self._writing is None:
+            return {}
+        scores, samples = self._writing.evaluate(
+            model, lambda: self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        )
+        if samples:
+            self._ctx.emit("samples", {"step": self.state.global_step, "samples": samples})
+        return scores
 
     def _judge(self, metrics: dict[str, float]) -> None:
         """Have the best model saved, and stop once none has been better for too long. The untrained one is no choice,

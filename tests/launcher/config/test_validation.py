@@ -135,14 +135,15 @@ ROWS: list[tuple[str, str, str]] = [
     (
         "VR-47",
         "{do_bench_eval: true, eval_strategy: no, val_set_size: 0.1}",
-        "do_bench_eval = true: is done at every evaluation, and `eval_strategy` says no",
+        "do_bench_eval = true: it asks multiple-choice questions of a data set of axolotl's",
     ),
     # A benchmark brings its own rows.
-    ("VR-48", "do_bench_eval: true", NOTHING),
+    ("VR-48", "do_bench_eval: true", "do_bench_eval = true: it asks multiple-choice questions"),
     (
         "VR-49",
+        # Prompts are taken from the documents, packed or not.
         "{eval_table_size: 5, sample_packing: true, val_set_size: 0.1}",
-        "eval_table_size = 5: generates from single rows, and `sample_packing` fills them with several",
+        NOTHING,
     ),
     (
         "VR-50",
@@ -235,7 +236,7 @@ ROWS: list[tuple[str, str, str]] = [
     (
         "VR-72",
         "{do_causal_lm_eval: true, sample_packing: true, val_set_size: 0.1}",
-        "do_causal_lm_eval = true: generates from single rows, and `sample_packing` fills them with several",
+        NOTHING,
     ),
     (
         "VR-73",

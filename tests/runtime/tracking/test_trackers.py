@@ -36,7 +36,9 @@ TRACKING = {
 def run(attempt_below, tmp_path_factory) -> tuple[Path, dict[int, float]]:
     """Four steps, stopped after the second and gone on with, with all trackers; and the losses by step."""
     tracking = {f"tracking__{key}": value for key, value in TRACKING.items()}
-    attempt = attempt_below(tmp_path_factory.mktemp("tracked"), optim__max_steps=4, **tracking)
+    attempt = attempt_below(
+        tmp_path_factory.mktemp("tracked"), optim__max_steps=4, evaluation__num_samples=1, **tracking
+    )
     attempt.spec = {"grace_s": 1000}  # a busy machine takes its time to import five trackers
     attempt.train(stop_at=2)
     attempt.train()
@@ -77,6 +79,8 @@ def test_mlflow_has_one_run_that_is_finished(run):
     assert {metric.step: metric.value for metric in history} == pytest.approx(losses)
     assert found[0].data.params["optim.learning_rate"] == "0.01"
     assert "eval/perplexity" in found[0].data.metrics
+    samples = [Path(item.path).name for item in client.list_artifacts(found[0].info.run_id, "samples")]
+    assert samples == ["step-0.md", "step-3.md", "step-4.md"]
 
 
 def test_comet_archives_have_one_key(run):
@@ -106,6 +110,7 @@ def test_tensorboard_shows_each_step_once(run):
     assert [scalar.step for scalar in scalars] == STEPS
     assert {scalar.step: scalar.value for scalar in scalars} == pytest.approx(losses, rel=1e-6)
     assert "eval/loss" in accumulator.Tags()["scalars"]
+    assert "eval/samples/text_summary" in accumulator.Tags()["tensors"]
 
 
 def test_trackio_has_one_run(run):

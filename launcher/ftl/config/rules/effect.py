@@ -70,6 +70,19 @@ WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
         "without early_stopping_patience, load_best_model_at_end or save_strategy: best",
     ),
     WithoutEffect(
+        ("eval_max_new_tokens",),
+        lambda config: not (config.evaluation.num_samples or config.evaluation.scores_text),
+        "without eval_table_size or do_causal_lm_eval",
+    ),
+    WithoutEffect(
+        ("eval_causal_lm_metrics",), lambda config: not config.evaluation.scores_text, "without do_causal_lm_eval: true"
+    ),
+    WithoutEffect(
+        ("eval_table_size", "do_causal_lm_eval"),
+        lambda config: not has_eval_rows(config) or config.objective.kind != "sft",
+        "without val_set_size or test_datasets, or with another objective than sft",
+    ),
+    WithoutEffect(
         ("loss_watchdog_patience",),
         lambda config: config.watch.loss_threshold is None,
         "without loss_watchdog_threshold",

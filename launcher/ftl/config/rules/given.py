@@ -30,10 +30,6 @@ def _may_be_flash(given: Values) -> bool:
     return str(given.get("attn_implementation") or "flash_").startswith("flash_")
 
 
-def _packs_evaluation(given: Values) -> bool:
-    return is_on(given, "sample_packing") and given.get("eval_sample_packing") is not False
-
-
 def _evaluates(given: Values) -> bool:
     has_rows = is_on(given, "val_set_size") or is_on(given, "test_datasets")
     return has_rows and given.get("eval_strategy") not in ("no", False)
@@ -160,25 +156,10 @@ _KERNELS = (
 )
 
 _EVALUATION = (
-    *(
-        KeyRule(
-            key,
-            on_and(key, _packs_evaluation),
-            "generates from single rows, and `sample_packing` fills them with several",
-            "set `eval_sample_packing: false`",
-        )
-        for key in ("eval_table_size", "do_causal_lm_eval")
-    ),
     KeyRule(
         "eval_causal_lm_metrics",
         lambda given: is_on(given, "eval_causal_lm_metrics") and not _are_metrics(given["eval_causal_lm_metrics"]),
         f"must be a list of {', '.join(_TEXT_METRICS)}",
-    ),
-    KeyRule(
-        "do_bench_eval",
-        lambda given: is_on(given, "do_bench_eval") and given.get("eval_strategy") in ("no", False),
-        "is done at every evaluation, and `eval_strategy` says no",
-        "remove one of them",
     ),
     *(
         KeyRule(

@@ -173,6 +173,11 @@ def _report_to(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML h
     return {f"use_{name.removesuffix('_ml')}": True for name in names if name != "none"}
 
 
+def _samples(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    _need_bool(value)
+    return {"eval_table_size": 3} if value and not given.get("eval_table_size") else {}
+
+
 _TRACKERS = ("wandb", "mlflow", "comet", "tensorboard", "trackio")
 _NAMES = "another spelling"
 _SWITCH = "one key holds the choice of attention"
@@ -193,6 +198,10 @@ CONVERT: dict[str, Conversion] = {
     "lora_out_dir": Conversion(_same("output_dir"), "output_dir", "adapter and model have one place"),
     "project_name": Conversion(_same("wandb_project"), "wandb_project", "the trackers' keys name their tracker"),
     "report_to": Conversion(_report_to, "use_wandb, use_mlflow, ...", "each tracker has a switch of its own"),
+    "generate_samples": Conversion(
+        _samples, "eval_table_size: 3", "one key says how many are shown", is_noted=True, is_bool=True
+    ),
+    "eval_table_max_new_tokens": Conversion(_same("eval_max_new_tokens"), "eval_max_new_tokens", _NAMES),
     "dpo_beta": Conversion(_same("rl_beta"), "rl_beta", "one key for every preference loss"),
     "noisy_embedding_alpha": Conversion(_same("neftune_noise_alpha"), "neftune_noise_alpha", "the name of the paper"),
     "liger_swiglu": Conversion(_same("liger_glu_activation"), "liger_glu_activation", "Liger's newer name"),

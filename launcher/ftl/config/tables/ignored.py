@@ -27,7 +27,6 @@ IGNORED: dict[str, Aside] = {
         ),
         _PACKING,
     ),
-    **aside(("eval_max_new_tokens", "eval_table_max_new_tokens"), "only the table of eval_table_size would use it"),
     **aside(("dpo_use_logits_to_keep",), "logits of a prompt are never made where the model can leave them out", True),
     **aside(("dpo_padding_free",), "answers are padded to the longest of their batch, with the same numbers"),
     **aside(("strict",), "ftl always refuses keys it does not know", True),

@@ -35,6 +35,10 @@ REFUSED: dict[str, Aside] = {
         ),
         _TRACKERS,
     ),
+    **aside(
+        ("do_bench_eval", "bench_dataset"),
+        "it asks multiple-choice questions of a data set of axolotl's; `lm_eval_tasks: [mmlu]` is to ask the same ones",
+    ),
     **aside(("wandb_log_model", "hf_mlflow_log_artifacts"), _DELIVERED, "", "false"),
     **aside(
         ("wandb_watch",),

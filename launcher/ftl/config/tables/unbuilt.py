@@ -80,14 +80,7 @@ UNBUILT: dict[str, Aside] = {
     **unbuilt(("activation_offloading",), "activations stay on the GPU; gradient_checkpointing keeps few of them"),
     **unbuilt(("processor_type", "skip_prepare_dataset", "freeze_mm_modules", "image_size"), _PICTURES),
     # When to stop, save and evaluate.
-    **unbuilt(
-        (
-            *("eval_table_size", "eval_causal_lm_metrics", "do_causal_lm_eval", "do_bench_eval", "bench_dataset"),
-            *("lm_eval_tasks", "lm_eval_batch_size", "lm_eval_post_train", "lm_eval_model", "generate_samples"),
-        ),
-        _EVALUATION,
-        0,
-    ),
+    **unbuilt(("lm_eval_tasks", "lm_eval_batch_size", "lm_eval_post_train", "lm_eval_model"), _EVALUATION, 0),
     # Rows.
     **unbuilt(
         ("batch_flattening",), "rows of a batch are padded, or filled with sample_packing, which wastes less", "auto"

@@ -143,7 +143,20 @@ ATTENTIONS: dict[str, str | ValueError] = {
 }
 _YAML_NO = "YAML reads a bare no as false"
 
+
+def _text_metrics(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    if isinstance(value, list) and "comet" in value:
+        raise ValueError(
+            "has comet, which ftl does not compute: it loads a model of 2 GB beside the trained one, by a package that "
+            "wants other versions of torch; chrf is the nearest of sacrebleu's scores"
+        )
+    return {"eval_causal_lm_metrics": value}
+
+
 VALUES: dict[str, Conversion] = {
+    "eval_causal_lm_metrics": Conversion(
+        _text_metrics, "eval_causal_lm_metrics: [chrf]", "the scores that sacrebleu computes"
+    ),
     "base_model_config": Conversion(_own_config, "base_model", "a base brings its own config", is_noted=False),
     "base_model_ignore_patterns": Conversion(_patterns, "base_model_ignore_patterns: [...]", "a list of patterns"),
     "gpu_memory_limit": Conversion(_gib, "gpu_memory_limit: 20", "a number of GiB"),
