@@ -23,8 +23,9 @@ from ftl.config.precision import PrecisionSection
 from ftl.errors import ConfigError
 from ftl_runtime.context import Context
 from ftl_runtime.models.overrides import override
-from ftl_runtime.models.quantize import keep_layout
+from ftl_runtime.models.quantize import check_quantisable, keep_layout
 from ftl_runtime.objectives import Head
+from ftl_runtime.patches import falcon_linear
 
 _AUTO = "AutoModelForCausalLM"
 _LOADERS: dict[Head, tuple[Any, Any]] = {  # Any: transformers' loaders and tables, which have no type in common
@@ -120,6 +121,8 @@ def load_model(
     if quantisation is not None:
         common["quantization_config"] = quantisation
     if quantisation is not None or getattr(config, "quantization_config", None) is not None:
+        check_quantisable(config)
+        falcon_linear.apply()
         common["device_map"] = _device_map(ctx)
     try:
         pair: Any = _LOADERS[head][0].from_pretrained(  # Any: a pair because of output_loading_info

@@ -16,6 +16,8 @@ from ftl.errors import ConfigError
 
 _INSTALL = "pip install 'ftl-launcher[quant]', or take an image that has it"
 
+_READ_PAST_LAYERS = ("mamba", "falcon_mamba", "rwkv")
+
 
 def missing_package(quant: QuantSection) -> str | None:
     """Why this machine cannot quantise what the config asks for; None where it can."""
@@ -38,6 +40,15 @@ def quantisation(quant: QuantSection, compute: torch.dtype) -> BitsAndBytesConfi
         llm_int8_skip_modules=None if skipped is None else list(skipped),
         **options,
     )
+
+
+def check_quantisable(config: PreTrainedConfig) -> None:
+    """Raises ConfigError for a model whose forward pass cannot do with weights in 4 or 8 bits."""
+    if config.model_type in _READ_PAST_LAYERS:
+        raise ConfigError(
+            f"base_model: a {config.model_type} model reads weights without the layers that hold them, so bitsandbytes "
+            "cannot turn them back; train it unquantised, with `adapter: lora` for instance"
+        )
 
 
 def is_quantised(config: PreTrainedConfig, *, has_adapter: bool) -> bool:

@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from architectures import FAMILIES, dimensions
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ftl.config.adapter import LoraSection
 from ftl.config.model import ModelSection
+from ftl.config.quantize import QuantSection
 from ftl.errors import ConfigError
 from ftl_runtime.context import Device
 from ftl_runtime.data.collate import Collator
@@ -31,10 +32,11 @@ from ftl_runtime.models.adapter import add_adapter
 from ftl_runtime.models.attention import AttentionPlan, plan_attention
 from ftl_runtime.models.load import architecture, load_config, load_model
 from ftl_runtime.models.packing import mask_window
+from ftl_runtime.models.quantize import quantisation
 from ftl_runtime.objectives.sft import sft_loss
 
 README = Path(__file__).parents[3] / "README.md"
-_HEADER = "| models | `model_type` | full | LoRA | packing |\n|---|---|---|---|---|\n"
+_HEADER = "| models | `model_type` | full | LoRA | QLoRA | packing |\n|---|---|---|---|---|---|\n"
 _LENGTHS = (7, 12, 9)
 """Of the documents that are packed, in tokens: longer than the windows of the tiny models."""
 _TOLERANCE = 1e-5
@@ -60,6 +62,8 @@ class Support:
     """What keeps the documents of a row apart; None where nothing does."""
     chosen: str | None
     """What ftl uses for it; None where it refuses."""
+    in_4bit: str
+    """What QLoRA makes of it. Experts that are one stacked parameter stay in 16 bits."""
 
 
 def measure(model_type: str, directory: Path) -> Support:
@@ -67,27 +71,34 @@ def measure(model_type: str, directory: Path) -> Support:
     AutoConfig.for_model(model_type, **dimensions(model_type)).save_pretrained(directory)
     model, config = load(directory, reinit_weights=True)
     draw_weights(model)
-    check_full(model, directory / "saved")
-    check_lora(directory / "saved")
+    model.save_pretrained(directory / "drawn")
+    check_full(model, directory / "trained")
+    check_adapter(directory / "drawn")
     documents = draw_documents()
     return Support(
         next((kind for kind in ("positions", "mask") if keeps_apart(model, kind, documents)), None),
         chosen_input(config),
+        check_qlora(directory / "drawn"),
     )
 
 
 def row(model_type: str, support: Support) -> str:
     """Its line in README.md."""
-    return f"| {FAMILIES[model_type]} | `{model_type}` | yes | yes | {_PACKING[support.packing]} |"
+    found = (FAMILIES[model_type], f"`{model_type}`", "yes", "yes", support.in_4bit, _PACKING[support.packing])
+    return f"| {' | '.join(found)} |"
 
 
-def load(directory: Path, **section: Any) -> tuple[PreTrainedModel, PreTrainedConfig]:
+def load(
+    directory: Path, bits: BitsAndBytesConfig | None = None, **section: Any
+) -> tuple[PreTrainedModel, PreTrainedConfig]:
     """As a training loads it, on a machine without a GPU."""
-    ctx: Any = SimpleNamespace(resolve_model=lambda reference: reference, warn=_refuse_warning)
+    device = SimpleNamespace(kind="cpu")
+    ctx: Any = SimpleNamespace(resolve_model=lambda reference: reference, warn=_refuse_warning, device=device)
     wanted = ModelSection(base=str(directory), **section)
     config = load_config(wanted, ctx)
     attention = plan(config, is_packed=False).implementation
-    return load_model(wanted, config, ctx, dtype=torch.float32, attention=attention, seed=0), config
+    how: Any = {"dtype": torch.float32, "attention": attention, "seed": 0, "quantisation": bits}
+    return load_model(wanted, config, ctx, **how), config
 
 
 def plan(config: PreTrainedConfig, *, is_packed: bool) -> AttentionPlan:
@@ -158,13 +169,16 @@ def check_full(model: PreTrainedModel, saved: Path) -> None:
         assert_equal_logits(reloaded.eval(), model, batch)
 
 
-def check_lora(base: Path) -> None:
-    """Every linear layer but the head has an adapter, the loss falls, and a reloaded one gives the same logits."""
+def check_adapter(base: Path, bits: BitsAndBytesConfig | None = None) -> PreTrainedModel:
+    """Every linear layer but the head has an adapter, the loss falls, and a reloaded one gives the same logits.
+
+    On a base in 4 bits with `bits`: those layers are then what is quantised.
+    """
     from peft import PeftModel
 
     torch.manual_seed(0)
     section = LoraSection(kind="lora", rank=4, alpha=8)
-    model = add_adapter(load(base)[0], section, SimpleNamespace(), base=ModelSection(base=str(base)))
+    model = add_adapter(load(base, bits)[0], section, SimpleNamespace(), base=ModelSection(base=str(base)))
     batch = Collator(0, 64, False, "positions")([(document,) for document in draw_documents()])
     without = _WITHOUT_ADAPTER.get(model.config.model_type)
     trained = {name.split(".lora_")[0] for name, weight in model.named_parameters() if weight.requires_grad}
@@ -180,12 +194,26 @@ def check_lora(base: Path) -> None:
     assert trained == linear, f"lora: without an adapter {linear - trained}; not expected {trained - linear}"
     assert {f".{layer}." in f"{name}." for name in trained for layer in (0, 1)} == {True, False}
     first, last = train(model, batch, [weight for weight in model.parameters() if weight.requires_grad])
-    assert last < 0.9 * first, f"lora: the loss went from {first} to {last}"
+    assert last < 0.9 * first, f"adapter: the loss went from {first} to {last}"
     model.eval()
     with tempfile.TemporaryDirectory() as saved, torch.no_grad():
         model.save_pretrained(saved)
-        reloaded = PeftModel.from_pretrained(load(base)[0], saved).eval()
+        reloaded = PeftModel.from_pretrained(load(base, bits)[0], saved).eval()
         assert_equal_logits(reloaded, model, batch)
+    if bits is not None:
+        quantised = {name for name, part in model.named_modules() if type(part).__name__ == "Linear4bit"}
+        assert {f"{name}.base_layer" for name in linear} <= quantised
+    return model
+
+
+def check_qlora(base: Path) -> str:
+    """As `check_adapter`; "no" where ftl refuses it."""
+    try:
+        model = check_adapter(base, quantisation(QuantSection(in_4bit=True), torch.float32))
+    except ConfigError:
+        return "no"
+    has_stacks = any(weight.dim() == 3 and "experts" in name for name, weight in model.named_parameters())
+    return "yes, but experts" if has_stacks else "yes"
 
 
 def assert_equal_logits(one: nn.Module, other: nn.Module, batch: dict[str, Any]) -> None:
@@ -196,12 +224,12 @@ def assert_equal_logits(one: nn.Module, other: nn.Module, batch: dict[str, Any])
 
 
 def train(model: nn.Module, batch: dict[str, Any], weights: Any) -> tuple[float, float]:
-    """Loss before and after eight steps on one batch."""
+    """Loss before and after five steps on one batch."""
     model.train()
-    optimizer = torch.optim.AdamW(weights, lr=1e-2, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(weights, lr=2e-2, weight_decay=0.0)
     num_items = int((batch["labels"][:, 1:] >= 0).sum())
     losses = []
-    for _ in range(9):
+    for _ in range(6):
         loss = sft_loss(forward(model, batch), batch["labels"], num_items)
         losses.append(loss.item())
         optimizer.zero_grad()
