@@ -50,11 +50,12 @@ from ftl_runtime.train.best import Selection
 from ftl_runtime.train.lisa import Lisa
 from ftl_runtime.train.losswatch import LossWatch
 from ftl_runtime.train.optim import make_optimizer
+from ftl_runtime.train.precompute import with_reference
 from ftl_runtime.train.progress import Progress
 from ftl_runtime.train.rates import make_scheduler
 from ftl_runtime.train.relora import Relora
 from ftl_runtime.train.schedule import Schedule, plan_schedule
-from ftl_runtime.train.scoring import Inputs
+from ftl_runtime.train.scoring import Inputs, Reference
 from ftl_runtime.train.trainer import Trainer
 from ftl_runtime.train.watchers import watching
 
@@ -130,7 +131,10 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         add_noise(base.get_input_embeddings(), cfg.trained.noise_alpha, rows_in_one=rows_in_one)
     if is_packed and documents != "borders":
         documents = settle(base, config, documents)
-    reference = find_reference(cfg, config, tokenizer, attention.implementation, model, ctx)
+    inputs = Inputs(
+        accepted=frozenset(inspect.signature(base.forward).parameters),
+        splits_head=objective.layout == "texts" and splits_off_head(base),
+    )
     texts = Collator(
         tokenizer.pad_token_id,
         cfg.data.sequence_len,
@@ -139,11 +143,28 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         dtype=dtype,
         window=mask_window(config),
     )
+    collate = collator_of(objective.layout, texts)
+    reference = None
+    if cfg.objective.is_compared:
+        is_untrained = resume is None and cfg.adapter is None
+        find = partial(find_reference, cfg, config, tokenizer, attention.implementation, model, ctx)
+        if cfg.objective.precompute_reference:
+            data = with_reference(
+                data,
+                (lambda: Reference(model, has_adapter=False)) if is_untrained else find,
+                collate,
+                inputs,
+                batch_size=cfg.optim.eval_batch_size or cfg.optim.micro_batch_size,
+                dtype=dtype,
+                ctx=ctx,
+            )
+        else:
+            reference = find()
     loaders = Loaders(
         data.train,
         data.eval,
         data.order,
-        collator_of(objective.layout, texts),
+        collate,
         batch_size=cfg.optim.micro_batch_size,
         eval_batch_size=cfg.optim.eval_batch_size or cfg.optim.micro_batch_size,
         device=ctx.device,
@@ -166,10 +187,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         selection=Selection(cfg.evaluation, progress, saves_best=cfg.output.save_strategy == "best"),
         loss_watch=LossWatch(cfg.watch, progress),
         keep_checkpoints=cfg.output.save_total_limit,
-        inputs=Inputs(
-            accepted=frozenset(inspect.signature(base.forward).parameters),
-            splits_head=objective.layout == "texts" and splits_off_head(base),
-        ),
+        inputs=inputs,
         reference=reference,
         writing=plan_writing(
             cfg.evaluation,

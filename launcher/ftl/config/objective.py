@@ -48,6 +48,10 @@ class ObjectiveSection(Section):
     """dpo, ipo: compare with a reference that likes all answers alike, which takes no memory and no time."""
     rpo_alpha: Annotated[float | None, Flat("rpo_alpha"), Field(gt=0)] = None
     """dpo, ipo: add so many times the cross-entropy of the better answers (RPO)."""
+    precompute_reference: Annotated[bool, Flat("precompute_ref_log_probs")] = False
+    """dpo, ipo, kto: ask the reference about all rows before training; it then takes no memory and no time."""
+    adapter_in_reference: Annotated[bool, Flat("rl_adapter_ref_model")] = False
+    """dpo, ipo, kto with lora_model_dir: the reference has that adapter, in a second copy of the model."""
     orpo_alpha: Annotated[float | None, Flat("orpo_alpha"), Field(gt=0)] = None
     """orpo: weight of the odds ratio beside the cross-entropy of the better answers; as rl_beta when absent."""
     cpo_alpha: Annotated[float, Flat("cpo_alpha"), Field(ge=0)] = 1.0

@@ -204,3 +204,42 @@ def test_eight_rows_of_steps_at_once_are_eight_after_each_other(train, tmp_path)
         for size in (1, 8)
     ]
     assert losses[0]["loss"] == pytest.approx(losses[1]["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["dpo", "kto"])
+@pytest.mark.parametrize("adapter", [LORA, None], ids=["lora", "full"])
+def test_reference_asked_before_training_gives_the_same_losses(train, pairs, judged, kind, adapter):
+    rows = pairs if kind == "dpo" else judged
+    settings = {"adapter": adapter, "optim__max_steps": 3, "optim__learning_rate": 1e-3, **EVALUATED}
+    asked = train(rows, {"kind": kind}, name="asked", **settings)
+    known = train(rows, {"kind": kind, "precompute_reference": True}, name="known", **settings)
+    assert known.losses == pytest.approx(asked.losses, rel=1e-5)
+    assert known.of("eval")[-1]["loss"] == pytest.approx(asked.of("eval")[-1]["loss"], rel=1e-5)
+    assert len(list((known.directory / "reference").iterdir())) == 2
+
+
+def test_stopped_run_asks_no_reference_again(train, pairs, monkeypatch):
+    settings = {"optim__max_steps": 4, "optim__learning_rate": 1e-3}
+    objective = {"kind": "dpo", "precompute_reference": True}
+    straight = train(pairs, objective, name="straight", **settings)
+    with pytest.raises(PreemptedError):
+        train(pairs, objective, name="stopped", stop_at=("step", 2), **settings)
+    monkeypatch.setattr("ftl_runtime.run.find_reference", lambda *_: pytest.fail("it is known"))
+    resumed = train(pairs, objective, name="stopped", **settings)
+    assert [measured(data) for data in resumed.of("step")] == [measured(data) for data in straight.of("step")[2:]]
+    assert digest(resumed.output / "model.safetensors") == digest(straight.output / "model.safetensors")
+
+
+def test_reference_of_a_continued_adapter_has_it_where_asked(train, pairs):
+    first = train(pairs, {"kind": "dpo"}, name="first", adapter=LORA, optim__max_steps=2)
+    continued = {"kind": "lora", "initial": str(first.output)}
+    arguments = {"adapter": continued, "optim__max_steps": 1}
+    base = train(pairs, {"kind": "dpo"}, name="base", **arguments)
+    asked = train(pairs, {"kind": "dpo", "adapter_in_reference": True}, name="asked", **arguments)
+    assert base.losses[0] != pytest.approx(math.log(2), rel=1e-4)
+    assert asked.losses[0] == pytest.approx(math.log(2))
+
+
+def test_reference_of_an_adapter_that_takes_from_the_base_is_the_whole_base(train, pairs):
+    adapter = {**LORA, "init_weights": "pissa"}
+    assert train(pairs, {"kind": "dpo"}, adapter=adapter, optim__max_steps=1).losses[0] == pytest.approx(math.log(2))

@@ -225,6 +225,16 @@ WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
         _is_not("dpo", "ipo"),
         "unless the objective is dpo or ipo",
     ),
+    WithoutEffect(
+        ("precompute_ref_log_probs", "rl_adapter_ref_model"),
+        lambda config: not config.objective.is_compared,
+        "without a reference, which dpo, ipo and kto have",
+    ),
+    WithoutEffect(
+        ("rl_adapter_ref_model",),
+        lambda config: config.adapter is None or config.adapter.initial is None,
+        "without lora_model_dir: the model before training is the base",
+    ),
     WithoutEffect(("orpo_alpha",), _is_not("orpo"), "unless the objective is orpo"),
     WithoutEffect(("cpo_alpha",), _is_not("cpo", "simpo"), "unless the objective is cpo or simpo"),
     WithoutEffect(("simpo_gamma",), _is_not("simpo"), "unless the objective is simpo"),

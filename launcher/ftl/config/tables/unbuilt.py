@@ -6,7 +6,6 @@ from ftl.config.tables.aside import unbuilt
 _FORMAT = "weights are held in 4 or 8 bits by bitsandbytes, or in 16 or 32"
 _HUB = "delivery to the Hub comes in a later release; `ftl pull` copies the model to this machine"
 _DRAWN = "training on completions that the model draws itself"
-_PREFERENCE = "only supervised fine-tuning so far"
 _SHARDING = "only plain data parallel training so far"
 _KERNEL = "models run with the kernels of transformers so far"
 _EVALUATION = "evaluation gives the loss so far"
@@ -17,13 +16,6 @@ UNBUILT: dict[str, Aside] = {
     # Delivery.
     **unbuilt(("hub_model_id", "hub_strategy", "hub_private_repo", "hub_revision", "push_to_hub"), _HUB),
     # What is minimised.
-    **unbuilt(
-        (
-            "precompute_ref_log_probs",
-            "rl_adapter_ref_model",
-        ),
-        _PREFERENCE,
-    ),
     **unbuilt(("trl", "vllm", "ebft"), _DRAWN),
     **unbuilt(("diffusion",), "only next-token prediction so far"),
     **unbuilt(("use_eaft", "eaft_alpha", "eaft_k"), "every trained token weighs the same so far"),
