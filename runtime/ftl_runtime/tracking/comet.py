@@ -33,12 +33,12 @@ class CometTracker:
         tracking = run.tracking
         key = tracking.comet_experiment_key or hashlib.sha256(run.id.encode()).hexdigest()[:32]
         settings = {**_QUIET, "name": run.id, "offline_directory": str(run.directory)}
-        # An archive is one attempt's, so to Comet's client an experiment that is not online is always there or never.
+        begun = run.directory / "begun"
         mode = tracking.comet_mode
-        if run.resumed_step is not None and mode == "create":
+        if begun.exists() and mode == "create":
             mode = "get"
-        if tracking.comet_online is False:
-            mode = "create" if run.resumed_step is None else "get"
+        if tracking.comet_online is False:  # an archive is one attempt's, and must say whether others come before it
+            mode = "get" if begun.exists() else "create"
         self._experiment: Any = comet_ml.start(  # Any: comet_ml is imported here only
             workspace=tracking.comet_workspace or None,
             project_name=tracking.comet_project or None,
@@ -47,6 +47,7 @@ class CometTracker:
             online=tracking.comet_online,
             experiment_config=comet_ml.ExperimentConfig(**{**settings, **tracking.comet_experiment_config}),
         )
+        begun.touch()
         self._experiment.log_parameters(dict(run.config))
 
     def log(self, step: int, values: Values) -> None:

@@ -12,9 +12,10 @@ class TensorboardTracker:
     def start(self, run: Run) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        purge = None if run.resumed_step is None else run.resumed_step + 1
-        self._writer = SummaryWriter(str(run.directory), purge_step=purge, flush_secs=10)
-        if run.resumed_step is None:
+        is_first = not any(run.directory.iterdir())
+        purge = 0 if run.resumed_step is None else run.resumed_step + 1
+        self._writer = SummaryWriter(str(run.directory), purge_step=None if is_first else purge, flush_secs=10)
+        if is_first:
             self._writer.add_text("config", f"```json\n{json.dumps(dict(run.config), indent=1)}\n```")
 
     def log(self, step: int, values: Values) -> None:

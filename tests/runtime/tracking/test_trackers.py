@@ -16,9 +16,12 @@ pytestmark = pytest.mark.torch
 
 from wandb_file import records  # noqa: E402
 
+from ftl.config.tracking import TrackingSection  # noqa: E402
 from ftl.config.train import TrainConfig  # noqa: E402
 from ftl_runtime.tracking.feed import Feed  # noqa: E402
 from ftl_runtime.tracking.session import measured, shown_config  # noqa: E402
+from ftl_runtime.tracking.tensorboard import TensorboardTracker  # noqa: E402
+from ftl_runtime.tracking.tracker import Run  # noqa: E402
 
 STEPS = [1, 2, 3, 4]
 TRACKING = {
@@ -185,6 +188,22 @@ def test_tracker_that_hangs_is_left_behind():
     feed.finish("done")
     feed.wait(0.1)
     assert warnings == ["comet: is slow to take its last numbers; some may be missing there"]
+
+
+def test_attempt_that_starts_anew_hides_the_one_before(tmp_path):
+    """As after running out of memory before the first checkpoint."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for value in (1.0, 2.0):
+        run = Run("tiny", {}, tmp_path, TrackingSection(), resumed_step=None)
+        feed = Feed("tensorboard", TensorboardTracker(), run, pytest.fail)
+        for step in (0, 1):
+            feed.log(step, {"train/loss": value})
+        feed.finish("failed")
+        feed.wait(60)
+    accumulator = EventAccumulator(str(tmp_path))
+    accumulator.Reload()
+    assert [(s.step, s.value) for s in accumulator.Scalars("train/loss")] == [(0, 2.0), (1, 2.0)]
 
 
 def test_no_tracker_is_imported_unless_asked_for():
