@@ -45,6 +45,18 @@ def test_same_input_twice_is_one_bundle_and_copies_nothing_again(project: Path) 
     assert {p: p.stat().st_mtime_ns for p in Path(first.path).rglob("*")} == before
 
 
+def test_config_and_tokenizer_of_other_places_go_along(project: Path) -> None:
+    for name in ("other", "words"):
+        (project / name).mkdir()
+        (project / name / "config.json").write_text(f'{{"name": "{name}"}}')
+    made = packed(project, model={"base": "./model", "config_source": "./other", "tokenizer": "./words"})
+    assert made.config.model.config_source is not None
+    place = made.config.model.config_source.removeprefix("bundle:")
+    assert made.files[f"{place}/config.json"] == project / "other" / "config.json"
+    assert made.config.model.tokenizer is not None
+    assert made.config.model.tokenizer.endswith("-words")
+
+
 def test_changed_row_is_another_bundle_that_shares_every_other_file(project: Path) -> None:
     first = bundle.write(packed(project))
     (project / "rows.jsonl").write_text('{"instruction": "a", "output": "c"}\n')
