@@ -38,7 +38,7 @@ from ftl_runtime.models.load import architecture, load_config, load_model, recom
 from ftl_runtime.models.noise import add_noise
 from ftl_runtime.models.packing import mask_window, settle
 from ftl_runtime.models.partial import choose_trained
-from ftl_runtime.models.quantize import count_parameters, is_quantised, quantisation
+from ftl_runtime.models.quantize import count_parameters, quantisation
 from ftl_runtime.models.reference import find_reference
 from ftl_runtime.models.tokenizer import fit_to_tokenizer, load_tokenizer, new_tokens, view_of
 from ftl_runtime.objectives import OBJECTIVES
@@ -253,7 +253,7 @@ def _build_model(
         attention=attention,
         seed=cfg.optim.seed,
         head=head,
-        quantisation=None if is_quantised(config, has_adapter=has_adapter) else quantisation(cfg.quant, compute),
+        quantisation=quantisation(config, cfg.quant, compute, has_adapter=has_adapter),
         checkpoint=resume.path if resume and not has_adapter else None,
     )
     check_new_tokens(new_tokens(cfg.model, ctx), base, cfg.adapter)

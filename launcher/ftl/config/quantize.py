@@ -39,6 +39,9 @@ class QuantSection(Section):
     options: Annotated[BitsAndBytesOptions, Flat("bnb_config_kwargs")] = BitsAndBytesOptions()
     """How bitsandbytes stores them."""
 
+    is_gptq: Annotated[bool, Flat("gptq")] = False
+    """The base brings weights that GPTQ quantised; gptqmodel and optimum read them."""
+
     @property
     def num_bits(self) -> int | None:
         """4 or 8 where bitsandbytes quantises the base while it is loaded."""

@@ -14,6 +14,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     BitsAndBytesConfig,
+    GPTQConfig,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -97,7 +98,7 @@ def load_model(
     attention: Attention,
     seed: int,
     head: Head = "lm",
-    quantisation: BitsAndBytesConfig | None = None,
+    quantisation: BitsAndBytesConfig | GPTQConfig | None = None,
     checkpoint: Path | None = None,
 ) -> PreTrainedModel:
     """The model with its weights, on the CPU; quantised weights are on the device of this rank.

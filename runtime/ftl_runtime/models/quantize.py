@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import BitsAndBytesConfig, PreTrainedConfig
+from transformers import BitsAndBytesConfig, GPTQConfig, PreTrainedConfig
 
 from ftl.config.quantize import QuantSection
 from ftl.errors import ConfigError
@@ -21,13 +21,31 @@ _READ_PAST_LAYERS = ("mamba", "falcon_mamba", "rwkv")
 
 def missing_package(quant: QuantSection) -> str | None:
     """Why this machine cannot quantise what the config asks for; None where it can."""
+    missing = [name for name in ("gptqmodel", "optimum") if quant.is_gptq and find_spec(name) is None]
+    if missing:
+        return f"gptq: needs the {missing[0]!r} package: pip install {missing[0]}, or take the unquantised base"
     if quant.num_bits is None or find_spec("bitsandbytes") is not None:
         return None
     return f"load_in_{quant.num_bits}bit: needs the 'bitsandbytes' package: {_INSTALL}"
 
 
-def quantisation(quant: QuantSection, compute: torch.dtype) -> BitsAndBytesConfig | None:
-    """What transformers is to load the model with; None for weights as they are."""
+def quantisation(
+    config: PreTrainedConfig, quant: QuantSection, compute: torch.dtype, *, has_adapter: bool
+) -> BitsAndBytesConfig | GPTQConfig | None:
+    """What transformers is to load the model with; None for weights as they are.
+
+    Raises ConfigError for a base that brings quantised weights of a kind that nothing can be trained on.
+    """
+    own = _own(config)
+    if own is not None:
+        return _loading(own, quant, has_adapter=has_adapter)
+    if quant.is_gptq:
+        raise ConfigError("gptq: true: the weights of base_model are not quantised; remove it, or use load_in_4bit")
+    return quantise(quant, compute)
+
+
+def quantise(quant: QuantSection, compute: torch.dtype) -> BitsAndBytesConfig | None:
+    """How bitsandbytes is to quantise the base while it is loaded; None where it is not to."""
     if quant.num_bits is None:
         return None
     options = quant.options.model_dump(exclude={"llm_int8_enable_fp32_cpu_offload", "llm_int8_skip_modules"})
@@ -49,25 +67,6 @@ def check_quantisable(config: PreTrainedConfig) -> None:
             f"base_model: a {config.model_type} model reads weights without the layers that hold them, so bitsandbytes "
             "cannot turn them back; train it unquantised, with `adapter: lora` for instance"
         )
-
-
-def is_quantised(config: PreTrainedConfig, *, has_adapter: bool) -> bool:
-    """Whether bitsandbytes quantised the weights of the base. Raises ConfigError where none can train on them."""
-    own = _own(config)
-    if own is None:
-        return False
-    method = own.get("quant_method", "bitsandbytes")
-    if method != "bitsandbytes":
-        raise ConfigError(
-            f"base_model: its weights are quantised already, by {method}, which is not built yet; take the unquantised "
-            "base, and load_in_4bit or load_in_8bit to quantise it while it is loaded"
-        )
-    if not has_adapter:
-        raise ConfigError(
-            "base_model: its weights are quantised already, so they cannot be trained themselves; add `adapter: lora`, "
-            "or take the unquantised base"
-        )
-    return True
 
 
 def keep_layout(model: nn.Module) -> None:
@@ -140,10 +139,32 @@ def describe(config: PreTrainedConfig) -> str | None:
     own = _own(config)
     if own is None:
         return None
+    if own.get("quant_method") == "gptq":
+        return f"{own.get('bits')} bits (gptq)"
     if not own.get("load_in_4bit"):
         return "8 bits"
     scales = ", scales in 8 bits" if own.get("bnb_4bit_use_double_quant") else ""
     return f"4 bits ({own.get('bnb_4bit_quant_type')}{scales})"
+
+
+def _loading(own: dict[str, Any], quant: QuantSection, *, has_adapter: bool) -> GPTQConfig | None:  # Any: JSON
+    """How weights that are quantised already are loaded; None for bitsandbytes, which needs no telling."""
+    method = own.get("quant_method", "bitsandbytes")
+    if not has_adapter:
+        raise ConfigError(
+            "base_model: its weights are quantised already, so they cannot be trained themselves; add `adapter: lora`, "
+            "or take the unquantised base"
+        )
+    if method == "bitsandbytes" and not quant.is_gptq:
+        return None
+    if method == "gptq" and quant.num_bits is None:
+        if missing := missing_package(QuantSection(is_gptq=True)):
+            raise ConfigError(missing)
+        return GPTQConfig(bits=own["bits"], backend="auto_trainable")
+    raise ConfigError(
+        f"base_model: its weights are quantised already, by {method}; bitsandbytes and gptq can be trained on, without "
+        "quantising them again. Take the unquantised base, and load_in_4bit to quantise it while it is loaded"
+    )
 
 
 def _own(config: PreTrainedConfig) -> dict[str, Any] | None:  # Any: JSON

@@ -9,7 +9,7 @@ from ftl.config.train import TrainConfig
 from ftl_runtime.context import Context
 from ftl_runtime.models.adapter import add_adapter
 from ftl_runtime.models.load import load_model
-from ftl_runtime.models.quantize import is_quantised, quantisation
+from ftl_runtime.models.quantize import quantisation
 from ftl_runtime.models.tokenizer import fit_to_tokenizer
 from ftl_runtime.train.args import compute_dtype
 from ftl_runtime.train.scoring import Reference
@@ -40,7 +40,7 @@ def find_reference(
         dtype=compute,
         attention=attention,
         seed=cfg.optim.seed,
-        quantisation=None if is_quantised(config, has_adapter=has_adapter) else quantisation(cfg.quant, compute),
+        quantisation=quantisation(config, cfg.quant, compute, has_adapter=has_adapter),
     )
     fit_to_tokenizer(base, tokenizer, cfg.model, seed=cfg.optim.seed)
     copy: nn.Module = add_adapter(base, adapter, ctx, base=cfg.model) if has_start else base

@@ -181,7 +181,6 @@ def test_translate_gives_modern_keys(given, values):
         ({"resume_from_checkpoint": True}, "resume_from_checkpoint", "`ftl resume ID`"),
         ({"s2_attention": True}, "s2_attention", "rope_scaling"),
         ({"landmark_attention": True}, "landmark_attention", "rope_type: yarn"),
-        ({"gptq": True}, "gptq", "gptqmodel"),
         ({"tokenizer_use_fast": False}, "tokenizer_use_fast", "only fast tokenizers are read"),
         ({"gpu": "h100"}, "gpu", "`ftl train CFG --cloud FILE`"),
         ({"full_finetune": True, "adapter": "lora"}, "full_finetune", "contradicts `adapter`"),

@@ -32,7 +32,7 @@ from ftl_runtime.models.adapter import add_adapter
 from ftl_runtime.models.attention import AttentionPlan, plan_attention
 from ftl_runtime.models.load import architecture, load_config, load_model
 from ftl_runtime.models.packing import mask_window
-from ftl_runtime.models.quantize import quantisation
+from ftl_runtime.models.quantize import quantise
 from ftl_runtime.objectives.sft import sft_loss
 
 README = Path(__file__).parents[3] / "README.md"
@@ -209,7 +209,7 @@ def check_adapter(base: Path, bits: BitsAndBytesConfig | None = None) -> PreTrai
 def check_qlora(base: Path) -> str:
     """As `check_adapter`; "no" where ftl refuses it."""
     try:
-        model = check_adapter(base, quantisation(QuantSection(in_4bit=True), torch.float32))
+        model = check_adapter(base, quantise(QuantSection(in_4bit=True), torch.float32))
     except ConfigError:
         return "no"
     has_stacks = any(weight.dim() == 3 and "experts" in name for name, weight in model.named_parameters())

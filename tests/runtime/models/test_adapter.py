@@ -17,7 +17,7 @@ from ftl.config.model import ModelSection  # noqa: E402
 from ftl.errors import ConfigError  # noqa: E402
 from ftl_runtime.models.adapter import add_adapter, check_new_tokens, settle_on_base  # noqa: E402
 from ftl_runtime.models.loftq import best_factors  # noqa: E402
-from ftl_runtime.models.quantize import quantisation  # noqa: E402
+from ftl_runtime.models.quantize import quantise  # noqa: E402
 from ftl_runtime.models.tokenizer import new_tokens  # noqa: E402
 
 LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -234,7 +234,7 @@ def test_loftq_starts_nearer_to_the_base_than_four_bits_are(adapted, wide):
     from ftl.config.quantize import QuantSection
 
     def errors(rank) -> tuple[float, float]:
-        wanted = quantisation(QuantSection(in_4bit=True), torch.float32)
+        wanted = quantise(QuantSection(in_4bit=True), torch.float32)
         held = AutoModelForCausalLM.from_pretrained(wide, quantization_config=wanted, device_map={"": "cpu"})
         lost = (logits(held) - base).norm()
         model = adapted(wide, model=held, rank=rank, alpha=3.0, init_weights="loftq")

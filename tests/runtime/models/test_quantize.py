@@ -11,11 +11,18 @@ pytest.importorskip("bitsandbytes")
 pytestmark = pytest.mark.torch
 
 from peft import LoraConfig, get_peft_model  # noqa: E402
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig  # noqa: E402
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, GPTQConfig, LlamaConfig  # noqa: E402
 
 from ftl.config.quantize import QuantSection  # noqa: E402
 from ftl.errors import ConfigError  # noqa: E402
-from ftl_runtime.models.quantize import count_parameters, describe, is_quantised, keep_layout, quantisation  # noqa: E402
+from ftl_runtime.models.quantize import (  # noqa: E402
+    count_parameters,
+    describe,
+    keep_layout,
+    missing_package,
+    quantisation,
+    quantise,
+)
 
 QLORA = {"kind": "qlora", "rank": 4, "alpha": 8, "dropout": 0.1}
 NF4 = {"in_4bit": True}
@@ -23,7 +30,7 @@ IDS = torch.arange(40).reshape(2, 20)
 
 
 def load(directory: Path, **options) -> torch.nn.Module:
-    wanted = quantisation(QuantSection.model_validate(options), torch.float32)
+    wanted = quantise(QuantSection.model_validate(options), torch.float32)
     return AutoModelForCausalLM.from_pretrained(directory, quantization_config=wanted, device_map={"": "cpu"})
 
 
@@ -130,19 +137,47 @@ def test_parameters_are_counted_as_weights_not_as_bytes(wide):
     ids=["defaults", "all given"],
 )
 def test_options_reach_bitsandbytes(given, expected):
-    wanted = quantisation(QuantSection.model_validate({"in_4bit": True, "options": given}), torch.bfloat16)
+    wanted = quantise(QuantSection.model_validate({"in_4bit": True, "options": given}), torch.bfloat16)
     assert isinstance(wanted, BitsAndBytesConfig) and wanted.load_in_4bit
     found = (wanted.bnb_4bit_quant_type, wanted.bnb_4bit_use_double_quant, wanted.bnb_4bit_compute_dtype)
     assert (*found, wanted.llm_int8_threshold) == expected
 
 
-def test_quantised_base_is_trained_through_and_others_are_refused(wide, tmp_path):
+def test_base_that_bitsandbytes_quantised_is_loaded_as_it_is(wide, tmp_path):
     load(wide, **NF4).save_pretrained(tmp_path)
     config = AutoConfig.from_pretrained(tmp_path)
-    assert is_quantised(config, has_adapter=True)
+    assert quantisation(config, QuantSection(**NF4), torch.float32, has_adapter=True) is None
     assert describe(config) == "4 bits (nf4, scales in 8 bits)"
-    with pytest.raises(ConfigError, match="cannot be trained themselves"):
-        is_quantised(config, has_adapter=False)
-    config.quantization_config = {"quant_method": "awq"}
-    with pytest.raises(ConfigError, match="quantised already, by awq"):
-        is_quantised(config, has_adapter=True)
+
+
+@pytest.mark.parametrize(
+    ("own", "quant", "has_adapter", "sentence"),
+    [
+        ({"quant_method": "bitsandbytes"}, {}, False, "quantised already, so they cannot be trained themselves"),
+        ({"quant_method": "awq"}, {}, True, "quantised already, by awq; bitsandbytes and gptq can be trained on"),
+        ({"quant_method": "gptq", "bits": 4}, {"in_4bit": True}, True, "quantised already, by gptq"),
+        (None, {"is_gptq": True}, True, "gptq: true: the weights of base_model are not quantised"),
+    ],
+)
+def test_quantised_base_that_cannot_be_trained_on_is_refused(own, quant, has_adapter, sentence):
+    config = LlamaConfig()
+    if own is not None:
+        config.quantization_config = own
+    with pytest.raises(ConfigError, match=sentence):
+        quantisation(config, QuantSection(**quant), torch.float32, has_adapter=has_adapter)
+
+
+def test_gptq_base_is_loaded_for_training(monkeypatch):
+    config = LlamaConfig(quantization_config={"quant_method": "gptq", "bits": 4, "group_size": 128})
+    monkeypatch.setattr("ftl_runtime.models.quantize.find_spec", lambda name: object())
+    wanted = quantisation(config, QuantSection(is_gptq=True), torch.float16, has_adapter=True)
+    assert isinstance(wanted, GPTQConfig)
+    assert (wanted.bits, wanted.backend) == (4, "auto_trainable")
+    assert describe(config) == "4 bits (gptq)"
+
+
+def test_packages_that_are_missing_are_named(monkeypatch):
+    monkeypatch.setattr("ftl_runtime.models.quantize.find_spec", lambda name: None)
+    assert missing_package(QuantSection()) is None
+    assert "pip install 'ftl-launcher[quant]'" in missing_package(QuantSection(in_8bit=True))
+    assert missing_package(QuantSection(is_gptq=True)).startswith("gptq: needs the 'gptqmodel' package")

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 
 from ftl.config.optim import OptimSection  # noqa: E402
 from ftl.config.rates import RatesSection  # noqa: E402
-from ftl_runtime.models.quantize import dense, put_dense, quantisation  # noqa: E402
+from ftl_runtime.models.quantize import dense, put_dense, quantise  # noqa: E402
 from ftl_runtime.train.rates import make_scheduler  # noqa: E402
 from ftl_runtime.train.relora import prune  # noqa: E402
 from ftl_runtime.train.schedule import Rhythm, Schedule  # noqa: E402
@@ -66,7 +66,7 @@ def test_weight_that_is_put_is_held_as_nearly_as_the_format_can(wide, options, m
     pytest.importorskip("bitsandbytes")
     from ftl.config.quantize import QuantSection
 
-    wanted = quantisation(QuantSection(**options), torch.float32)
+    wanted = quantise(QuantSection(**options), torch.float32)
     model = AutoModelForCausalLM.from_pretrained(wide, quantization_config=wanted, device_map={"": "cpu"})
     layer = model.model.layers[0].mlp.up_proj
     value = torch.randn(128, 64, generator=torch.Generator().manual_seed(2))

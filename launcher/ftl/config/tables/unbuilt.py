@@ -44,7 +44,6 @@ UNBUILT: dict[str, Aside] = {
         1,
     ),
     # Numbers.
-    **unbuilt(("gptq",), "GPTQ bases are to be read with gptqmodel; an unquantised base trains with LoRA today"),
     **unbuilt(
         (
             *("model_quantization_config", "model_quantization_config_kwargs", "quantize_moe_experts", "qat"),
