@@ -51,5 +51,5 @@ def find_reference(
 
 
 def _changes_base(adapter: LoraSection) -> bool:
-    """Without such an adapter the base is not what it was: parts are taken out of it, or merged into it."""
-    return adapter.restarts or str(adapter.init_weights).startswith(CHANGES_BASE)
+    """Without such an adapter the base is less than it was. (ReLoRA, which merges into it, is refused here.)"""
+    return str(adapter.init_weights).startswith(CHANGES_BASE)

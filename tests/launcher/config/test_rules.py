@@ -91,7 +91,6 @@ TEST_SET = {"test_datasets": [{"path": "b", "type": "alpaca"}]}
             },
             "jagged_restart_steps",
         ),
-        ({"adapter": {**LORA, "init_weights": "pissa"}, "objective": "dpo"}, "peft_init_lora_weights"),
         ({"adapter": LORA, "trained": {"spectrum_share": 0.5}}, "spectrum_top_fraction"),
         ({"trained": {"parameters": ["^lm_head"], "lisa_num_layers": 2}}, "lisa_n_layers"),
         ({"trained": {"parameters": ["^lm_head.weight$[:9]"]}, "optim": {"weight_decay": 0.1}}, "weight_decay"),

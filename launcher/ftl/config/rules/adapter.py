@@ -109,14 +109,6 @@ def restarts_merge_plain_updates(config: TrainConfig) -> Problem | None:
     )
 
 
-def reference_is_the_base(config: TrainConfig) -> Problem | None:
-    adapter = config.adapter
-    if adapter is None or not config.objective.is_compared or not str(adapter.init_weights).startswith(CHANGES_BASE):
-        return None
-    allowed = f"changes the base, and `objective` {config.objective.kind} compares with it"
-    return Problem("peft_init_lora_weights", allowed=allowed, remedy="start another way")
-
-
 def rate_with_restarts_is_planned(config: TrainConfig) -> Problem | None:
     if config.rates.restart_steps is None or config.optim.scheduler != "reduce_lr_on_plateau":
         return None
@@ -169,7 +161,6 @@ ADAPTER_RULES: tuple[Rule, ...] = (
     trained_weights_have_a_range,
     restarts_have_their_steps,
     restarts_merge_plain_updates,
-    reference_is_the_base,
     rate_with_restarts_is_planned,
     base_is_chosen_from_when_trained,
     trained_weights_are_chosen_one_way,
