@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ftl.config.adapter import LoraSection
@@ -40,9 +41,10 @@ def finish(
     """
     ctx.phase("finishing")
     result = _result(trainer, used, ctx).model_copy(update={"best_step": best_step, "base_revision": base_revision})
+    weights = trainer.whole_weights()
     if ctx.device.is_main:
         with storage_errors(ctx.run_dir):
-            _write_output(trainer, tokenizer, adapter, merge, ctx)
+            _write_output(trainer, weights, tokenizer, adapter, merge, ctx)
             manifest.replace_synced(ctx.run_dir / RESULT_FILE, result.model_dump_json(indent=1).encode())
         ctx.emit("result", result.model_dump(mode="json"))
     ranks.wait(ctx.device)
@@ -51,6 +53,7 @@ def finish(
 
 def _write_output(
     trainer: Trainer,
+    weights: dict[str, Tensor] | None,
     tokenizer: PreTrainedTokenizerBase,
     adapter: LoraSection | None,
     merge: Callable[[], PreTrainedModel] | None,
@@ -63,7 +66,7 @@ def _write_output(
     final = ctx.run_dir / OUTPUT_DIR
     try:
         stage.mkdir()
-        _save_model(trainer, merge, stage)
+        _save_model(trainer, weights, merge, stage)
         if adapter is not None and merge is None:
             settle_on_base(adapter, stage, ctx)
         tokenizer.save_pretrained(stage)
@@ -77,11 +80,16 @@ def _write_output(
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _save_model(trainer: Trainer, merge: Callable[[], PreTrainedModel] | None, stage: Path) -> None:
+def _save_model(
+    trainer: Trainer,
+    weights: dict[str, Tensor] | None,
+    merge: Callable[[], PreTrainedModel] | None,
+    stage: Path,
+) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model) if merge is None else merge()
     model.config.use_cache = True  # off while training; whoever generates with this model wants it
     with averaged_weights(trainer.optimizer):
-        model.save_pretrained(stage)
+        model.save_pretrained(stage, state_dict=weights)
     (stage / "README.md").unlink(missing_ok=True)  # peft's model card names local paths
     generation = getattr(model, "generation_config", None)
     if generation is not None:

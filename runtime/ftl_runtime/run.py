@@ -42,6 +42,7 @@ from ftl_runtime.models.quantize import count_parameters, quantisation
 from ftl_runtime.models.reference import find_reference
 from ftl_runtime.models.tokenizer import fit_to_tokenizer, load_tokenizer, new_tokens, view_of
 from ftl_runtime.objectives import OBJECTIVES
+from ftl_runtime.parallel import fsdp
 from ftl_runtime.stop import StopFlag
 from ftl_runtime.tracking.session import tracked
 from ftl_runtime.train.args import compute_dtype, training_args
@@ -160,6 +161,9 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
             )
         else:
             reference = find()
+    shards = cfg.parallel.fsdp if ctx.device.num_ranks > 1 else None
+    if cfg.parallel.fsdp is not None and shards is None:
+        ctx.warn("fsdp_config has no effect with one process: there is nothing to share with")
     loaders = Loaders(
         data.train,
         data.eval,
@@ -168,11 +172,14 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         batch_size=cfg.optim.micro_batch_size,
         eval_batch_size=cfg.optim.eval_batch_size or cfg.optim.micro_batch_size,
         device=ctx.device,
+        in_step=shards is not None,
         drop_last=cfg.data.drop_last and not cfg.data.pretraining_dataset,
     )
     schedule = plan_schedule(
         cfg.optim, cfg.output, num_micro_batches=len(loaders.train), has_eval=loaders.eval is not None
     )
+    if shards is not None:
+        fsdp.shard(model, shards, dtype, ctx.device)
     trainer = Trainer(
         model,
         objective,
@@ -261,7 +268,8 @@ def _build_model(
     checkpoint = resume.path if resume else None
     model = add_adapter(base, cfg.adapter, ctx, base=cfg.model, head=head, checkpoint=checkpoint)
     choose_trained(base, cfg.trained, progress, ctx)
-    if cfg.precision.gradient_checkpointing:
+    recomputes_by_layer = cfg.parallel.fsdp is not None and cfg.parallel.fsdp.activation_checkpointing
+    if cfg.precision.gradient_checkpointing or recomputes_by_layer:
         recompute_activations(model)
     _, num_trainable = count_parameters(model)
     preflight.check_disk(num_trainable, ctx)

@@ -8,7 +8,21 @@ from ftl.config.marker import Flat
 from ftl.section import Section
 
 
+class FsdpSection(Section):
+    """Weights, gradients and optimizer states in shards, one a process: torch's FSDP2. By the names people write."""
+
+    reshard_after_forward: bool = True
+    """Give a layer's weights back after its forward pass and gather them again in the backward pass, which saves
+    memory; false keeps them in between."""
+    transformer_layer_cls_to_wrap: tuple[str, ...] = ()
+    """Classes of the layers that are gathered one at a time; those that transformers keeps in one piece when absent."""
+    activation_checkpointing: bool = False
+    """Recompute a layer's activations in the backward pass, as gradient_checkpointing does."""
+
+
 class ParallelSection(Section):
+    fsdp: Annotated[FsdpSection | None, Flat("fsdp_config")] = None
+    """Cut the model into shards, one a process, instead of a copy in each."""
     timeout_s: Annotated[int, Flat("ddp_timeout"), Field(ge=1)] = 1800
     """Seconds a rank waits for the others in a step before the training fails. While rank 0 tokenises, downloads or
     saves, they wait for as long as it takes."""

@@ -31,6 +31,7 @@ SECTIONS: Mapping[str, str] = {
     "datasets": "One dataset",
     "datasets.type": "A format of one's own, under `type`",
     "special_tokens": "Special tokens",
+    "fsdp_config": "Shards, under `fsdp_config`",
     "bnb_config_kwargs": "Options of bitsandbytes",
 }
 """The parts that honoured keys belong to, in the order of the manual."""

@@ -2,6 +2,8 @@
 
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -14,5 +16,10 @@ def spread_of(model: nn.Module, num_ranks: int) -> str | None:
         return None
     num_joined = dist.get_world_size()
     assert num_joined == num_ranks, f"{num_ranks} ranks were started, and {num_joined} work together"
+    if isinstance(model, FSDPModule):
+        num_pieces = sum(isinstance(part, FSDPModule) for part in model.modules())
+        uncut = [name for name, parameter in model.named_parameters() if not isinstance(parameter, DTensor)]
+        assert not uncut, f"weights that no rank shares: {uncut}"
+        return f"{num_pieces} pieces, each in {num_ranks} shards (FSDP2)"
     assert isinstance(model, DistributedDataParallel), f"the ranks do not share their gradients: {type(model)}"
     return f"a copy of the model in each of {num_ranks} processes"

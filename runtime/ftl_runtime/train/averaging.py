@@ -21,44 +21,45 @@ def averaged_weights(optimizer: Optimizer | None) -> Iterator[None]:
     A checkpoint that is written inside holds both, and `restore_trained` finds its way back. Other optimizers have
     one set of weights, and nothing happens.
     """
-    bare = _bare(optimizer)
-    if not _is_schedule_free(bare):
+    inner = bare(optimizer)
+    if not _is_schedule_free(inner):
         yield
         return
     parameters = [
-        parameter for group in bare.param_groups for parameter in group["params"] if bare.state.get(parameter)
+        parameter for group in inner.param_groups for parameter in group["params"] if inner.state.get(parameter)
     ]
     for parameter in parameters:
-        bare.state[parameter][_TRAINED] = parameter.detach().to("cpu", copy=True)  # a GPU may have no room for both
-    bare.eval()
+        inner.state[parameter][_TRAINED] = parameter.detach().to("cpu", copy=True)  # a GPU may have no room for both
+    inner.eval()
     try:
         yield
     finally:
-        restore_trained(bare)
+        restore_trained(inner)
 
 
 def restore_trained(optimizer: Optimizer | None) -> None:
     """Put the parameters back to where they are trained, after a checkpoint's state was loaded."""
-    bare = _bare(optimizer)
-    if not _is_schedule_free(bare):
+    inner = bare(optimizer)
+    if not _is_schedule_free(inner):
         return
     with torch.no_grad():
-        for parameter, state in bare.state.items():
+        for parameter, state in inner.state.items():
             if (trained := state.pop(_TRAINED, None)) is not None:
                 parameter.copy_(trained)
-    for group in bare.param_groups:
+    for group in inner.param_groups:
         group["train_mode"] = True
 
 
 def mark_averaged(optimizer: Optimizer | None) -> None:
     """Say that the model has averaged weights already, after they were read from a checkpoint: it trains no more."""
-    bare = _bare(optimizer)
-    if _is_schedule_free(bare):
-        for group in bare.param_groups:
+    inner = bare(optimizer)
+    if _is_schedule_free(inner):
+        for group in inner.param_groups:
             group["train_mode"] = False
 
 
-def _bare(optimizer: Any) -> Any:  # Any: a wrapper, or what is in it
+def bare(optimizer: Any) -> Any:  # Any: a wrapper, or what is in it
+    """The optimizer itself, without what accelerate put around it."""
     while hasattr(optimizer, "optimizer"):
         optimizer = optimizer.optimizer
     return optimizer

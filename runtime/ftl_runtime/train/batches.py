@@ -100,8 +100,12 @@ class Loaders:
         eval_batch_size: int,
         device: Device,
         drop_last: bool = False,
+        in_step: bool = False,
     ) -> None:
-        """Raises ConfigError where `drop_last` leaves no batch to train on."""
+        """With `in_step` all ranks evaluate as many batches: a model in shards computes on all of them or on none.
+
+        Raises ConfigError where `drop_last` leaves no batch to train on.
+        """
         self.collator = collator
         self._train = train
         self._order = order
@@ -115,10 +119,16 @@ class Loaders:
             )
         self.train = self._loader(RankShare(train, device.rank, device.num_ranks), batches)
         self.eval: DataLoader[Any] | None = None
+        self.num_eval_batches = 0
+        """So many count; one more may be there to keep step."""
         if eval is not None and len(eval):
             # Every rank takes every so-manieth batch; none is repeated, because sums are weighted by tokens.
             chunks = list(_chunks(len(eval), eval_batch_size))
-            self.eval = self._loader(eval, chunks[device.rank :: device.num_ranks])
+            mine = chunks[device.rank :: device.num_ranks]
+            self.num_eval_batches = len(mine)
+            if in_step and len(mine) < -(-len(chunks) // device.num_ranks):
+                mine = [*mine, chunks[0]]
+            self.eval = self._loader(eval, mine)
 
     def set_epoch(self, epoch: int) -> None:
         self._order.set_epoch(epoch)

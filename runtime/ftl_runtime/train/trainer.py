@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from transformers import Trainer as TransformersTrainer
 from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback
 
 from ftl.config.objective import ObjectiveSection
@@ -32,8 +33,9 @@ from ftl_runtime.context import Context
 from ftl_runtime.evaluate.writing import Writing
 from ftl_runtime.objectives import Objective
 from ftl_runtime.objectives.terms import Batch, Counts, Terms
+from ftl_runtime.parallel import fsdp
 from ftl_runtime.parallel.spread import spread_of
-from ftl_runtime.train.averaging import averaged_weights, mark_averaged, restore_trained
+from ftl_runtime.train.averaging import averaged_weights, bare, mark_averaged, restore_trained
 from ftl_runtime.train.batches import Loaders
 from ftl_runtime.train.best import Selection
 from ftl_runtime.train.callbacks import Conductor
@@ -102,7 +104,10 @@ class Trainer(TransformersTrainer):
         self._marked_tokens = progress.tokens
         self.start_tokens = progress.tokens
         self._marked_s = 0.0
+        self._is_sharded = fsdp.is_sharded(model)
         super().__init__(model=model, args=args, train_dataset=loaders.train.dataset, data_collator=loaders.collator)
+        if self._is_sharded:
+            self._leave_unwrapped()
         # Sums on the device, so that no step waits for them.
         self._first_loss = torch.tensor(progress.first_loss, device=self.args.device)
         self._last_loss = torch.tensor(progress.last_loss, device=self.args.device)
@@ -112,6 +117,33 @@ class Trainer(TransformersTrainer):
             self.remove_callback(callback)
         conductor: TrainerCallback = Conductor(schedule, self._must_stop)
         self.add_callback(conductor)
+
+    # -- shards
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        if not self._is_sharded:  # shards are where they belong
+            super()._move_model_to_device(model, device)
+
+    def _leave_unwrapped(self) -> None:
+        """Have accelerate set the number format around the model, and no more: it is spread already."""
+        prepare = self.accelerator.prepare_model
+
+        def prepare_model(model: nn.Module, **unused: Any) -> nn.Module:  # Any: accelerate's own
+            prepared: nn.Module = prepare(model, device_placement=False, evaluation_mode=True)
+            return prepared
+
+        self.accelerator.prepare_model = prepare_model
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:  # Any: a tensor, or none
+        return fsdp.whole(super()._clip_grad_norm(model))  # type: ignore[no-untyped-call]
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:  # Any: as above
+        return fsdp.whole(super()._get_grad_norm(model, grad_norm=grad_norm))  # type: ignore[no-untyped-call]
+
+    def whole_weights(self) -> dict[str, Tensor] | None:
+        """What `save_pretrained` is to write where the model is in shards. All ranks must ask; rank 0 gets it."""
+        assert isinstance(self.model, nn.Module)
+        return fsdp.whole_weights(self.model, self._ctx.device) if self._is_sharded else None
 
     # -- optimizer
 
@@ -320,11 +352,13 @@ class Trainer(TransformersTrainer):
         evaluation = Evaluation(self.args.device)
         with self.stopwatch.paused(), torch.no_grad(), averaged_weights(self.optimizer):
             estimate = self._estimate(map(self._prepare_inputs, self._loaders.eval))
-            for batch in self._loaders.eval:
+            for number, batch in enumerate(self._loaders.eval):
                 if estimate is not None:
                     batch["estimate"] = estimate
                 counts = self._objective.count(batch, self._settings)
-                evaluation.add(self._terms(model, self._prepare_inputs(batch)), counts)
+                terms = self._terms(model, self._prepare_inputs(batch))
+                if number < self._loaders.num_eval_batches:
+                    evaluation.add(terms, counts)
                 self.callback_handler.on_prediction_step(self.args, self.state, self.control)
                 if self._may_break_off():
                     return {}
@@ -409,6 +443,11 @@ class Trainer(TransformersTrainer):
         """Nothing: run.py built the model from the checkpoint's weights, strictly and in one go."""
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if self._is_sharded and checkpoint is not None:
+            fsdp.load_states(bare(self.optimizer), Path(checkpoint) / OPTIMIZER_NAME)
+            assert self.lr_scheduler is not None
+            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+            return
         super()._load_optimizer_and_scheduler(checkpoint)
         restore_trained(self.optimizer)
 
@@ -458,12 +497,19 @@ class Trainer(TransformersTrainer):
         self.progress.first_loss = ranks.mean(self._first_loss, self._ctx.device)
         self.progress.last_loss = ranks.mean(self._last_loss, self._ctx.device)
         self.progress.window_metrics = self._metrics.share(self._ctx.device)
+        weights = self.whole_weights()
+        states = fsdp.whole_states(bare(self.optimizer), self._ctx.device) if self._is_sharded else None
         if not self._ctx.device.is_main:
             return
         with averaged_weights(self.optimizer):
             unwrapped = self.accelerator.unwrap_model(self.model)
-            unwrapped.save_pretrained(stage)
-            self._save_optimizer_and_scheduler(str(stage))
+            unwrapped.save_pretrained(stage, state_dict=weights)
+            if states is None:
+                self._save_optimizer_and_scheduler(str(stage))
+            else:
+                assert self.lr_scheduler is not None
+                torch.save(states, stage / OPTIMIZER_NAME)
+                torch.save(self.lr_scheduler.state_dict(), stage / SCHEDULER_NAME)
         (stage / "README.md").unlink(missing_ok=True)  # peft's model card names local paths
         for write in self._companions:
             write(stage)

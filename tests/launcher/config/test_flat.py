@@ -338,10 +338,9 @@ def test_what_an_old_key_stands_for_is_refused_in_its_name(given, where, told):
 
 
 def test_slip_below_a_refused_key_is_told_with_its_place():
-    result = translate({"fsdp_config": {"fsdp_offload_parms": True}}, TRAIN)
+    result = translate({"qat": {"weight_dtyp": "int4"}}, TRAIN)
     assert [str(problem) for problem in result.problems] == [
-        "fsdp_config.fsdp_offload_parms: fsdp_config.fsdp_offload_parms: unknown key;"
-        " did you mean `fsdp_offload_params`?"
+        "qat.weight_dtyp: qat.weight_dtyp: unknown key; did you mean `weight_dtype`?"
     ]
 
 

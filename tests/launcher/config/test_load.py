@@ -164,8 +164,8 @@ def test_unbuilt_keys_are_borne_when_asked(write):
 
 
 def test_slip_below_a_refused_key_has_its_line(write):
-    found = refusals(write("fsdp_config:\n  fsdp_offload_params: true\n  fsdp_oflod_params: 1\n"))
-    assert "cfg.yml:8: fsdp_config.fsdp_oflod_params: unknown key; did you mean `fsdp_offload_params`?" in found
+    found = refusals(write("qat:\n  weight_dtype: int4\n  weight_dtyp: 1\n"))
+    assert "cfg.yml:8: qat.weight_dtyp: unknown key; did you mean `weight_dtype`?" in found
 
 
 def test_broken_value_does_not_drag_rules_along(write):

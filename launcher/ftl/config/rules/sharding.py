@@ -37,10 +37,6 @@ def recomputes_by_layer(given: Values) -> bool:
     return bool(_fsdp_setting(given, "activation_checkpointing"))
 
 
-def _is_fsdp2(given: Values) -> bool:
-    return 2 in (given.get("fsdp_version"), _fsdp_setting(given, "version"))
-
-
 def shards_by(key: str) -> Holds:
     """Whether `key` is what switches FSDP on: `fsdp`, or the `fsdp_config` of a file in today's form."""
     if key == "fsdp":
@@ -61,12 +57,21 @@ def _projects_gradients(given: Values) -> bool:
     return str(given.get("optimizer")).startswith(("galore", "apollo"))
 
 
+_SHARDED = ("adamw_torch_fused", "adamw_torch", "sgd")
+"""Optimizers that tests/runtime/parallel trains in shards."""
+
+
+def _is_untried(given: Values) -> bool:
+    name = given.get("optimizer", _SHARDED[0])
+    return not (name in _SHARDED or _is_of_bitsandbytes(given) or _projects_gradients(given))
+
+
 SHARDING: tuple[KeyRule, ...] = (
     KeyRule(
         "optimizer",
         lambda given: _projects_gradients(given) and _has_fsdp(given),
         "projects the gradients of whole weights, and `fsdp` or `fsdp_config` cut them to pieces",
-        "use adamw_torch_8bit, or train data parallel",
+        "use adamw_torch_fused, or train data parallel",
     ),
     KeyRule(
         "optimizer",
@@ -88,9 +93,15 @@ SHARDING: tuple[KeyRule, ...] = (
     ),
     KeyRule(
         "optimizer",
-        lambda given: _is_of_bitsandbytes(given) and _has_fsdp(given) and _is_fsdp2(given) and not offloads(given),
-        "does not know the sharded weights of `fsdp_version` 2",
-        "use adamw_torch_8bit, which does, or adamw_torch_fused",
+        lambda given: _is_of_bitsandbytes(given) and _has_fsdp(given) and not offloads(given),
+        "does not know the sharded weights of `fsdp` or `fsdp_config`",
+        "use adamw_torch_fused",
+    ),
+    KeyRule(
+        "optimizer",
+        lambda given: _has_fsdp(given) and _is_untried(given) and not (_is_eight_bit(given) and offloads(given)),
+        "has not been tried on the sharded weights of `fsdp` or `fsdp_config`",
+        f"use {', '.join(_SHARDED)}",
     ),
     KeyRule(
         "gradient_checkpointing",

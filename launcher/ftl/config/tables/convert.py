@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ftl.config.dialect import Conversion, Convert, NotBuiltError, Values
+from ftl.config.tables import fsdp
 
 
 def _same(name: str) -> Convert:
@@ -242,6 +243,13 @@ CONVERT: dict[str, Conversion] = {
     ),
     "full_finetune": Conversion(
         _full_finetune, "no adapter", "without `adapter` all weights are trained", is_bool=True
+    ),
+    "fsdp": Conversion(
+        fsdp.from_modes, "fsdp_config: {}", "the weights are sharded by torch's FSDP2; {} is all of its defaults"
+    ),
+    "fsdp_version": Conversion(fsdp.from_version, "fsdp_config", "both versions are trained by torch's FSDP2"),
+    "fsdp_final_state_dict_type": Conversion(
+        fsdp.from_final_kind, "nothing", "the finished model is always written whole"
     ),
     "plugins": Conversion(_plugins, "the keys of the plugin", "its keys are read without it"),
     "rl": Conversion(_objective, "objective", _OBJECTIVE),

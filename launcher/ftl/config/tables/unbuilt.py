@@ -29,7 +29,7 @@ UNBUILT: dict[str, Aside] = {
     # Many GPUs.
     **unbuilt(
         (
-            *("deepspeed", "fsdp", "fsdp_config", "fsdp_version", "fsdp_final_state_dict_type", "use_ray"),
+            *("deepspeed", "use_ray"),
             *("ray_num_workers", "ray_run_name", "resources_per_worker", "expert_parallel_num_nvl_bytes"),
             *("expert_parallel_token_capacity", "accelerator_config", "qlora_sharded_model_loading"),
         ),

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 from ftl.config.dialect import Conversion, Convert, NotBuiltError, Values
 from ftl.config.model import Attention
+from ftl.config.tables import fsdp
 from ftl.errors import ConfigError
 from ftl.yamlfile import parse_value
 
@@ -172,6 +173,12 @@ VALUES: dict[str, Conversion] = {
         ),
         "experts_implementation: grouped_mm",
         "torch's own grouped product",
+    ),
+    "fsdp_config": Conversion(
+        fsdp.from_settings,
+        "fsdp_config: {reshard_after_forward: true}",
+        "the weights are sharded by torch's FSDP2, which decides the rest itself; each process reads the base",
+        is_noted=True,
     ),
     "adapter": Conversion(_adapter, "adapter: lora", "adapters are plain LoRA so far"),
     "peft_init_lora_weights": Conversion(
