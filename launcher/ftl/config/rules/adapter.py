@@ -95,14 +95,12 @@ def restarts_merge_plain_updates(config: TrainConfig) -> Problem | None:
         "peft_init_lora_weights": adapter.init_weights is not True,
         "lora_target_parameters": adapter.target_parameters,
         "load_best_model_at_end": config.evaluation.loads_best,
-        "objective": config.objective.is_compared,
     }
     other = next((key for key, is_used in others.items() if is_used), None)
     if other is None:
         return None
     why = {
         "load_best_model_at_end": "wants the adapter of an earlier base back",
-        "objective": f"{config.objective.kind} compares with the base",
     }.get(other, "is more than the product of two matrices")
     return Problem(
         "relora", allowed=f"changes the base at each restart, and `{other}` {why}", remedy="remove one of them"
