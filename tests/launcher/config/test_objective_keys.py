@@ -63,7 +63,6 @@ def test_classes_of_a_head_are_those_asked_for(load):
         ({"rl": "ipo", "dpo_loss_type": "hinge"}, "dpo_loss_type: has no effect unless the objective is dpo"),
         ({"rl": "dpo", "dpo_loss_type": "hinge", "dpo_label_smoothing": 0.1}, "dpo_loss_type that takes none"),
         ({"rl": "dpo", "simpo_gamma": 0.1}, "simpo_gamma: has no effect unless the objective is simpo"),
-        ({"rl": "dpo", "val_set_size": 2, "eval_table_size": 3}, "eval_table_size: has no effect unless"),
         ({"rl": "dpo", "dpo_padding_free": True}, "is not used: answers are padded"),
     ],
     ids=str,

@@ -235,9 +235,6 @@ WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
         lambda config: config.adapter is None or config.adapter.initial is None,
         "without lora_model_dir: the model before training is the base",
     ),
-    WithoutEffect(
-        ("eval_table_size", "do_causal_lm_eval"), _is_not("sft"), "unless the objective is sft: nothing is written"
-    ),
     WithoutEffect(("orpo_alpha",), _is_not("orpo"), "unless the objective is orpo"),
     WithoutEffect(("cpo_alpha",), _is_not("cpo", "simpo"), "unless the objective is cpo or simpo"),
     WithoutEffect(("simpo_gamma",), _is_not("simpo"), "unless the objective is simpo"),
