@@ -3,16 +3,19 @@
 With a single rank everything here is a no-op, and no process group exists.
 """
 
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ftl_runtime.context import Device
+from ftl.errors import BackendError
+from ftl_runtime.context import Device, rank_on_machine
 
 T = TypeVar("T")
 
@@ -40,12 +43,34 @@ def wait(device: Device) -> None:
 
 @contextmanager
 def main_first(device: Device) -> Iterator[None]:
-    """Let rank 0 through the block before the others: it fills the cache that they then read."""
-    if not device.is_main:
+    """Let rank 0 through the block before the others: it fills the cache that they then read.
+
+    Next comes the first rank of each other machine, whose cache may be its own.
+    """
+    turn = 0 if device.is_main else 1 if rank_on_machine()[0] == 0 else 2
+    for _ in range(turn):
         wait(device)
     yield
-    if device.is_main:
+    for _ in range(turn, 2):
         wait(device)
+
+
+def check_shared(directory: Path, device: Device) -> None:
+    """Raises BackendError where a machine does not see the directory that rank 0 writes to."""
+    if device.num_ranks == rank_on_machine()[1]:
+        return
+    probe = share(directory / f".seen-{uuid.uuid4().hex[:12]}", device)
+    if device.is_main:
+        probe.touch()
+    wait(device)
+    blind = [rank for rank, is_seen in enumerate(gather(probe.exists(), device)) if not is_seen]
+    if device.is_main:
+        probe.unlink()
+    if blind:
+        raise BackendError(
+            f"{directory}: rank {blind[0]} does not see what rank 0 writes there; several machines need one run "
+            "directory, on a volume that all of them mount"
+        )
 
 
 def share(value: T, device: Device) -> T:

@@ -97,6 +97,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     preflight.check(cfg, ctx)
     preflight.limit_memory(cfg.model.gpu_memory_limit_gib, ctx.device)
     ranks.join(ctx.device, cfg.parallel.timeout_s)
+    ranks.check_shared(ctx.run_dir, ctx.device)
     resume = ranks.share(_find_checkpoint(cfg, ctx) if ctx.device.is_main else None, ctx.device)
     progress = Progress.load(resume.path) if resume else Progress()
     _make_reproducible(cfg.optim.seed, progress, ctx)

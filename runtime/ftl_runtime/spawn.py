@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from ftl.contract import JobSpec
+from ftl_runtime.rendezvous import Rendezvous
 from ftl_runtime.stop import STOP_SIGNALS
 
 SUPERVISOR_PID = "FTL_SUPERVISOR_PID"
@@ -35,26 +36,45 @@ def num_ranks(job: JobSpec) -> int:
 class Trainers:
     """The ranks of one attempt, as one thing to signal, poll and kill."""
 
-    def __init__(self, job_file: Path, ranks: int, env: dict[str, str], log_fd: int, keep_fds: tuple[int, ...]) -> None:
-        """Start them. They append to `log_fd` and hold `keep_fds` open until the last of them is gone."""
+    def __init__(
+        self,
+        job_file: Path,
+        ranks: int,
+        place: Rendezvous,
+        env: dict[str, str],
+        log_fd: int,
+        keep_fds: tuple[int, ...],
+    ) -> None:
+        """Start those of this machine. They append to `log_fd` and hold `keep_fds` open until the last is gone."""
+        num_all = ranks * place.num_nodes
         shared = {**env, SUPERVISOR_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
-        if ranks > 1:
-            shared |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1"}
-            shared |= {"MASTER_PORT": str(_free_port())}
+        if num_all > 1:
+            shared |= {"WORLD_SIZE": str(num_all), "LOCAL_WORLD_SIZE": str(ranks)}
+            shared |= {"MASTER_ADDR": place.address, "MASTER_PORT": str(place.port or _free_port())}
         # A signal that comes before the new process has its handlers would end it without a word: it inherits the
         # mask, and takes the signals in when it is ready.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
-            self._processes = [self._start(job_file, rank, ranks, shared, log_fd, keep_fds) for rank in range(ranks)]
+            self._processes = [
+                self._start(job_file, rank, place.node * ranks + rank, num_all, shared, log_fd, keep_fds)
+                for rank in range(ranks)
+            ]
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def _start(
-        self, job_file: Path, rank: int, ranks: int, env: dict[str, str], log_fd: int, keep_fds: tuple[int, ...]
+        self,
+        job_file: Path,
+        rank_here: int,
+        rank: int,
+        num_all: int,
+        env: dict[str, str],
+        log_fd: int,
+        keep_fds: tuple[int, ...],
     ) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", "ftl_runtime.rank", str(job_file)],
-            env=env | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}),
+            env=env | ({"RANK": str(rank), "LOCAL_RANK": str(rank_here)} if num_all > 1 else {}),
             stdin=subprocess.DEVNULL,
             stdout=log_fd,
             stderr=log_fd,

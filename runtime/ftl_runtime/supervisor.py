@@ -30,6 +30,7 @@ from ftl_runtime.checkpoint.volume import newest_step
 from ftl_runtime.events import EventLog
 from ftl_runtime.memory import fitted, keep_fit, shrunk
 from ftl_runtime.relay import Relay
+from ftl_runtime.rendezvous import Rendezvous, file_of, rendezvous
 from ftl_runtime.spawn import Trainers, num_ranks
 from ftl_runtime.stop import DEADLINE_SIGNAL, Reason
 from ftl_runtime.verdict import VERDICT_FD, Verdict, receive, verdict_of
@@ -49,30 +50,32 @@ def supervise(job_file: Path, num_requests: Callable[[], int]) -> int:
         if job.paths is None:
             raise BackendError(f"{job_file}: it has no paths; the backend fills them in")
         run_dir = Path(job.paths.run)
-        lock_fd = _take_lock(run_dir / LOCK_FILE, num_requests)
+        place = rendezvous(os.environ) if job.task == "train" else Rendezvous()
+        lock_fd = _take_lock(run_dir / file_of(LOCK_FILE, place), num_requests)
     except (OSError, ValidationError, FtlError) as error:
         sys.stderr.write(f"{error}\n")
         return ExitCode.ENVIRONMENT
-    (run_dir / EXIT_FILE).unlink(missing_ok=True)
+    exit_file = run_dir / file_of(EXIT_FILE, place)
+    exit_file.unlink(missing_ok=True)
     verdict = Verdict(ExitCode.DONE, "done")
     if not (run_dir / RESULT_FILE).exists():
         try:
-            verdict = _run(job, job_file, run_dir, lock_fd, num_requests, started)
-            while verdict.may_shrink and _shrink(job, run_dir, verdict):
-                verdict = _run(job, job_file, run_dir, lock_fd, num_requests, started)
+            verdict = _run(job, job_file, run_dir, place, lock_fd, num_requests, started)
+            while verdict.may_shrink and place.num_nodes == 1 and _shrink(job, run_dir, verdict):
+                verdict = _run(job, job_file, run_dir, place, lock_fd, num_requests, started)
         except (OSError, FtlError) as error:
             verdict = verdict_of(error if isinstance(error, FtlError) else StorageError(f"{run_dir}: {error}"))
             sys.stderr.write(f"{verdict.message}\n")
-        if verdict.exit_code not in (ExitCode.DONE, ExitCode.PREEMPTED):
+        if verdict.exit_code not in (ExitCode.DONE, ExitCode.PREEMPTED) and place.node == 0:
             with contextlib.suppress(OSError, StorageError):  # a full disk is no reason to lose the exit code
                 EventLog(run_dir / EVENTS_FILE, job.attempt).emit(
                     "error", {"cause": verdict.cause, "message": verdict.message}
                 )
     record = ExitRecord(attempt=job.attempt, exit_code=verdict.exit_code, cause=verdict.cause, message=verdict.message)
     try:
-        replace_synced(run_dir / EXIT_FILE, record.model_dump_json().encode())
+        replace_synced(exit_file, record.model_dump_json().encode())
     except OSError as error:
-        sys.stderr.write(f"{run_dir / EXIT_FILE}: cannot be written: {error.strerror}\n")
+        sys.stderr.write(f"{exit_file}: cannot be written: {error.strerror}\n")
     return verdict.exit_code
 
 
@@ -91,7 +94,13 @@ def _shrink(job: JobSpec, run_dir: Path, verdict: Verdict) -> bool:
 
 
 def _run(
-    job: JobSpec, job_file: Path, run_dir: Path, lock_fd: int, num_requests: Callable[[], int], started: float
+    job: JobSpec,
+    job_file: Path,
+    run_dir: Path,
+    place: Rendezvous,
+    lock_fd: int,
+    num_requests: Callable[[], int],
+    started: float,
 ) -> Verdict:
     """Start the trainers and stay with them until they are all gone."""
     if num_requests():
@@ -99,12 +108,13 @@ def _run(
         events = EventLog(run_dir / EVENTS_FILE, job.attempt)
         events.emit("stopped", {"step": newest or 0, "checkpoint": newest})
         return Verdict(ExitCode.PREEMPTED, "signal", "stopped before training started")
-    log_fd = os.open(run_dir / LOG_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    log_file = run_dir / file_of(LOG_FILE, place)
+    log_fd = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     read_fd, write_fd = os.pipe()
     os.set_blocking(read_fd, False)
-    relay = Relay(run_dir / LOG_FILE, sys.stdout.fileno())
+    relay = Relay(log_file, sys.stdout.fileno())
     env = _environment(job) | {VERDICT_FD: str(write_fd), "FTL_STARTED": repr(time.time())}
-    trainers = Trainers(job_file.absolute(), num_ranks(job), env, log_fd, (lock_fd, write_fd))
+    trainers = Trainers(job_file.absolute(), num_ranks(job), place, env, log_fd, (lock_fd, write_fd))
     os.close(write_fd)
     watch = _Watch(job, trainers, started)
     received = b""

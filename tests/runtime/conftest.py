@@ -115,6 +115,10 @@ class Attempt:
         `faults` are those of inject/sitecustomize.py.
         """
         self._write(spec)
+        return self.supervise(*faults, env=env)
+
+    def supervise(self, *faults: dict[str, Any], env: dict[str, str] | None = None) -> subprocess.Popen:
+        """One more supervisor on what is written there already."""
         return subprocess.Popen(
             [sys.executable, "-m", "ftl_runtime", str(self.run / "job.json")],
             env={**os.environ, **_ENV, **({"FTL_TEST_INJECT": json.dumps(faults)} if faults else {}), **(env or {})},
