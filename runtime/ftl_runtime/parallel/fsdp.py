@@ -25,13 +25,19 @@ def shard(model: nn.Module, fsdp: FsdpSection, dtype: torch.dtype, device: Devic
     """Cut the model up in place: each of its layers as one piece, which is gathered when it computes.
 
     What is in no layer, as embeddings and head are, is the last piece. `dtype` is what products are computed in:
-    weights travel in it, gradients are summed in fp32. Raises ConfigError when a named layer is not in the model.
+    weights travel in it, gradients are summed in fp32. Raises ConfigError when a named layer is not in the model, or
+    for what is not trained in shards: weights in few bits, and fp16, whose gradients are scaled.
     """
+    if dtype == torch.float16:
+        raise ConfigError("fsdp_config: shards are not trained in fp16, which this GPU needs: remove it, or use fp32")
+    few_bits = next((name for name, weight in model.named_parameters() if not weight.is_floating_point()), None)
+    if few_bits is not None:
+        raise ConfigError(f"fsdp_config: the base holds {few_bits} in few bits, which are not sharded: remove it")
     mesh = init_device_mesh(device.kind, (device.num_ranks,))
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     if dtype == torch.float32:
         policy = MixedPrecisionPolicy()
-    for layer in reversed(_layers(model, fsdp.transformer_layer_cls_to_wrap)):  # what is inside another comes first
+    for layer in reversed(pieces(model, fsdp.transformer_layer_cls_to_wrap)):  # what is inside another comes first
         fully_shard(layer, mesh=mesh, reshard_after_forward=fsdp.reshard_after_forward, mp_policy=policy)
     fully_shard(model, mesh=mesh, reshard_after_forward=fsdp.reshard_after_forward, mp_policy=policy)
 
@@ -89,7 +95,7 @@ def load_states(optimizer: Optimizer, path: Path) -> None:
     optimizer.load_state_dict(saved)
 
 
-def _layers(model: nn.Module, named: Iterable[str]) -> list[nn.Module]:
+def pieces(model: nn.Module, named: Iterable[str]) -> list[nn.Module]:
     """Those of the named classes, else those that the model's author says must stay in one piece."""
     classes = set(named) or {
         name for part in model.modules() for name in (getattr(part, "_no_split_modules", None) or ())

@@ -3,9 +3,15 @@
 import json
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from together import train_together
 from torch import equal
+
+from ftl.config.parallel import FsdpSection
+from ftl.errors import ConfigError
+from ftl_runtime.context import Device
+from ftl_runtime.parallel.fsdp import pieces, shard
 
 pytestmark = pytest.mark.torch
 
@@ -97,3 +103,25 @@ def test_optimizer_steps_on_shards_as_on_whole_weights(make_attempt, optimizer):
     train_together(sharded, 2, stop_at=2)
     train_together(sharded, 2)
     assert numbers(sharded) == pytest.approx(numbers(one), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("weight", "dtype", "told"),
+    [
+        (torch.zeros(4, 1, dtype=torch.uint8), torch.bfloat16, "the base holds weight in few bits"),
+        (torch.zeros(4, 1), torch.float16, "not trained in fp16, which this GPU needs"),
+    ],
+    ids=["4 bits", "fp16"],
+)
+def test_what_only_the_machine_or_the_base_shows_is_refused(weight, dtype, told):
+    model = torch.nn.Module()
+    model.weight = torch.nn.Parameter(weight, requires_grad=False)
+    with pytest.raises(ConfigError, match=told):
+        shard(model, FsdpSection(), dtype, Device("cpu", has_bf16=True, rank=0, num_ranks=2))
+
+
+def test_layer_that_the_model_lacks_is_told_with_those_it_has():
+    model = torch.nn.Module()
+    model.layers = torch.nn.ModuleList([torch.nn.Linear(2, 2)])
+    with pytest.raises(ConfigError, match="LlamaDecoderLayer: the model has no such layer; its layers are Linear"):
+        pieces(model, ["LlamaDecoderLayer"])
