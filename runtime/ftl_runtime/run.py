@@ -29,10 +29,12 @@ from ftl_runtime.data.layout import collator_of
 from ftl_runtime.data.training import open_data, prepare_data
 from ftl_runtime.evaluate.writing import plan_writing
 from ftl_runtime.finish import finish
+from ftl_runtime.kernels import lora
 from ftl_runtime.kernels.head import splits_off_head
 from ftl_runtime.memory import BatchTooLargeError, fitted, is_out_of_memory, memory_of
 from ftl_runtime.models.adapter import add_adapter, check_new_tokens
 from ftl_runtime.models.attention import plan_attention
+from ftl_runtime.models.fuse import apply_liger, compile_layers
 from ftl_runtime.models.hub import on_this_machine
 from ftl_runtime.models.load import architecture, load_config, load_model, recompute_activations, weights_dtype
 from ftl_runtime.models.noise import add_noise
@@ -264,14 +266,19 @@ def _build_model(
         quantisation=quantisation(config, cfg.quant, compute, has_adapter=has_adapter),
         checkpoint=resume.path if resume and not has_adapter else None,
     )
+    if ctx.device.kind == "cuda" and cfg.parallel.fsdp is None:
+        base.to("cuda")
+    apply_liger(base, cfg.kernels, ctx)
     check_new_tokens(new_tokens(cfg.model, ctx), base, cfg.adapter)
     fit_to_tokenizer(base, tokenizer, cfg.model, seed=cfg.optim.seed)
     checkpoint = resume.path if resume else None
     model = add_adapter(base, cfg.adapter, ctx, base=cfg.model, head=head, checkpoint=checkpoint)
     choose_trained(base, cfg.trained, progress, ctx)
+    lora.fuse(model)
     recomputes_by_layer = cfg.parallel.fsdp is not None and cfg.parallel.fsdp.activation_checkpointing
     if cfg.precision.gradient_checkpointing or recomputes_by_layer:
         recompute_activations(model)
+    compile_layers(model, cfg.kernels, ctx)
     _, num_trainable = count_parameters(model)
     preflight.check_disk(num_trainable, ctx)
     return base, model

@@ -3,6 +3,7 @@
 from ftl.config.adapter import LoraSection
 from ftl.config.data import DataSection
 from ftl.config.evaluation import EvaluationSection
+from ftl.config.kernels import KernelsSection
 from ftl.config.model import ModelSection
 from ftl.config.objective import ObjectiveSection
 from ftl.config.optim import OptimSection
@@ -28,6 +29,7 @@ class TrainConfig(Section):
     objective: ObjectiveSection = ObjectiveSection()
     precision: PrecisionSection = PrecisionSection()
     parallel: ParallelSection = ParallelSection()
+    kernels: KernelsSection = KernelsSection()
     quant: QuantSection = QuantSection()
     trained: TrainedSection = TrainedSection()
     output: OutputSection = OutputSection()

@@ -46,6 +46,17 @@ IGNORED: dict[str, Aside] = {
     **aside(("spectrum_model_name",), "how much signal a weight has is told from the weight itself"),
     **aside(("lora_on_cpu",), "an adapter is always read in main memory"),
     **aside(("lora_fan_in_fan_out",), "the layer's class says how its weights lie"),
+    **aside(
+        ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel"),
+        "LoRA on plain linear layers is always computed by a fused kernel, with dropout too",
+    ),
+    **aside(
+        (
+            *("liger_cross_entropy", "liger_fused_linear_cross_entropy", "cut_cross_entropy"),
+            "chunked_cross_entropy",
+        ),
+        "the loss is always computed in chunks, without the logits where the model allows it",
+    ),
     **aside(("flash_attn_fuse_qkv",), "the projections are layers of their own; the numbers are the same"),
     **aside(("gptq_groupsize", "gptq_model_v1", "gptq_disable_exllama"), _GPTQ, True),
     **aside(

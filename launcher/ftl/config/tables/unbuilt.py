@@ -55,18 +55,13 @@ UNBUILT: dict[str, Aside] = {
     **unbuilt(("added_tokens_overrides",), "tokenizers are read as their tokenizer.json says"),
     **unbuilt(
         (
-            *("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel"),
-            *("liger_rope", "liger_rms_norm", "liger_rms_norm_gated", "liger_layer_norm", "liger_glu_activation"),
-            *("liger_cross_entropy", "liger_fused_linear_cross_entropy", "liger_use_token_scaling"),
-            *("cut_cross_entropy", "chunked_cross_entropy", "tiled_mlp", "use_kernels", "fused_attn_kernel"),
+            *("lora_embedding_kernel", "liger_rms_norm_gated", "liger_use_token_scaling"),
+            *("tiled_mlp", "use_kernels", "fused_attn_kernel"),
             *("flex_attn_compile_kwargs", "gemma4_hybrid_attn_impl", "use_scattermoe", "use_sonicmoe"),
             *("llama4_linearized_experts", "use_dsv4_kernels", "use_glm_dsa_kernels"),
             "dsv4_fp4_grouped_mode",
         ),
         _KERNEL,
-    ),
-    **unbuilt(
-        ("torch_compile", "torch_compile_backend", "torch_compile_mode"), "models run as they are, uncompiled", "auto"
     ),
     **unbuilt(("activation_offloading",), "activations stay on the GPU; gradient_checkpointing keeps few of them"),
     **unbuilt(("processor_type", "skip_prepare_dataset", "freeze_mm_modules", "image_size"), _PICTURES),
