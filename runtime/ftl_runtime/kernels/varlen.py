@@ -97,10 +97,11 @@ def _flash(
     q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, starts: Tensor, longest: int, scale: float, window: int
 ) -> Tensor:
     # Rotary embeddings may have made fp32 of what autocast would multiply in bf16.
-    dtype = v_TKD.dtype if v_TKD.dtype != torch.float32 else torch.get_autocast_dtype("cuda")
+    given = v_TKD.dtype
+    dtype = torch.bfloat16 if given == torch.float32 else given
     q_THD, k_TKD, v_TKD = (part.to(dtype) for part in (q_THD, k_TKD, v_TKD))
     out_THD: Tensor = _varlen(q_THD, k_TKD, v_TKD, starts, longest, scale, window)[0]
-    return out_THD
+    return out_THD.to(given)
 
 
 # Operators of their own, so that torch.compile takes them as they are.
