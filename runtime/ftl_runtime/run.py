@@ -267,7 +267,7 @@ def _build_model(
         checkpoint=resume.path if resume and not has_adapter else None,
     )
     if ctx.device.kind == "cuda" and cfg.parallel.fsdp is None:
-        base.to("cuda")
+        base.to(torch.device("cuda"))  # type: ignore[arg-type]  # transformers wraps it untyped
     apply_liger(base, cfg.kernels, ctx)
     check_new_tokens(new_tokens(cfg.model, ctx), base, cfg.adapter)
     fit_to_tokenizer(base, tokenizer, cfg.model, seed=cfg.optim.seed)

@@ -20,6 +20,7 @@ SECTIONS: Mapping[str, str] = {
     "adapter": "Adapter",
     "objective": "Objective",
     "precision": "Precision and memory",
+    "kernels": "Kernels",
     "parallel": "Several processes",
     "trained": "What a full fine-tune trains",
     "quant": "Quantisation of the frozen base",

@@ -289,7 +289,12 @@ ROWS: list[tuple[str, str, str]] = [
     ("VR-89", "{sample_packing: true, sdp_attention: true, bf16: true}", NOTHING),
     ("VR-90", "{deepspeed: z.json, fsdp: [full_shard]}", "deepspeed = 'z.json': cannot be used together with `fsdp`"),
     # unsloth's own kernels are gone; what stands for them is not tied to one GPU.
-    ("VR-91", "{adapter: lora, unsloth_lora_qkv: true}", NOTHING),
+    (
+        "VR-91",
+        "{adapter: lora, unsloth_lora_qkv: true}",
+        "note: unsloth_lora_qkv = true: is not used: LoRA on plain linear layers is always computed by a fused kernel,"
+        " with dropout too",
+    ),
     (
         "VR-92",
         "{adapter: lora, lora_o_kernel: true, fsdp: [full_shard]}",
