@@ -384,3 +384,8 @@ def test_what_the_command_line_says_displaces_the_file(given, winner, values):
     result = translate(given, TRAIN, frozenset([winner]))
     assert [*result.problems, *result.unbuilt] == []
     assert result.values == values
+
+
+@pytest.mark.parametrize("value", [[[]], {"wandb": True}, 3, ["wandb", "elsewhere"]], ids=str)
+def test_trackers_that_are_no_names_are_refused(value):
+    assert [key for key, _ in refusals(report_to=value)] == ["report_to"]

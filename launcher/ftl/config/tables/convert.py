@@ -169,7 +169,7 @@ def _plugins(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML hol
 
 def _report_to(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
     names = [value] if isinstance(value, str) else value or []
-    if not isinstance(names, list) or not set(names) <= {"none", "comet_ml", *_TRACKERS}:
+    if not isinstance(names, list) or not all(name in ("none", "comet_ml", *_TRACKERS) for name in names):
         raise ValueError(f"must be none, or a list of {', '.join(_TRACKERS)}")
     return {f"use_{name.removesuffix('_ml')}": True for name in names if name != "none"}
 
