@@ -6,7 +6,7 @@ from ftl.config.tables.aside import unbuilt
 _FORMAT = "weights are held in 4 or 8 bits by bitsandbytes, or in 16 or 32"
 _HUB = "delivery to the Hub comes in a later release; `ftl pull` copies the model to this machine"
 _DRAWN = "training on completions that the model draws itself"
-_SHARDING = "only plain data parallel training so far"
+_SHARDING = "only data parallel training and FSDP so far"
 _KERNEL = "models run with the kernels of transformers so far"
 _EVALUATION = "evaluation gives the loss so far"
 _DISTILLED = "there is no teacher to learn from so far"
