@@ -1,8 +1,11 @@
 """What commands say: notes, tables, the plan of a dry run, and a run followed to its end."""
 
 import json
+import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,12 +74,38 @@ def watch(record: RunRecord, backend: Backend, *, as_json: bool) -> int:
     else:
         _emit({"run": record.id, "state": "submitted"})
     try:
-        with make_view(as_json) as view:
-            outcome = launch.follow(record, backend, view)
+        with make_view(as_json) as view, _noticing_ctrl_c() as sleep:
+            outcome = launch.follow(record, backend, view, sleep=sleep)
     except KeyboardInterrupt:
         detached(record, as_json=as_json)
         return ExitCode.DETACHED
     return _conclude(outcome, backend, as_json=as_json, points=view)
+
+
+@contextmanager
+def _noticing_ctrl_c() -> Iterator[Callable[[float], None]]:
+    """A sleep that raises KeyboardInterrupt when Ctrl-C was pressed since, though the exception itself was lost: Python
+    drops one that comes up in a finaliser."""
+    if signal.getsignal(signal.SIGINT) != signal.default_int_handler:  # ignored, in a shell's background
+        yield time.sleep
+        return
+    was_pressed = False
+
+    def note(number: int, frame: object) -> None:
+        nonlocal was_pressed
+        was_pressed = True
+        raise KeyboardInterrupt
+
+    def sleep(seconds: float) -> None:
+        if was_pressed:
+            raise KeyboardInterrupt
+        time.sleep(seconds)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield sleep
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _conclude(outcome: Outcome, backend: Backend, *, as_json: bool, points: Any) -> int:  # Any: the view
