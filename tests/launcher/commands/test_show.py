@@ -29,5 +29,6 @@ def test_ctrl_c_that_the_shell_ignores_stays_ignored() -> None:
         with _noticing_ctrl_c() as sleep:
             os.kill(os.getpid(), signal.SIGINT)
             sleep(0)
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
