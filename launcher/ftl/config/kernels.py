@@ -19,7 +19,9 @@ class KernelsSection(Section):
     """Liger's SwiGLU or GeGLU."""
     is_compiled: Annotated[bool, Flat("torch_compile")] = False
     """Compile the decoder layers. Takes up to a minute before the first step, so it pays in long trainings."""
-    compile_backend: Annotated[str, Flat("torch_compile_backend")] = "inductor"
+    compile_backend: Annotated[
+        Literal["inductor", "cudagraphs", "aot_eager", "eager"], Flat("torch_compile_backend")
+    ] = "inductor"
     """torch's compiler behind torch_compile."""
     compile_mode: Annotated[
         Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None,
