@@ -34,7 +34,7 @@ from ftl_runtime.kernels.head import splits_off_head
 from ftl_runtime.memory import BatchTooLargeError, fitted, is_out_of_memory, memory_of
 from ftl_runtime.models.adapter import add_adapter, check_new_tokens
 from ftl_runtime.models.attention import plan_attention
-from ftl_runtime.models.fuse import apply_liger, compile_layers
+from ftl_runtime.models.fuse import apply_liger
 from ftl_runtime.models.hub import on_this_machine
 from ftl_runtime.models.load import architecture, load_config, load_model, recompute_activations, weights_dtype
 from ftl_runtime.models.noise import add_noise
@@ -278,7 +278,6 @@ def _build_model(
     recomputes_by_layer = cfg.parallel.fsdp is not None and cfg.parallel.fsdp.activation_checkpointing
     if cfg.precision.gradient_checkpointing or recomputes_by_layer:
         recompute_activations(model)
-    compile_layers(model, cfg.kernels, ctx)
     _, num_trainable = count_parameters(model)
     preflight.check_disk(num_trainable, ctx)
     return base, model

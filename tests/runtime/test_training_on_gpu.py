@@ -15,7 +15,6 @@ CASES = {
     "full fp32": {"precision__compute": "fp32"},
     "checkpointed": {"precision__gradient_checkpointing": True},
     "sdpa": {"model__attention": "sdpa"},
-    "compiled": {"kernels__is_compiled": True},
     "lora with dropout": {"adapter": LORA},
     "nf4": {"adapter": LORA, "quant": {"in_4bit": True}},
     "int8": {"adapter": LORA, "quant": {"in_8bit": True}},

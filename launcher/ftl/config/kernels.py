@@ -1,6 +1,6 @@
 """How the model's own layers are computed. The numbers differ in their last bits, the model does not."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from ftl.config.marker import Flat
 from ftl.section import Section
@@ -17,14 +17,3 @@ class KernelsSection(Section):
     """Liger's LayerNorm."""
     glu: Annotated[bool | None, Flat("liger_glu_activation")] = None
     """Liger's SwiGLU or GeGLU."""
-    is_compiled: Annotated[bool, Flat("torch_compile")] = False
-    """Compile the decoder layers. Takes up to a minute before the first step, so it pays in long trainings."""
-    compile_backend: Annotated[
-        Literal["inductor", "cudagraphs", "aot_eager", "eager"], Flat("torch_compile_backend")
-    ] = "inductor"
-    """torch's compiler behind torch_compile."""
-    compile_mode: Annotated[
-        Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None,
-        Flat("torch_compile_mode"),
-    ] = None
-    """What the compiler tries hardest; its own choice when absent."""

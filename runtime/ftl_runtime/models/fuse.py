@@ -1,17 +1,12 @@
-"""The layers of a model on faster kernels: Liger's on a GPU, and torch's compiler where it is asked for."""
+"""The layers of a model on faster kernels: Liger's, on a GPU."""
 
-import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
-import torch
-from torch import nn
 from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ftl.config.kernels import KernelsSection
-from ftl.errors import ConfigError
 from ftl_runtime.context import Context
 
 
@@ -41,25 +36,6 @@ def _why_not(model: PreTrainedModel, ctx: Context) -> str | None:
 
     kind = model.config.model_type
     return None if kind in monkey_patch.MODEL_TYPE_TO_APPLY_LIGER_FN else f"Liger has none for a {kind} model"
-
-
-def compile_layers(model: nn.Module, kernels: KernelsSection, ctx: Context) -> None:
-    """Compile each decoder layer by itself: they are alike, so one compilation serves all of them."""
-    if not kernels.is_compiled:
-        return
-    cache = ctx.cache_dir / "compiled"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "inductor"))
-    os.environ.setdefault("TRITON_CACHE_DIR", str(cache / "triton"))
-    import torch._inductor.config as inductor
-
-    if hasattr(inductor, "deterministic"):  # choices by timing would change the order of sums from run to run
-        inductor.deterministic = True
-    layers = [part for part in model.modules() if isinstance(part, GradientCheckpointingLayer)]
-    if not layers:
-        raise ConfigError("torch_compile: no decoder layers are found in this model; remove the key")
-    torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, 64)
-    for layer in layers:
-        layer.compile(backend=kernels.compile_backend, mode=kernels.compile_mode)
 
 
 def _switches(wanted: Mapping[str, bool | None]) -> dict[str, Any]:  # Any: keyword arguments of Liger's

@@ -119,7 +119,6 @@ TEST_SET = {"test_datasets": [{"path": "b", "type": "alpaca"}]}
         ({"rates": {"embedding_rate": 0.5, "embedding_rate_scale": 0.5}}, "embedding_lr_scale"),
         ({"rates": {"loraplus_ratio": 16}}, "loraplus_lr_ratio"),
         ({"optim": {"scheduler": "log_sweep"}, "rates": {"sweep_min": 20}}, "log_sweep_max_lr"),
-        ({"kernels": {"compile_backend": "eager", "compile_mode": "max-autotune"}}, "torch_compile_mode"),
     ],
     ids=str,
 )

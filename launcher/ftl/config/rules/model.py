@@ -32,14 +32,4 @@ def load_options_leave_to_other_keys_what_those_decide(config: TrainConfig) -> P
     return None
 
 
-def compile_mode_is_inductors(config: TrainConfig) -> Problem | None:
-    kernels = config.kernels
-    if kernels.compile_mode is None or kernels.compile_backend == "inductor":
-        return None
-    return Problem("torch_compile_mode", allowed="is inductor's own", remedy="remove it, or `torch_compile_backend`")
-
-
-MODEL_RULES: tuple[Rule, ...] = (
-    compile_mode_is_inductors,
-    load_options_leave_to_other_keys_what_those_decide,
-)
+MODEL_RULES: tuple[Rule, ...] = (load_options_leave_to_other_keys_what_those_decide,)

@@ -242,9 +242,6 @@ VALUES: dict[str, Conversion] = {
         "activations are recomputed all the same, and not moved to the host",
         is_noted=True,
     ),
-    "torch_compile": Conversion(
-        _one_of({"auto": False}, "torch_compile"), "torch_compile: false", "compiling pays in long trainings only"
-    ),
     "tokens": Conversion(_tokens, "special_tokens", "a mapping of roles belongs there", is_noted=True),
     "resume_from_checkpoint": Conversion(
         _resume, "resume_from_checkpoint: DIRECTORY", "`ftl resume ID` finds the newest checkpoint of a run"
