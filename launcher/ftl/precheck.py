@@ -124,7 +124,7 @@ def _untrained_tokens(config: TrainConfig, paths: dict[str, Path]) -> list[Probl
     file = paths.get(_tokenizer_key(config), Path()) / "tokenizer.json"
     if config.adapter is None or config.adapter.modules_to_save or not wanted or not file.is_file():
         return []
-    known = _vocabulary(file)
+    known = _vocabulary(file) | set(config.model.renamed_tokens.values())
     new = [token for token in dict.fromkeys(wanted) if token not in known]
     if not new or not known:
         return []

@@ -105,7 +105,9 @@ def preview(case: dict[str, Any], tokenizer: Path, directory: Path) -> list[dict
     (directory / "cfg.yml").write_text(json.dumps({**OBJECTIVES[case["kind"]], **config, **more}), "utf-8")
     try:
         loaded = load_train(directory / "cfg.yml", bear_unbuilt=True).config
-        view = TokenizerView.load(tokenizer, loaded.model.special_tokens, loaded.model.tokens)
+        view = TokenizerView.load(
+            tokenizer, loaded.model.special_tokens, loaded.model.tokens, loaded.model.renamed_tokens
+        )
         recipe = Recipe.of(getattr(loaded.data, datasets)[0], loaded.data, loaded.objective.kind, view)
     except ConfigError as e:
         return [{"error": str(e)}] * len(case["rows"])

@@ -169,6 +169,7 @@ def test_new_tokens_under_an_adapter_need_their_embeddings_trained(root: Path) -
         "leaves them random; write lora_modules_to_save: [embed_tokens, lm_head]"
     ]
     assert problems(root, model=dict(tokens)) == []
+    assert problems(root, model={**tokens, "renamed_tokens": {7: "<tool>"}}, adapter=LORA) == []
     assert problems(root, model=dict(tokens), adapter={**LORA, "modules_to_save": ["embed_tokens", "lm_head"]}) == []
 
 

@@ -63,6 +63,8 @@ class ModelSection(Section):
     """Tokens with a role, in place of those that the tokenizer names."""
     tokens: Annotated[tuple[str, ...], Flat("tokens")] = ()
     """Further tokens to add to the vocabulary."""
+    renamed_tokens: Annotated[dict[int, Annotated[str, Field(min_length=1)]], Flat("added_tokens_overrides")] = {}
+    """Id of an added token, such as one kept in reserve -> the text that stands for it from then on."""
     pads_embeddings_to_32: Annotated[bool, Flat("resize_token_embeddings_to_32x")] = False
     """Give the embeddings a multiple of 32 rows, which GPUs multiply faster."""
     shrink_embeddings: Annotated[bool, Flat("shrink_embeddings")] = False

@@ -24,7 +24,7 @@ def load_view(loaded: Loaded, *, network: bool) -> TokenizerView:
     if directory is None:
         directory = _fetch(given, model.revision if model.tokenizer is None else None, network=network)
     try:
-        return TokenizerView.load(directory, model.special_tokens, model.tokens)
+        return TokenizerView.load(directory, model.special_tokens, model.tokens, model.renamed_tokens)
     except ConfigError as e:
         if (directory / "tokenizer.json").is_file():
             raise

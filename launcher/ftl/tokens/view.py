@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
 from ftl.config.model import SpecialTokens
 from ftl.errors import ConfigError, Problem
+from ftl.tokens.rename import copy_renamed
 from ftl.tokens.words import WordIds
 
 _PROBE = "a"  # any text shows what is put before and what behind it
@@ -35,12 +37,21 @@ class TokenizerView:
 
     @classmethod
     def load(
-        cls, directory: Path, special: SpecialTokens | None = None, tokens: tuple[str, ...] = ()
+        cls,
+        directory: Path,
+        special: SpecialTokens | None = None,
+        tokens: tuple[str, ...] = (),
+        renamed: Mapping[int, str] | None = None,
     ) -> "TokenizerView":
         """The tokenizer in a directory, with the config's special tokens in place of its own and `tokens` added.
 
-        Reads the files that save_pretrained of transformers 4 and 5 writes. Raises ConfigError without tokenizer.json.
+        `renamed` gives added tokens another text. Reads the files that save_pretrained of transformers 4 and 5 writes.
+        Raises ConfigError without tokenizer.json.
         """
+        if renamed:
+            with TemporaryDirectory() as copy:
+                copy_renamed(directory, Path(copy), renamed)
+                return cls.load(Path(copy), special, tokens)
         tokenizer = _read_tokenizer(directory)
         config = _read_json(directory / "tokenizer_config.json")
         special = special or SpecialTokens()

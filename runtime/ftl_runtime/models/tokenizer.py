@@ -1,6 +1,8 @@
 """The tokenizer of a training, and a model that fits it."""
 
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from ftl.config.data import DataSection
 from ftl.config.model import ModelSection
 from ftl.errors import ConfigError
 from ftl.tokens import TokenizerView, chat_template_source
+from ftl.tokens.rename import copy_renamed
 from ftl_runtime.context import Context
 
 _MULTIPLE = 32
@@ -79,13 +82,26 @@ def _read(model: ModelSection, ctx: Context) -> PreTrainedTokenizerBase:
     revision = model.revision if model.tokenizer is None else None
     kind = _tokenizer_class(model.tokenizer_class)
     try:
-        found: PreTrainedTokenizerBase = kind.from_pretrained(
-            source, revision=revision, trust_remote_code=model.trust_remote_code
-        )
+        with _with_renamed(source, model.renamed_tokens) as place:
+            found: PreTrainedTokenizerBase = kind.from_pretrained(
+                place, revision=revision, trust_remote_code=model.trust_remote_code
+            )
     except (OSError, ValueError) as error:
         key = "tokenizer_config" if model.tokenizer else "base_model"
         raise ConfigError(f"{key}: no tokenizer can be loaded from {source}: {_first_line(error)}") from error
+    found.name_or_path = source
     return found
+
+
+@contextmanager
+def _with_renamed(source: str, texts: Mapping[int, str]) -> Iterator[str]:
+    """Where the tokenizer lies with other texts for those ids: a copy, for as long as the block runs."""
+    if not texts:
+        yield source
+        return
+    with tempfile.TemporaryDirectory() as copy:
+        copy_renamed(Path(source), Path(copy), texts)
+        yield copy
 
 
 def _tokenizer_class(name: str) -> Any:  # Any: the auto class and the others have no common base

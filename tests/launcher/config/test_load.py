@@ -319,3 +319,10 @@ def test_streamed_texts_need_no_type(tmp_path):
     path.write_text("base_model: x\nlearning_rate: 1.0\nmax_steps: 5\npretraining_dataset: ./texts.jsonl\n")
     (stream,) = load_train(path).config.data.pretraining_dataset
     assert (stream.path, stream.type) == ("./texts.jsonl", "pretrain")
+
+
+def test_ids_of_renamed_tokens_are_numbers_however_they_are_written(write):
+    loaded = load_train(write('added_tokens_overrides: {128011: "<call>", "128012": "</call>"}\n'))
+    assert loaded.config.model.renamed_tokens == {128011: "<call>", 128012: "</call>"}
+    assert loaded.config.read_json(loaded.config.model_dump_json()) == loaded.config
+    assert refusals(write("added_tokens_overrides: {x: y}\n")) != []

@@ -11,8 +11,9 @@ pytestmark = pytest.mark.torch
 from ftl.config.data import DataSection  # noqa: E402
 from ftl.config.model import ModelSection  # noqa: E402
 from ftl.errors import ConfigError  # noqa: E402
+from ftl.tokens import TokenizerView  # noqa: E402
 from ftl_runtime.models.load import load_config, load_model  # noqa: E402
-from ftl_runtime.models.tokenizer import fit_to_tokenizer, load_tokenizer, view_of  # noqa: E402
+from ftl_runtime.models.tokenizer import fit_to_tokenizer, load_tokenizer, new_tokens, view_of  # noqa: E402
 
 DATA = {"datasets": [{"path": "x.jsonl", "type": "completion"}]}
 
@@ -93,6 +94,22 @@ def test_tokens_are_added_and_the_embeddings_grow_to_hold_them(ctx, base):
     fit_to_tokenizer(model, tokenizer, section, seed=3)
     assert len(tokenizer) > 304
     assert model.get_input_embeddings().weight.shape[0] == len(tokenizer)
+
+
+def test_renamed_token_is_that_of_the_laptop_and_is_saved_with_the_model(ctx, base, tmp_path):
+    from transformers import AutoTokenizer
+
+    section = ModelSection(base=str(base), renamed_tokens={1: "<call>"})
+    tokenizer = load_tokenizer(section, DataSection(**DATA), ctx)
+    laptop = TokenizerView.load(base, renamed=section.renamed_tokens)
+    tokenizer.save_pretrained(tmp_path)
+    text = "the cat<call>sat<pad>"
+    expected = laptop.tokenizer.encode(text, add_special_tokens=False).ids
+    assert expected.count(1) == 1
+    assert tokenizer(text)["input_ids"] == expected
+    assert AutoTokenizer.from_pretrained(tmp_path)(text)["input_ids"] == expected
+    assert (tokenizer.pad_token, tokenizer.name_or_path) == ("<call>", str(base))
+    assert new_tokens(section.model_copy(update={"tokens": ("<call>", "<other>")}), ctx) == ["<other>"]
 
 
 def test_embeddings_never_shrink(ctx, base):

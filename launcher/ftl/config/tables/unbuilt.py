@@ -52,7 +52,6 @@ UNBUILT: dict[str, Aside] = {
         _FORMAT,
     ),
     # The model and its kernels.
-    **unbuilt(("added_tokens_overrides",), "tokenizers are read as their tokenizer.json says"),
     **unbuilt(
         (
             *("lora_embedding_kernel", "liger_rms_norm_gated", "liger_use_token_scaling"),
