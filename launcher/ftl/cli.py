@@ -301,6 +301,44 @@ def preprocess(
     )
 
 
+Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return as soon as the run is accepted.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything and print what would be submitted; start nothing.")
+]
+
+
+@app.command("merge-lora", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def merge_lora(
+    context: typer.Context,
+    config: ConfigFile,
+    adapter: Annotated[
+        Path | None,
+        typer.Option("--lora-model-dir", metavar="DIR", help="The adapter; that in output_dir when left out."),
+    ] = None,
+    cloud: CloudFile = None,
+    assignments: Assignments = None,
+    detach: Detach = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Merge a trained adapter into its base: one model in output_dir/merged, which loads without peft.
+
+    Every config key is also a flag, as in `ftl train`. It needs no GPU: layers are merged one by one in main memory.
+
+    Examples: `ftl merge-lora cfg.yml`, `ftl merge-lora cfg.yml --lora-model-dir ./adapter --output-dir ./model`
+    """
+    from ftl.commands.finished import How
+    from ftl.commands.merge import run
+
+    how = How(cloud=cloud, detach=detach, dry_run=dry_run, as_json=as_json)
+    raise typer.Exit(run(config, flags=list(context.args), assignments=assignments or [], adapter=adapter, how=how))
+
+
+app.command("merge", hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    merge_lora
+)
+
+
 @app.command()
 def ps(as_json: AsJson = False) -> None:
     """List the runs launched from this machine, newest first."""

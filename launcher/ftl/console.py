@@ -14,7 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from ftl.contract import Event, RunResult
+from ftl.contract import Event, RunResult, TaskResult
 from ftl.errors import FtlError, Problem
 from ftl.losschart import Points, loss_chart
 from ftl.sampletext import sample_lines
@@ -289,6 +289,17 @@ def result_panel(result: RunResult, *, output: Path | None = None, train: Points
     content = Group(facts, Text(), _Chart(train, evals)) if train or evals else Group(facts)
     title = Text.assemble(("done", "bold green"), f" {result.run_id}")
     return Panel(content, title=title, title_align="left", border_style="green", padding=(1, 2), width=_PANEL_WIDTH)
+
+
+def task_panel(result: TaskResult, *, output: Path) -> Panel:
+    """What a task on a finished model gave, and where that is on this machine."""
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    for name, value in (*result.facts.items(), ("model", str(output)), ("time", f"{result.seconds:.0f} s")):
+        facts.add_row(name, Text(value))
+    title = Text.assemble(("done", "bold green"), f" {result.run_id}")
+    return Panel(facts, title=title, title_align="left", border_style="green", padding=(1, 2), width=_PANEL_WIDTH)
 
 
 class _Chart:

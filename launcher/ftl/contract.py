@@ -87,14 +87,17 @@ class StoreRef(Section):
     kind: Literal["directory"] = "directory"
 
 
+Task = Literal["train", "preprocess", "merge"]
+"""train; preprocess fills the token cache and trains nothing; merge puts a trained adapter into its base."""
+
+
 class JobSpec(Section):
     """One attempt at one run, everything but where it runs. Secrets are names, never values."""
 
     version: Literal[1] = 1
     run_id: str
     attempt: Annotated[int, Field(ge=1)] = 1
-    task: Literal["train", "preprocess"] = "train"
-    """preprocess fills the token cache and trains nothing."""
+    task: Task = "train"
     num_shown: Annotated[int, Field(ge=0)] = 0
     """preprocess: so many documents go to SHOWN_FILE, token by token."""
     image: str | None = None
@@ -247,6 +250,23 @@ class RunResult(Section):
     """What it was trained and evaluated on."""
 
 
+class TaskResult(Section):
+    """result.json of a task on a finished model: merging an adapter."""
+
+    version: Literal[1] = 1
+    run_id: str
+    attempt: int
+    task: Task
+    seconds: float
+    """Wall time of this attempt, from the start of the supervisor."""
+    facts: dict[str, str] = {}
+    """What was done, for the user: name -> text."""
+    output: str = OUTPUT_DIR
+    """Directory below the run directory with what was made; its manifest.json lists every file."""
+    versions: dict[str, str] = {}
+    """As in RunResult."""
+
+
 class Event(Section):
     """One line of events.jsonl. `data` depends on `event`:
 
@@ -267,7 +287,7 @@ class Event(Section):
     stopping    reason (signal | deadline), step
     stopped     step, checkpoint (step of the newest verified one, or null)
     resumed     step, checkpoint
-    result      the RunResult
+    result      the RunResult, or the TaskResult
     error       cause, message
     """
 

@@ -111,13 +111,17 @@ def _name_base(directory: Path, base: str | None) -> None:
 
 
 def _is_ours(directory: Path) -> bool:
-    """Whether all files below were delivered by ftl: each is in the manifest."""
-    try:
-        listed = set(json.loads((directory / MANIFEST_FILE).read_bytes())["files"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    present = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file()}
-    return present <= listed | {MANIFEST_FILE}
+    """Whether all files below were delivered by ftl: each is in the manifest, or in that of a directory of its own,
+    as output_dir/merged."""
+    manifests = [path for path in directory.rglob(MANIFEST_FILE) if path.is_file()]
+    listed = {path.relative_to(directory) for path in manifests}
+    for manifest in manifests:
+        try:
+            names = json.loads(manifest.read_bytes())["files"]
+            listed |= {manifest.parent.relative_to(directory) / name for name in names}
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+    return {path.relative_to(directory) for path in directory.rglob("*") if path.is_file()} <= listed
 
 
 def _swap(stage: Path, dest: Path) -> None:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from ftl import jobs
 from ftl.backends import Backend, load
-from ftl.contract import EVENTS_FILE, LOG_FILE, RESULT_FILE, Event, JobState, RunResult
+from ftl.contract import EVENTS_FILE, LOG_FILE, RESULT_FILE, Event, JobState, RunResult, TaskResult
 from ftl.errors import BackendError, ExitCode, Problem
 from ftl.jobs import Attempt, RunRecord
 
@@ -30,7 +30,7 @@ class Outcome:
 
     record: RunRecord
     state: JobState
-    result: RunResult | None
+    result: RunResult | TaskResult | None
 
 
 def backend_of(record: RunRecord) -> Backend:
@@ -96,13 +96,14 @@ def status(record: RunRecord, backend: Backend) -> JobState:
     return backend.status(record.handle)
 
 
-def result(record: RunRecord, backend: Backend) -> RunResult | None:
+def result(record: RunRecord, backend: Backend) -> RunResult | TaskResult | None:
     """The result of a finished run, None while there is none."""
     if record.handle is None:
         return None
     content = backend.read(record.handle, RESULT_FILE, 0)
+    kind = RunResult if record.spec.task == "train" else TaskResult
     try:
-        return RunResult.read_json(content) if content else None
+        return kind.read_json(content) if content else None
     except ValidationError as error:
         raise BackendError(
             Problem(f"{RESULT_FILE} of {record.id}", str(error.errors()[0]["msg"]), "cannot be read")

@@ -1,8 +1,6 @@
 """The last steps: the model in its final form, then the result, whose presence means done."""
 
-import shutil
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +8,14 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ftl.config.adapter import LoraSection
-from ftl.contract import OUTPUT_DIR, RESULT_FILE, DatasetUse, RunResult
+from ftl.contract import RESULT_FILE, DatasetUse, RunResult
 from ftl_runtime import preflight, ranks
 from ftl_runtime.checkpoint import manifest
 from ftl_runtime.checkpoint.volume import storage_errors
 from ftl_runtime.context import Context
 from ftl_runtime.models.adapter import settle_on_base
 from ftl_runtime.models.quantize import count_parameters, describe
+from ftl_runtime.output import sealed_output
 from ftl_runtime.train.averaging import averaged_weights
 from ftl_runtime.train.progress import peak_memory_gib
 from ftl_runtime.train.trainer import Trainer
@@ -59,25 +58,11 @@ def _write_output(
     merge: Callable[[], PreTrainedModel] | None,
     ctx: Context,
 ) -> None:
-    """Stage, seal, rename. An output of an earlier attempt, killed before its result, gives way as a whole."""
-    for leftover in ctx.run_dir.glob(".tmp-output-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    stage = ctx.run_dir / f".tmp-output-{uuid.uuid4().hex[:12]}"
-    final = ctx.run_dir / OUTPUT_DIR
-    try:
-        stage.mkdir()
+    with sealed_output(ctx, step=trainer.state.global_step) as stage:
         _save_model(trainer, weights, merge, stage)
         if adapter is not None and merge is None:
             settle_on_base(adapter, stage, ctx)
         tokenizer.save_pretrained(stage)
-        manifest.seal(stage, run_id=ctx.job.run_id, step=trainer.state.global_step)
-        if final.exists():
-            final.rename(ctx.run_dir / f".tmp-output-{uuid.uuid4().hex[:12]}")
-        stage.rename(final)
-        manifest.sync_directory(ctx.run_dir)
-    finally:
-        for leftover in ctx.run_dir.glob(".tmp-output-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _save_model(

@@ -3,6 +3,7 @@
 import inspect
 import os
 import random
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from ftl.config.data import DataSection
 from ftl.config.model import Attention
 from ftl.config.train import TrainConfig
-from ftl.contract import BUNDLE_CONFIG, CHECKPOINTS_DIR, JobSpec, RunResult
+from ftl.contract import BUNDLE_CONFIG, CHECKPOINTS_DIR, JobSpec, RunResult, Task
 from ftl.errors import ConfigError, PreemptedError
 from ftl_runtime import preflight, ranks
 from ftl_runtime.checkpoint import manifest
@@ -32,6 +33,7 @@ from ftl_runtime.finish import finish
 from ftl_runtime.kernels import lora
 from ftl_runtime.kernels.head import splits_off_head
 from ftl_runtime.memory import BatchTooLargeError, fitted, is_out_of_memory, memory_of
+from ftl_runtime.merge.lora import merge
 from ftl_runtime.models.adapter import add_adapter, check_new_tokens
 from ftl_runtime.models.attention import plan_attention
 from ftl_runtime.models.fuse import apply_liger
@@ -78,8 +80,8 @@ def do_job(job: JobSpec, emit: Emit, stop: StopFlag) -> None:
         started=float(os.environ["FTL_STARTED"]),
     )
     cfg = TrainConfig.read_json((Path(job.paths.bundle) / BUNDLE_CONFIG).read_bytes())
-    if job.task == "preprocess":
-        preprocess(cfg, ctx)
+    if job.task != "train":
+        _OTHER_TASKS[job.task](cfg, ctx)
     else:
         cfg = fitted(cfg, ctx.run_dir)
         with tracked(cfg, ctx) as told:
@@ -92,6 +94,10 @@ def preprocess(cfg: TrainConfig, ctx: Context) -> None:
     model, _ = on_this_machine(cfg.model, ctx, wanted="tokenizer")
     tokenizer = load_tokenizer(model, cfg.data, ctx)
     prepare_data(cfg, view_of(tokenizer, cfg.data), ctx)
+
+
+_OTHER_TASKS: dict[Task, Callable[[TrainConfig, Context], None]] = {"preprocess": preprocess, "merge": merge}
+"""What is done in place of a training, in one process."""
 
 
 def run(cfg: TrainConfig, ctx: Context) -> RunResult:

@@ -24,7 +24,7 @@ SUPERVISOR_PID = "FTL_SUPERVISOR_PID"
 def num_ranks(job: JobSpec) -> int:
     """Processes to start for what the job asks of the machine; whether it has them is preflight's question."""
     gpus = job.resources.gpus
-    if job.task == "preprocess":
+    if job.task != "train":
         return 1
     if not gpus:
         return job.resources.processes

@@ -104,6 +104,21 @@ def test_earlier_delivery_is_replaced_as_a_whole(record: RunRecord, backend: Dir
     ]
 
 
+def test_delivery_with_a_merged_model_below_it_is_replaced_too(
+    record: RunRecord, backend: Directory, tmp_path: Path
+) -> None:
+    old = tmp_path / "out"
+    (old / "merged").mkdir(parents=True)
+    (old / "adapter_model.safetensors").write_bytes(b"old")
+    (old / "manifest.json").write_text(json.dumps({"files": {"adapter_model.safetensors": {}}}))
+    (old / "merged/model.safetensors").write_bytes(b"old")
+    write_manifest(old / "merged")
+    assert deliver.check_destination(old, "output_dir") is None
+    (old / "merged/notes.txt").write_text("mine")
+    problem = deliver.check_destination(old, "output_dir")
+    assert problem is not None and "files that ftl did not write" in str(problem)
+
+
 def test_directory_with_a_file_of_the_user_is_left_alone(record: RunRecord, backend: Directory, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()

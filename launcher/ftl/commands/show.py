@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from ftl import deliver, launch
+from ftl import deliver, jobs, launch
 from ftl.backends import Backend
 from ftl.bundle import Packed
 from ftl.config.load import Loaded
-from ftl.console import console, make_view, notice, result_panel, show_error
-from ftl.contract import LOG_FILE
+from ftl.console import console, make_view, notice, result_panel, show_error, task_panel
+from ftl.contract import LOG_FILE, TaskResult
 from ftl.errors import DeliveryError, ExitCode, FtlError, Problem
 from ftl.jobs import RunRecord
 from ftl.launch import Outcome
@@ -122,11 +122,23 @@ def _conclude(outcome: Outcome, backend: Backend, *, as_json: bool, points: Any)
             )
         )
         return ExitCode.UNDELIVERED
+    if isinstance(outcome.result, TaskResult):
+        _forget(record, backend)
     if as_json:
         _emit({"run": record.id, "state": "done", "output": str(where), "result": outcome.result.model_dump()})
+    elif isinstance(outcome.result, TaskResult):
+        console.print(task_panel(outcome.result, output=where))
     else:
         console.print(result_panel(outcome.result, output=where, train=points.train_points, evals=points.eval_points))
     return ExitCode.DONE
+
+
+def _forget(record: RunRecord, backend: Backend) -> None:
+    """Remove a run whose only result has been delivered: a second copy of a model is worth less than its room."""
+    for attempt in record.attempts:
+        if attempt.handle is not None:
+            backend.remove(attempt.handle)
+    jobs.delete(record.id)
 
 
 def _explain_failure(outcome: Outcome, backend: Backend, *, as_json: bool) -> None:

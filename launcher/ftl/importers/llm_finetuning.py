@@ -44,7 +44,7 @@ _DROPPED = {
 _OTHER_SCRIPTS = {
     "inference.py": "writes answers with a trained adapter: not built yet; `ftl pull ID` copies the model to this "
     "machine, for vLLM or transformers to run",
-    "merge_lora_checkpoint.py": "merges an adapter into its base: not built yet; peft's merge_and_unload does it",
+    "merge_lora_checkpoint.py": "merges an adapter into its base: `ftl merge-lora CFG` does it",
     "download_model.py": "needs no counterpart: `base_model` takes the name of a Hub model, and a run fetches it once; "
     "`hf download NAME` makes a copy of your own",
     "convert_hf_dataset.py": "needs no counterpart: `datasets` takes the name of a Hub dataset",

@@ -61,7 +61,7 @@ _DROPPED = {
         _GENERATION,
     ),
     **dict.fromkeys(("do_mmlu_eval", "mmlu_split", "mmlu_dataset", "max_mmlu_samples", "mmlu_source_max_len"), _MMLU),
-    "merged_output_dir": "merging the adapter into the base at the end is not built yet",
+    "merged_output_dir": "`ftl merge-lora CFG` writes the merged model to output_dir/merged once it is trained",
     "source_max_len": "it belongs to the program's ancestor; model_max_len bounds the whole row",
     "target_max_len": "it belongs to the program's ancestor; model_max_len bounds the whole row",
     "expand_conversations": "needs no rows of their own: dataset_format llama2_chat trains every answer of a "
@@ -88,9 +88,7 @@ _DROPPED = {
     "save_safetensors": "weights are always written as safetensors",
 }
 
-_MERGES = (
-    "merges an adapter into its base: not built yet; `ftl pull ID` copies the adapter, for peft's merge_and_unload"
-)
+_MERGES = "merges an adapter into its base: `ftl merge-lora CFG` does it"
 _OTHER_SCRIPTS = {
     "qmerge.py": _MERGES,
     "merge.py": _MERGES,

@@ -49,7 +49,7 @@ def add_adapter(
     if adapter is None:
         return model
     peft_moe_targets.apply()
-    source = None if adapter.initial is None else _directory_of(adapter.initial, ctx)
+    source = None if adapter.initial is None else adapter_directory(adapter.initial, ctx)
     lora = _config(model, adapter) if source is None else _config_of(source, adapter)
     lora.task_type = _TASKS[head]
     try:
@@ -69,6 +69,20 @@ def add_adapter(
         if parameter.requires_grad and parameter.dtype in (torch.float16, torch.bfloat16):
             parameter.data = parameter.data.float()  # modules_to_save are copies in the format of the base
     return adapted
+
+
+def adapter_directory(reference: str, ctx: Context) -> Path:
+    """Where the adapter to go on from is; one of the Hub is fetched."""
+    source = ctx.resolve_model(reference)
+    if not Path(source).is_dir():
+        try:
+            source = snapshot_download(source, allow_patterns=[_WEIGHTS, _CONFIG])
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"lora_model_dir: no adapter is to be had from {source}: {_first_line(error)}") from error
+    missing = [name for name in (_CONFIG, _WEIGHTS) if not (Path(source) / name).is_file()]
+    if missing:
+        raise ConfigError(f"lora_model_dir: {source}: has no {missing[0]}, so it is not an adapter")
+    return Path(source)
 
 
 def settle_on_base(adapter: LoraSection, directory: Path, ctx: Context) -> None:
@@ -134,20 +148,6 @@ def _targets(model: PreTrainedModel, adapter: LoraSection) -> str | list[str]:
     if adapter.layers_to_transform:  # peft looks at the layer's number only where the name is not the whole one
         linear = sorted({name.rpartition(".")[2] for name in linear})
     return [*linear, *(named or ())]
-
-
-def _directory_of(reference: str, ctx: Context) -> Path:
-    """Where the adapter to go on from is; one of the Hub is fetched."""
-    source = ctx.resolve_model(reference)
-    if not Path(source).is_dir():
-        try:
-            source = snapshot_download(source, allow_patterns=[_WEIGHTS, _CONFIG])
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"lora_model_dir: no adapter is to be had from {source}: {_first_line(error)}") from error
-    missing = [name for name in (_CONFIG, _WEIGHTS) if not (Path(source) / name).is_file()]
-    if missing:
-        raise ConfigError(f"lora_model_dir: {source}: has no {missing[0]}, so it is not an adapter")
-    return Path(source)
 
 
 def _config_of(directory: Path, adapter: LoraSection) -> LoraConfig:

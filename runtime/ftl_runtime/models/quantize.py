@@ -82,6 +82,12 @@ def keep_layout(model: nn.Module) -> None:
             part.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
+def holds_few_bits(layer: nn.Module) -> bool:
+    """Whether bitsandbytes holds the weight of this layer, in 4 or 8 bits."""
+    weight = getattr(layer, "weight", None)
+    return getattr(weight, "quant_state", None) is not None or getattr(weight, "dtype", None) == torch.int8
+
+
 def dense(layer: nn.Module) -> Tensor:
     """The weight of a linear layer in fp32, whatever it is held in."""
     held: Any = layer  # Any: one of bitsandbytes' layers, or a plain one; each has other attributes

@@ -1,0 +1,136 @@
+"""Tasks on a finished model: a job of one process, on this machine or where a cloud file says, followed to its end."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftl import __version__, bundle, deliver, jobs, launch, precheck
+from ftl.backends import Backend
+from ftl.bundle import Packed
+from ftl.cloudfile import load_cloud
+from ftl.commands import show
+from ftl.config.adapter import LoraSection
+from ftl.config.load import Loaded
+from ftl.config.train import TrainConfig
+from ftl.contract import JobSpec, Task
+from ftl.errors import BackendError, ConfigError, ExitCode, FtlError, Problem
+from ftl.inspect.datasets import located
+from ftl.jobs import RunRecord
+from ftl.plan import plan
+from ftl.references import Reference, locate, may_be_repository, references
+
+ADAPTER_CONFIG = "adapter_config.json"
+MODEL_CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class How:
+    """How a command is to be done, whatever it does."""
+
+    cloud: Path | None
+    detach: bool
+    dry_run: bool
+    as_json: bool
+
+
+def start(loaded: Loaded, config: TrainConfig, task: Task, dest: Path, how: How) -> int:
+    """Do `task` with the model that `config` names, and put what it makes into `dest`; the exit code.
+
+    `config` is that of `loaded`, pointed at a finished model by `on_adapter` or `on_model`.
+    """
+    problem = deliver.check_destination(dest, "output_dir")
+    refs, missing = references(config, loaded.path)
+    problems = [*missing, *precheck.file_problems(config, refs), *([problem] if problem else [])]
+    if problems:
+        raise ConfigError(*(located(problem, loaded) for problem in problems))
+    backend = load_cloud(how.cloud)
+    packed = bundle.pack(config, refs)
+    run_id = jobs.new_id(f"{task}-{loaded.path.stem}")
+    spec = plan(backend.cloud, backend.spec_fields(), run_id=run_id, mounts=packed.mounts)
+    spec = JobSpec.model_validate({**spec.model_dump(), "task": task})
+    unfit = backend.preflight(spec)
+    for note in loaded.notes:
+        show.note(note, as_json=how.as_json)
+    if how.dry_run:
+        request = backend.describe(spec, packed.bundle, jobs.runs_dir() / run_id)
+        show.dry_run(loaded, packed, request, unfit, as_json=how.as_json)
+        return ExitCode.ENVIRONMENT if unfit else ExitCode.DONE
+    if unfit:
+        raise BackendError(*unfit)
+    return _follow(_record(loaded, config, backend, spec, packed, refs, dest), backend, how)
+
+
+def on_adapter(loaded: Loaded, given: Path | None) -> tuple[TrainConfig, Path]:
+    """The config that merges an adapter, and where that adapter is: `given`, else the config's output_dir.
+
+    Raises ConfigError where there is none.
+    """
+    place = output_dir(loaded) if given is None else given
+    where = "output_dir" if given is None else "--lora-model-dir"
+    if not place.is_dir() and given is not None and may_be_repository(str(given)):
+        return _with_adapter(loaded.config, str(given)), place
+    found = place if given is None else locate(str(given), loaded.path)
+    if found is None or not found.is_dir():
+        remedy = "train first, or name the adapter's directory with --lora-model-dir"
+        raise ConfigError(Problem(where, str(place), "no such directory", remedy))
+    if not (found / ADAPTER_CONFIG).is_file():
+        is_whole = (found / MODEL_CONFIG).is_file()
+        told = "is a whole model already; there is no adapter in it" if is_whole else f"has no {ADAPTER_CONFIG}"
+        raise ConfigError(Problem(where, str(place), told, None if is_whole else "name an adapter's directory"))
+    return _with_adapter(loaded.config, str(found)), found
+
+
+def output_dir(loaded: Loaded) -> Path:
+    """Where the config's training puts its model, as an absolute path."""
+    given = Path(loaded.config.output.output_dir).expanduser()
+    return given if given.is_absolute() else (loaded.path.parent / given).absolute()
+
+
+def _with_adapter(config: TrainConfig, place: str) -> TrainConfig:
+    """`config` without its rows, and with that adapter as it is: its own file says what it is like."""
+    kind = config.adapter.kind if config.adapter is not None else "lora"
+    return _without_rows(config).model_copy(update={"adapter": LoraSection(kind=kind, initial=place)})
+
+
+def _without_rows(config: TrainConfig) -> TrainConfig:
+    none: dict[str, Any] = {"datasets": (), "test_datasets": (), "pretraining_dataset": ()}  # Any: fields of a section
+    output = config.output.model_copy(update={"resume_from_checkpoint": None})
+    return config.model_copy(update={"data": config.data.model_copy(update=none), "output": output})
+
+
+def _record(
+    loaded: Loaded,
+    config: TrainConfig,
+    backend: Backend,
+    spec: JobSpec,
+    packed: Packed,
+    refs: list[Reference],
+    dest: Path,
+) -> RunRecord:
+    return RunRecord(
+        id=spec.run_id,
+        name=f"{spec.task} {loaded.path.stem}",
+        created_at=time.time(),
+        ftl_version=__version__,
+        config_path=str(loaded.path.absolute()),
+        output_dir=str(dest),
+        base_model=next((str(ref.path) for ref in refs if ref.key == "base_model"), config.model.base),
+        provider=backend.cloud.provider,
+        cloud=backend.cloud.model_dump(mode="json"),
+        spec=spec,
+        bundle=bundle.write(packed),
+    )
+
+
+def _follow(record: RunRecord, backend: Backend, how: How) -> int:
+    jobs.save(record)
+    try:
+        record = launch.submit(record, backend)
+    except FtlError:
+        jobs.delete(record.id)  # nothing was started, so there is nothing to come back to
+        raise
+    if how.detach:
+        show.detached(record, as_json=how.as_json)
+        return ExitCode.DONE
+    return show.watch(record, backend, as_json=how.as_json)

@@ -1,0 +1,1 @@
+"""Merging a trained adapter into its base."""

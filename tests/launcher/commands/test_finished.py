@@ -1,0 +1,59 @@
+"""What a command on a finished model takes for it, and what it says where there is none."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ftl.commands import finished
+from ftl.config.load import Loaded, load_train
+from ftl.errors import ConfigError
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> Loaded:
+    (tmp_path / "base").mkdir()
+    keys = {
+        "base_model": "./base",
+        "datasets": [{"path": "./rows.jsonl", "type": "alpaca"}],
+        "learning_rate": 1e-4,
+        "adapter": "qlora",
+        "load_in_4bit": True,
+        "lora_r": 64,
+        "output_dir": "./out",
+    }
+    (tmp_path / "cfg.yml").write_text(json.dumps(keys))
+    return load_train(tmp_path / "cfg.yml")
+
+
+def adapter_in(directory: Path) -> Path:
+    directory.mkdir()
+    (directory / "adapter_config.json").write_text("{}")
+    return directory
+
+
+def test_adapter_in_output_dir_is_taken_as_it_is_and_rows_are_not(loaded: Loaded, tmp_path: Path) -> None:
+    adapter_in(tmp_path / "out")
+    config, where = finished.on_adapter(loaded, None)
+    assert where == tmp_path / "out"
+    assert config.adapter is not None
+    assert config.adapter.model_dump(exclude_unset=True) == {"kind": "qlora", "initial": str(tmp_path / "out")}
+    assert config.quant.in_4bit
+    assert config.data.datasets == ()
+
+
+def test_named_adapter_is_looked_for_beside_the_config(loaded: Loaded, tmp_path: Path) -> None:
+    adapter_in(tmp_path / "older")
+    assert finished.on_adapter(loaded, Path("older"))[1] == tmp_path / "older"
+
+
+def test_config_that_was_not_trained_says_so(loaded: Loaded) -> None:
+    with pytest.raises(ConfigError, match=r"output_dir: .*/out: no such directory; train first"):
+        finished.on_adapter(loaded, None)
+
+
+def test_whole_model_has_nothing_to_merge(loaded: Loaded, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="is a whole model already"):
+        finished.on_adapter(loaded, None)
