@@ -26,12 +26,13 @@ from ftl_runtime.checkpoint.store import Checkpoint
 from ftl_runtime.checkpoint.volume import VolumeStore
 from ftl_runtime.context import Context, Emit, rank_on_machine
 from ftl_runtime.data.collate import Collator
-from ftl_runtime.data.layout import collator_of
+from ftl_runtime.data.layout import collator_of, lies_end_to_end
 from ftl_runtime.data.training import open_data, prepare_data
 from ftl_runtime.evaluate.writing import plan_writing
 from ftl_runtime.finish import finish
 from ftl_runtime.kernels import lora
 from ftl_runtime.kernels.head import splits_off_head
+from ftl_runtime.kernels.tiles import tile_mlps
 from ftl_runtime.memory import BatchTooLargeError, fitted, is_out_of_memory, memory_of
 from ftl_runtime.merge.lora import merge
 from ftl_runtime.models.adapter import add_adapter, check_new_tokens
@@ -144,6 +145,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     inputs = Inputs(
         accepted=frozenset(inspect.signature(base.forward).parameters),
         splits_head=objective.layout == "texts" and splits_off_head(base),
+        scales_by_probability=cfg.objective.scales_by_probability,
     )
     texts = Collator(
         tokenizer.pad_token_id,
@@ -152,6 +154,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         documents,
         dtype=dtype,
         window=mask_window(config),
+        is_flat=lies_end_to_end(cfg.data, documents),
     )
     collate = collator_of(objective.layout, texts)
     reference = None
@@ -281,6 +284,8 @@ def _build_model(
     model = add_adapter(base, cfg.adapter, ctx, base=cfg.model, head=head, checkpoint=checkpoint)
     choose_trained(base, cfg.trained, progress, ctx)
     lora.fuse(model)
+    if cfg.kernels.tiled_mlp and not tile_mlps(model, cfg.kernels.num_tiles):
+        ctx.warn(f"tiled_mlp: a {config.model_type} model has no MLP that stands by itself; it is computed whole")
     recomputes_by_layer = cfg.parallel.fsdp is not None and cfg.parallel.fsdp.activation_checkpointing
     if cfg.precision.gradient_checkpointing or recomputes_by_layer:
         recompute_activations(model)

@@ -185,6 +185,9 @@ class DataSection(Section):
     """As sample_packing when absent."""
     pad_to_sequence_len: Annotated[bool, Flat("pad_to_sequence_len")] = False
     """Pad every row to sequence_len rather than to the longest of its batch."""
+    batch_flattening: Annotated[Literal["auto"] | bool, Flat("batch_flattening")] = False
+    """Lay the rows of a batch end to end in place of padding them, without sample_packing; auto does so where the
+    model's attention is told where each begins."""
     group_by_length: Annotated[bool, Flat("group_by_length")] = False
     """Batches of rows of about one length, so that little is padding."""
     pack_in_order: Annotated[bool, Flat("sample_packing_sequentially")] = False

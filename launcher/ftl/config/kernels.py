@@ -2,6 +2,8 @@
 
 from typing import Annotated
 
+from pydantic import Field
+
 from ftl.config.marker import Flat
 from ftl.section import Section
 
@@ -17,3 +19,7 @@ class KernelsSection(Section):
     """Liger's LayerNorm."""
     glu: Annotated[bool | None, Flat("liger_glu_activation")] = None
     """Liger's SwiGLU or GeGLU."""
+    tiled_mlp: Annotated[bool, Flat("tiled_mlp")] = False
+    """Compute the MLPs a tile of the row at a time, and again in the backward pass: long rows take less memory."""
+    num_tiles: Annotated[int | None, Flat("tiled_mlp_num_shards"), Field(ge=1)] = None
+    """Tiles of a row; when absent, tokens of the row by the width of the model."""

@@ -34,6 +34,9 @@ _BETA = 0.1
 class ObjectiveSection(Section):
     kind: Annotated[ObjectiveKind, Flat("objective")] = "sft"
     """sft is next-token cross-entropy over the tokens that the format marks as trained."""
+    scales_by_probability: Annotated[bool, Flat("liger_use_token_scaling")] = False
+    """sft: multiply the loss of each token by the model's probability of it, which carries no gradient; evaluations
+    are left as they are. Tokens that the model finds unlikely then count for less."""
     beta: Annotated[float | None, Flat("rl_beta"), Field(gt=0)] = None
     """Preferences: how strongly the model is held to its reference, or how steep the loss is; 0.1 when absent."""
     dpo_loss_type: Annotated[tuple[DpoLoss, ...], Flat("dpo_loss_type"), Field(min_length=1)] = ("sigmoid",)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any, Literal
 
 import numpy as np
@@ -42,8 +42,12 @@ class Collator:
     """Of the mask; that of the model's activations."""
     window: int | None = None
     """How many tokens, itself included, a token of a sliding_attention layer looks at; None without such layers."""
+    is_flat: bool = False
+    """The rows come as one, without padding."""
 
     def __call__(self, rows: Sequence[DocumentRow]) -> dict[str, Any]:  # Any: tensors, and the int num_tokens
+        if self.is_flat:
+            rows = [tuple(chain.from_iterable(rows))]
         num_tokens_B = [sum(len(document.ids) for document in row) for row in rows]
         width = self.sequence_len if self.pad_to_sequence_len else max(num_tokens_B)
         input_ids_BT = np.full((len(rows), width), self.pad_id, np.int64)

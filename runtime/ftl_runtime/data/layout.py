@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from ftl_runtime.data.collate import Collator
+from ftl.config.data import DataSection
+from ftl.errors import ConfigError
+from ftl_runtime.data.collate import Collator, Documents
 from ftl_runtime.data.compare import ComparedRows, JudgedCollator, JudgedRows, PairCollator, ScoredCollator
 from ftl_runtime.data.dataset import TokenRows
 from ftl_runtime.objectives import Layout
@@ -22,6 +24,20 @@ def collator_of(layout: Layout, texts: Collator) -> Collate:
             return JudgedCollator(texts.pad_id, texts.sequence_len, texts.pad_to_sequence_len)
         case "scored" | "steps":
             return ScoredCollator(texts.pad_id, texts.sequence_len, texts.pad_to_sequence_len)
+
+
+def lies_end_to_end(data: DataSection, documents: Documents) -> bool:
+    """Whether the texts of a batch come as one row without padding.
+
+    Raises ConfigError where that is asked for and attention is not told where each text begins: all tokens would be
+    held against all others then, which costs more than padding.
+    """
+    if data.batch_flattening is True and documents != "borders":
+        raise ConfigError(
+            "batch_flattening: true: the attention of this model is not told where texts begin; write "
+            "batch_flattening: auto, or fill rows with sample_packing: true"
+        )
+    return bool(data.batch_flattening) and documents == "borders" and not data.pad_to_sequence_len
 
 
 def rows_of(layout: Layout, rows: TokenRows, sequence_len: int) -> TokenRows | ComparedRows | JudgedRows:

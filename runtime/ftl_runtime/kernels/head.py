@@ -24,14 +24,21 @@ HeadLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 def summed_cross_entropy(
-    hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, rows_M: Tensor, targets_M: Tensor
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    rows_M: Tensor,
+    targets_M: Tensor,
+    *,
+    by_probability: bool = False,
 ) -> Tensor:
     """Sum over the M tokens of `rows_M` of -log p(target | hidden), in nats, in fp32; 0 when there are none.
 
-    Logits are computed in the format of autocast where it is on, else in that of `hidden_ND`.
+    With `by_probability` each is multiplied by p, which carries no gradient. Logits are computed in the format of
+    autocast where it is on, else in that of `hidden_ND`.
     """
     total: Tensor = _SummedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden_ND, weight_VD, bias_V, rows_M, targets_M
+        hidden_ND, weight_VD, bias_V, rows_M, targets_M, by_probability
     )
     return total
 
@@ -101,6 +108,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         bias_V: Tensor | None,
         rows_M: Tensor,
         targets_M: Tensor,
+        by_probability: bool,
     ) -> Tensor:
         kind = hidden_ND.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden_ND.dtype
@@ -116,7 +124,12 @@ class _SummedCrossEntropy(torch.autograd.Function):
             targets_C = targets_M[start : start + _rows_per_chunk(compute_VD)]
             hidden_CD = hidden_ND.detach()[rows_C].to(dtype)
             logits_CV = linear(hidden_CD, compute_VD, bias)
-            total += softmax.loss_and_gradient_(logits_CV, targets_C, keeps_gradient=any(ctx.needs_input_grad))
+            losses_C = softmax.losses_and_gradient_(logits_CV, targets_C, keeps_gradient=any(ctx.needs_input_grad))
+            if by_probability:
+                probabilities_C = losses_C.neg().exp_()
+                losses_C = losses_C * probabilities_C
+                logits_CV *= probabilities_C[:, None].to(logits_CV.dtype)
+            total += losses_C.sum()
             if grad_hidden_ND is not None:
                 grad_hidden_ND[rows_C] = (logits_CV @ compute_VD).to(grad_hidden_ND.dtype)
             if grad_weight_VD is not None:
@@ -135,7 +148,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
             weight = weight.to(ctx.weight_dtype)
         if bias is not None:
             bias = bias.to(ctx.weight_dtype)
-        return hidden, weight, bias, None, None
+        return hidden, weight, bias, None, None, None
 
 
 def _rows_per_chunk(weight_VD: Tensor) -> int:

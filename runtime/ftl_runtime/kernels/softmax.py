@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 
-def loss_and_gradient_(logits_CV: Tensor, targets_C: Tensor, *, keeps_gradient: bool) -> Tensor:
-    """Sum of -log softmax(logits)[target], in nats, in fp32; `logits_CV` then holds the gradient of that sum.
+def losses_and_gradient_(logits_CV: Tensor, targets_C: Tensor, *, keeps_gradient: bool) -> Tensor:
+    """[C]: -log softmax(logits)[target], in nats, in fp32; `logits_CV` then holds the gradient of their sum.
 
     Without `keeps_gradient` the logits are left with nothing of meaning in them.
     """
@@ -23,13 +23,13 @@ def loss_and_gradient_(logits_CV: Tensor, targets_C: Tensor, *, keeps_gradient: 
     chosen_C1 = values_CV.gather(1, targets_C[:, None]) - highest_C1
     values_CV = values_CV.sub_(highest_C1).exp_()  # in the logits' own memory where they are in fp32
     sums_C1 = values_CV.sum(1, keepdim=True)
-    loss = (sums_C1.log() - chosen_C1).sum()
+    losses_C = (sums_C1.log() - chosen_C1)[:, 0]
     if keeps_gradient:
         values_CV.div_(sums_C1)
         values_CV.scatter_add_(1, targets_C[:, None], -torch.ones_like(sums_C1))
         if values_CV is not logits_CV:
             logits_CV.copy_(values_CV)
-    return loss
+    return losses_C
 
 
 def _on_cuda(logits_CV: Tensor, targets_C: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def _on_cuda(logits_CV: Tensor, targets_C: Tensor) -> Tensor:
         _kernel()[(len(logits_CV),)](
             logits_CV, logits_CV.stride(0), targets_C, losses_C, logits_CV.shape[1], BLOCK=8192, num_warps=16
         )
-    return losses_C.sum()
+    return losses_C
 
 
 @cache

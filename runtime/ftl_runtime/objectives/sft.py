@@ -21,6 +21,13 @@ def sft_loss(logits_BTV: Tensor, labels_BT: Tensor, num_items: int) -> Tensor:
     return cross_entropy(logits_NV, targets_N, ignore_index=IGNORED, reduction="sum") / max(num_items, 1)
 
 
+def scaled_sft_loss(logits_BTV: Tensor, labels_BT: Tensor) -> Tensor:
+    """As sft_loss over 1 item, the loss of each token times its probability, which carries no gradient."""
+    logits_NV = logits_BTV[:, :-1].flatten(0, 1).float()
+    losses_N = cross_entropy(logits_NV, labels_BT[:, 1:].flatten(), ignore_index=IGNORED, reduction="none")
+    return (losses_N * losses_N.detach().neg().exp()).sum()
+
+
 def sft_terms(scorer: Scorer, batch: Batch, section: ObjectiveSection) -> Terms:
     return Terms((scorer.cross_entropy(batch),))
 

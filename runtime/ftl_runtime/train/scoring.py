@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ftl_runtime.kernels.head import head_gives, summed_cross_entropy
 from ftl_runtime.objectives.logprobs import log_sum_squares, token_logprobs
-from ftl_runtime.objectives.sft import sft_loss
+from ftl_runtime.objectives.sft import scaled_sft_loss, sft_loss
 from ftl_runtime.objectives.terms import IGNORED, Batch, Logprobs
 
 _WITH_DROPOUT: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
@@ -41,6 +41,8 @@ class Inputs:
     """The parameters of the base model's forward."""
     splits_head: bool = False
     """The loss of texts is made from what the head is given, without logits: see ftl_runtime.kernels.head."""
+    scales_by_probability: bool = False
+    """In training the loss of each token of a text is multiplied by its probability."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,15 @@ class ModelScorer:
         return self.model(**self._given(batch), use_cache=False).logits, batch["labels"]
 
     def cross_entropy(self, batch: Batch) -> Tensor:
+        is_scaled = self.inputs.scales_by_probability and self.model.training
         if not self.inputs.splits_head:
-            return sft_loss(*self.packed_logits(batch), 1)
+            logits_and_labels = self.packed_logits(batch)
+            return scaled_sft_loss(*logits_and_labels) if is_scaled else sft_loss(*logits_and_labels, 1)
 
         def loss(hidden_BTD: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
             trained = batch["trained_rows"], batch["trained_targets"]
-            return summed_cross_entropy(hidden_BTD.flatten(0, 1), weight_VD, bias_V, *trained)
+            hidden_ND = hidden_BTD.flatten(0, 1)
+            return summed_cross_entropy(hidden_ND, weight_VD, bias_V, *trained, by_probability=is_scaled)
 
         with head_gives(_unwrapped(self.model), loss):
             total: Tensor = self.model(**self._given(batch), use_cache=False).logits

@@ -13,6 +13,7 @@ from ftl.config.load import load_train
 from ftl.errors import ConfigError
 
 BASE = {"base_model": "m", "learning_rate": 1e-4, "datasets": [{"path": "d.jsonl", "type": "alpaca"}]}
+PAIRS = "datasets: [{path: d.jsonl, type: chatml.intel}]"
 NOTHING = ""
 
 ROWS: list[tuple[str, str, str]] = [
@@ -385,6 +386,10 @@ def test_config_is_answered(snippet: str, expected: str, tmp_path: Path) -> None
         ("{relora: true, jagged_restart_steps: 99, adapter: lora, lr_scheduler: one_cycle}", ["relora"]),
         ("{batch_flattening: true, attn_implementation: flex_attention, micro_batch_size: 2}", ["batch_flattening"]),
         ("{batch_flattening: true, attn_implementation: flash_attention_2, micro_batch_size: 2}", []),
+        ("{batch_flattening: true, attn_implementation: varlen, micro_batch_size: 2}", []),
+        ("{batch_flattening: true, pad_to_sequence_len: true, micro_batch_size: 2}", ["batch_flattening"]),
+        (f"{{batch_flattening: true, objective: orpo, micro_batch_size: 2, {PAIRS}}}", ["batch_flattening"]),
+        (f"{{batch_flattening: auto, objective: orpo, pad_to_sequence_len: true, {PAIRS}}}", []),
         ("{trust_remote_code: true, model_revision: 0123abc}", []),
         ("{eval_table_size: 5, sample_packing: true, eval_sample_packing: false, val_set_size: 0.1}", []),
         ("{sample_packing: true, val_set_size: 1}", []),

@@ -69,6 +69,15 @@ def test_rows_become_one_with_the_borders_of_documents_and_padding() -> None:
     assert (batch["max_length_q"], type(batch["max_length_q"])) == (5, int)
 
 
+def test_flat_rows_have_no_padding_between_them() -> None:
+    batch = collator("borders", is_flat=True)(ROWS)
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5, 6, 7, 8]]
+    assert batch["labels"].tolist() == [[-100, 2, 3, -100, 5, -100, -100, 8]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0, 1, 2]]
+    assert batch["cu_seq_lens_q"].tolist() == [0, 3, 5, 8]
+    assert (batch["num_tokens"], batch["max_length_q"]) == (8, 3)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_mask_lets_a_token_see_its_own_document_up_to_itself(dtype: torch.dtype) -> None:
     mask = collator("mask", dtype=dtype)(ROWS)["attention_mask"]
@@ -141,6 +150,11 @@ def test_packed_losses_equal_those_of_the_documents_alone(documents: list[Docume
     batch = collator(kind, sequence_len=32, pad_to_sequence_len=True)(packed(documents))
     truth = alone("sdpa" if attention == "varlen" else attention, documents)
     assert losses(attention, batch) == pytest.approx(truth, abs=1e-5)
+
+
+def test_flat_losses_equal_those_of_the_documents_alone(documents: list[Document]) -> None:
+    batch = collator("borders", sequence_len=32, is_flat=True)([(document,) for document in documents])
+    assert losses("varlen", batch) == pytest.approx(alone("sdpa", documents), abs=1e-5)
 
 
 def test_unpacked_padded_rows_equal_the_documents_alone(documents: list[Document]) -> None:

@@ -45,6 +45,23 @@ def test_loss_and_gradients_are_those_of_logits_and_cross_entropy(monkeypatch, h
             torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-6)
 
 
+def test_loss_by_probability_weighs_each_token_with_a_constant():
+    """Each token's loss times its probability, through which no gradient goes."""
+    rows_M = torch.arange(0, 50, 2)
+    targets_M = (rows_M * 7) % 30
+    fused, plain = drawn(torch.float64, has_bias=True), drawn(torch.float64, has_bias=True)
+    loss = head.summed_cross_entropy(*fused, rows_M, targets_M, by_probability=True)
+    loss.backward()
+    logits_MV = linear(*plain)[rows_M]
+    losses_M = cross_entropy(logits_MV, targets_M, reduction="none")
+    probabilities_M = logits_MV.softmax(1)[torch.arange(25), targets_M].detach()
+    expected = (losses_M * probabilities_M).sum()
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    for ours, theirs in zip(fused, plain, strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-6)
+
+
 def test_bf16_loss_is_summed_in_fp32():
     hidden_ND, weight_VD, _ = drawn(torch.bfloat16, has_bias=False)
     rows_M, targets_M = torch.arange(50), torch.arange(50) % 30

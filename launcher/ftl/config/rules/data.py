@@ -87,6 +87,13 @@ def packing_is_for_single_texts(config: TrainConfig) -> Problem | None:
     return Problem("sample_packing", allowed=allowed, remedy="set sample_packing: false")
 
 
+def flattening_is_for_single_texts(config: TrainConfig) -> Problem | None:
+    if config.data.batch_flattening is not True or config.objective.kind == "sft":
+        return None
+    allowed = f"lays texts end to end, and those of `objective` {config.objective.kind} are compared row by row"
+    return Problem("batch_flattening", allowed=allowed, remedy="write `batch_flattening: auto`, or remove it")
+
+
 def chat_template_is_given(config: TrainConfig) -> Problem | None:
     if config.data.chat_template != "jinja" or config.data.chat_template_jinja is not None:
         return None
@@ -110,6 +117,7 @@ DATA_RULES: tuple[Rule, ...] = (
     val_set_size_counts_rows,
     merged_part_exists,
     packing_is_for_single_texts,
+    flattening_is_for_single_texts,
     chat_template_is_given,
     chat_template_is_one,
 )

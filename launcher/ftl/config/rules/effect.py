@@ -215,6 +215,8 @@ WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
         lambda config: config.objective.kind != "sft",
         "where answers are compared: they are trained to their end",
     ),
+    WithoutEffect(("liger_use_token_scaling",), _is_not("sft"), "unless the objective is sft"),
+    WithoutEffect(("tiled_mlp_num_shards",), lambda config: not config.kernels.tiled_mlp, "without tiled_mlp: true"),
     WithoutEffect(("rl_beta",), _is_not("dpo", "ipo", "orpo", "kto", "simpo", "cpo"), "without preferences"),
     WithoutEffect(("max_prompt_len",), _is_not("dpo", "ipo", "orpo", "kto", "simpo", "cpo"), "without preferences"),
     WithoutEffect(

@@ -27,7 +27,7 @@ def _restarts_by(key: str) -> Holds:
 
 
 def _may_be_flash(given: Values) -> bool:
-    return str(given.get("attn_implementation") or "flash_").startswith("flash_")
+    return str(given.get("attn_implementation") or "flash_").startswith(("flash_", "varlen"))
 
 
 def _evaluates(given: Values) -> bool:
@@ -153,6 +153,12 @@ _KERNELS = (
         "remove one of them",
     ),
     together("batch_flattening", "sample_packing", "lays rows end to end, which `sample_packing` does already"),
+    KeyRule(
+        "batch_flattening",
+        lambda given: given.get("batch_flattening") is True and is_on(given, "pad_to_sequence_len"),
+        "leaves no padding, and `pad_to_sequence_len` asks for it",
+        "remove one of them",
+    ),
 )
 
 _EVALUATION = (

@@ -149,6 +149,7 @@ _PLUGINS: dict[str, dict[str, Any]] = {  # Any: what YAML holds
     "cut_cross_entropy.CutCrossEntropyPlugin": {"cut_cross_entropy": True},
     "spectrum.SpectrumPlugin": {},
     "lm_eval.LMEvalPlugin": {},
+    "kernels.KernelsPlugin": {},
     "kd.KDPlugin": {},
     "grokfast.GrokfastPlugin": {"grokfast_alpha": 0.98},
 }

@@ -6,6 +6,9 @@ from ftl.config.tables.aside import aside
 _FAMILY = "the model's config.json says what it is"
 _PACKING = "packing is exact here and needs no estimate"
 _GPTQ = "the quantization_config of a GPTQ base says it"
+_STACKED = (
+    "stacked experts are computed by torch's grouped product (`experts_implementation`); the numbers are the same"
+)
 _PAGE = "belongs to a page for trying the model, which no training opens"
 
 IGNORED: dict[str, Aside] = {
@@ -57,6 +60,19 @@ IGNORED: dict[str, Aside] = {
         ),
         "the loss is always computed in chunks, without the logits where the model allows it",
     ),
+    **aside(("lora_embedding_kernel",), "LoRA on embeddings is computed by peft, with the same numbers"),
+    **aside(("liger_rms_norm_gated",), "gated norms are the model's own; the numbers are the same"),
+    **aside(("fused_attn_kernel",), "what stands around attention is the model's own; the numbers are the same"),
+    **aside(
+        ("use_kernels",),
+        "it has compiled code fetched from the Hub while a run starts; the image brings all kernels that are run",
+    ),
+    **aside(("use_scattermoe", "use_sonicmoe"), _STACKED),
+    **aside(
+        ("use_dsv4_kernels", "use_glm_dsa_kernels"),
+        "sparse attention is transformers' own, which gives the same numbers in more time and memory",
+    ),
+    **aside(("tiled_mlp_use_original_mlp",), "it is always the model's own MLP that is computed in tiles", True),
     **aside(("flash_attn_fuse_qkv",), "the projections are layers of their own; the numbers are the same"),
     **aside(("gptq_groupsize", "gptq_model_v1", "gptq_disable_exllama"), _GPTQ, True),
     **aside(

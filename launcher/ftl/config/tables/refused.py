@@ -47,6 +47,25 @@ REFUSED: dict[str, Aside] = {
         "false",
     ),
     **aside(("landmark_attention", "xpos_rope"), _LONG_CONTEXT),
+    **aside(
+        ("gemma4_hybrid_attn_impl",),
+        "it has flash_attention_2 leave the layers with heads of 512 alone; remove it and `attn_implementation`, and "
+        "the fastest that takes all layers is used, with the same numbers",
+    ),
+    **aside(
+        ("flex_attn_compile_kwargs",),
+        "belongs to flex_attention, which is not used: documents are kept apart without a mask to compile",
+    ),
+    **aside(
+        ("llama4_linearized_experts",),
+        "experts stay stacked as transformers has them; an adapter reaches them by lora_target_parameters: "
+        "[feed_forward.experts.gate_up_proj, feed_forward.experts.down_proj]",
+    ),
+    **aside(
+        ("dsv4_fp4_grouped_mode",),
+        "it multiplies experts held in NVFP4, by kernels that are in no package that can be installed; take the base "
+        "in bf16, with adapter: qlora to hold it in 4 bits",
+    ),
     **aside(("s2_attention",), f"shifted sparse attention: {_LONG_CONTEXT}"),
     **aside(
         ("device_map",),

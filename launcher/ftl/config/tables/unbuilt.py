@@ -7,7 +7,6 @@ _FORMAT = "weights are held in 4 or 8 bits by bitsandbytes, or in 16 or 32"
 _HUB = "delivery to the Hub comes in a later release; `ftl pull` copies the model to this machine"
 _DRAWN = "training on completions that the model draws itself"
 _SHARDING = "only data parallel training and FSDP so far"
-_KERNEL = "models run with the kernels of transformers so far"
 _EVALUATION = "evaluation gives the loss so far"
 _DISTILLED = "there is no teacher to learn from so far"
 _PICTURES = "only text is trained so far"
@@ -53,24 +52,10 @@ UNBUILT: dict[str, Aside] = {
     ),
     # The model and its kernels.
     **unbuilt(
-        (
-            *("lora_embedding_kernel", "liger_rms_norm_gated", "liger_use_token_scaling"),
-            *("tiled_mlp", "use_kernels", "fused_attn_kernel"),
-            *("flex_attn_compile_kwargs", "gemma4_hybrid_attn_impl", "use_scattermoe", "use_sonicmoe"),
-            *("llama4_linearized_experts", "use_dsv4_kernels", "use_glm_dsa_kernels"),
-            "dsv4_fp4_grouped_mode",
-        ),
-        _KERNEL,
-    ),
-    **unbuilt(
         ("torch_compile", "torch_compile_backend", "torch_compile_mode"), "models run as they are, uncompiled", "auto"
     ),
     **unbuilt(("activation_offloading",), "activations stay on the GPU; gradient_checkpointing keeps few of them"),
     **unbuilt(("processor_type", "skip_prepare_dataset", "freeze_mm_modules", "image_size"), _PICTURES),
     # When to stop, save and evaluate.
     **unbuilt(("lm_eval_tasks", "lm_eval_batch_size", "lm_eval_post_train", "lm_eval_model"), _EVALUATION, 0),
-    # Rows.
-    **unbuilt(
-        ("batch_flattening",), "rows of a batch are padded, or filled with sample_packing, which wastes less", "auto"
-    ),
 }
