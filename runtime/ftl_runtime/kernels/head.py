@@ -117,7 +117,8 @@ class _SummedCrossEntropy(torch.autograd.Function):
         bias = None if bias_V is None else bias_V.detach().to(dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
         grad_hidden_ND = torch.zeros_like(hidden_ND) if needs_hidden else None
-        grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if needs_weight else None
+        empty = torch.empty_like if len(rows_M) else torch.zeros_like  # the first chunk writes all of it
+        grad_weight_VD = empty(weight_VD, dtype=torch.float32) if needs_weight else None
         grad_bias_V = torch.zeros_like(bias_V, dtype=torch.float32) if needs_bias and bias_V is not None else None
         for start in range(0, len(rows_M), _rows_per_chunk(compute_VD)):
             rows_C = rows_M[start : start + _rows_per_chunk(compute_VD)]
@@ -133,7 +134,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
             if grad_hidden_ND is not None:
                 grad_hidden_ND[rows_C] = (logits_CV @ compute_VD).to(grad_hidden_ND.dtype)
             if grad_weight_VD is not None:
-                _add_product_(grad_weight_VD, logits_CV, hidden_CD)
+                _add_product_(grad_weight_VD, logits_CV, hidden_CD, is_first=start == 0)
             if grad_bias_V is not None:
                 grad_bias_V += logits_CV.sum(0, dtype=torch.float32)
         ctx.save_for_backward(grad_hidden_ND, grad_weight_VD, grad_bias_V)
@@ -156,11 +157,14 @@ def _rows_per_chunk(weight_VD: Tensor) -> int:
     return max(64, chunk_bytes // (weight_VD.shape[0] * weight_VD.element_size()))
 
 
-def _add_product_(sum_VD: Tensor, a_CV: Tensor, b_CD: Tensor) -> None:
-    """sum += a^T b, with the sum in fp32 whatever the factors are in."""
+def _add_product_(sum_VD: Tensor, a_CV: Tensor, b_CD: Tensor, *, is_first: bool) -> None:
+    """sum += a^T b, with the sum in fp32 whatever the factors are in; the first time sum = a^T b, whatever it held."""
+    beta = 0 if is_first else 1
     if a_CV.dtype == torch.float32:
-        sum_VD.addmm_(a_CV.t(), b_CD)
+        sum_VD.addmm_(a_CV.t(), b_CD, beta=beta)
     elif a_CV.is_cuda:
-        torch.addmm(sum_VD, a_CV.t(), b_CD, out_dtype=torch.float32, out=sum_VD)
+        torch.addmm(sum_VD, a_CV.t(), b_CD, out_dtype=torch.float32, out=sum_VD, beta=beta)
+    elif is_first:
+        sum_VD.copy_(a_CV.t() @ b_CD)
     else:
         sum_VD += a_CV.t() @ b_CD

@@ -35,6 +35,7 @@ from ftl_runtime.objectives import Objective
 from ftl_runtime.objectives.terms import Batch, Counts, Terms
 from ftl_runtime.parallel import fsdp
 from ftl_runtime.parallel.spread import spread_of
+from ftl_runtime.patches import accelerate_lomo
 from ftl_runtime.train.averaging import averaged_weights, bare, mark_averaged, restore_trained
 from ftl_runtime.train.batches import Loaders
 from ftl_runtime.train.best import Selection
@@ -105,6 +106,7 @@ class Trainer(TransformersTrainer):
         self.start_tokens = progress.tokens
         self._marked_s = 0.0
         self._is_sharded = fsdp.is_sharded(model)
+        accelerate_lomo.apply()
         super().__init__(model=model, args=args, train_dataset=loaders.train.dataset, data_collator=loaders.collator)
         if self._is_sharded:
             self._leave_unwrapped()
@@ -205,7 +207,10 @@ class Trainer(TransformersTrainer):
         inputs: Batch,
         num_items_in_batch: Any = None,  # Any: as above
     ) -> Tensor:
-        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        """transformers' own, but it does not put every module in training mode again for each micro-batch."""
+        loss = self.compute_loss(model, self._prepare_inputs(inputs), num_items_in_batch=num_items_in_batch)
+        self.accelerator.backward(loss, **({"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}))
+        loss = loss.detach()
         tenth = _tenth(self._schedule.max_steps)
         step = self.state.global_step + 1
         if step <= tenth:
@@ -267,6 +272,9 @@ class Trainer(TransformersTrainer):
                 self._save_checkpoint(self.model, None)
         if self._must_stop() and step < self._schedule.max_steps:
             self._note_stop()
+        self.model_wrapped.train()
+        optimizer: Any = self.optimizer  # Any: accelerate's wrapper around it, which has no types
+        optimizer.train()
 
     def _maybe_log_save_evaluate(
         self,
