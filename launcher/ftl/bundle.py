@@ -189,11 +189,15 @@ def _resolved(config: TrainConfig, placed: dict[str, list[str]]) -> TrainConfig:
     nested = config.model_dump(mode="json")
     for key, places in placed.items():
         section, name = _SECTIONS.get(key, ("data", key))
+        if key.startswith("lm_eval_tasks."):
+            section, name = "harness", key.removeprefix("lm_eval_")
         *way, last = name.split(".")
         holder = nested[section]
         for part in way:
             holder = holder[int(part)] if part.isdigit() else holder[part]
-        if last.isdigit():  # an entry of data_files; one with a pattern stands for several files
+        if section == "harness":
+            holder[int(last)] = places[0]
+        elif last.isdigit():  # an entry of data_files; one with a pattern stands for several files
             holder[int(last)] = places
         else:
             holder[last] = with_strategy_file(holder[last], places[0]) if last == "type" else places[0]

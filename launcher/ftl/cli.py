@@ -339,6 +339,32 @@ app.command("merge", hidden=True, context_settings={"allow_extra_args": True, "i
 )
 
 
+@app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lm_eval(
+    context: typer.Context,
+    config: ConfigFile,
+    tasks: Annotated[
+        str | None, typer.Option("--tasks", metavar="A,B", help="Tasks in place of lm_eval_tasks.", show_default=False)
+    ] = None,
+    cloud: CloudFile = None,
+    assignments: Assignments = None,
+    detach: Detach = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the model that CFG has trained, or lm_eval_model, with tasks of EleutherAI's lm-eval.
+
+    Every config key is also a flag, as in `ftl train`. Results go to output_dir/lm_eval_results.
+
+    Examples: `ftl lm-eval cfg.yml --tasks arc_easy,mmlu:5`, `ftl lm-eval cfg.yml --lm-eval-model org/name`
+    """
+    from ftl.commands.finished import How
+    from ftl.commands.lmeval import run
+
+    how = How(cloud=cloud, detach=detach, dry_run=dry_run, as_json=as_json)
+    raise typer.Exit(run(config, flags=list(context.args), assignments=assignments or [], tasks=tasks, how=how))
+
+
 @app.command()
 def ps(as_json: AsJson = False) -> None:
     """List the runs launched from this machine, newest first."""

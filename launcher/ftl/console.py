@@ -9,12 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from ftl.contract import Event, RunResult, TaskResult
+from ftl.contract import Event, RunResult, Scores, TaskResult
 from ftl.errors import FtlError, Problem
 from ftl.losschart import Points, loss_chart
 from ftl.sampletext import sample_lines
@@ -27,6 +27,8 @@ _PANEL_WIDTH = 100
 _CHART_HEIGHT = 10
 _PLAIN_EVERY_S = 10.0
 _ETA_STEPS = 50
+_ERROR_OF = "stderr of "
+"""How the standard error of a score is named, before the name of the score."""
 
 
 def _console(*, is_error: bool = False) -> Console:
@@ -286,7 +288,12 @@ def result_panel(result: RunResult, *, output: Path | None = None, train: Points
     facts.add_column(overflow="fold")
     for name, value in _facts(result, output):
         facts.add_row(name, Text(value, "bold" if "loss" in name else ""))
-    content = Group(facts, Text(), _Chart(train, evals)) if train or evals else Group(facts)
+    parts: list[RenderableType] = [facts]
+    if result.scores:
+        parts += [Text(), scores_table(result.scores)]
+    if train or evals:
+        parts += [Text(), _Chart(train, evals)]
+    content = Group(*parts)
     title = Text.assemble(("done", "bold green"), f" {result.run_id}")
     return Panel(content, title=title, title_align="left", border_style="green", padding=(1, 2), width=_PANEL_WIDTH)
 
@@ -296,10 +303,25 @@ def task_panel(result: TaskResult, *, output: Path) -> Panel:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
-    for name, value in (*result.facts.items(), ("model", str(output)), ("time", f"{result.seconds:.0f} s")):
+    made = "results" if result.scores else "model"
+    for name, value in (*result.facts.items(), (made, str(output)), ("time", f"{result.seconds:.0f} s")):
         facts.add_row(name, Text(value))
     title = Text.assemble(("done", "bold green"), f" {result.run_id}")
-    return Panel(facts, title=title, title_align="left", border_style="green", padding=(1, 2), width=_PANEL_WIDTH)
+    content = Group(facts, Text(), scores_table(result.scores)) if result.scores else facts
+    return Panel(content, title=title, title_align="left", border_style="green", padding=(1, 2), width=_PANEL_WIDTH)
+
+
+def scores_table(scores: Scores) -> Table:
+    """What each task of lm-eval measured, with its standard error where it has one."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("task", "measure", "value", "+/-"):
+        table.add_column(name, justify="right" if name in ("value", "+/-") else "left")
+    for task, measures in scores.items():
+        for name, value in measures.items():
+            if not name.startswith(_ERROR_OF):
+                error = measures.get(f"{_ERROR_OF}{name}")
+                table.add_row(task, name, f"{value:.4f}", "" if error is None else f"{error:.4f}")
+    return table
 
 
 class _Chart:

@@ -87,8 +87,11 @@ class StoreRef(Section):
     kind: Literal["directory"] = "directory"
 
 
-Task = Literal["train", "preprocess", "merge"]
-"""train; preprocess fills the token cache and trains nothing; merge puts a trained adapter into its base."""
+Task = Literal["train", "preprocess", "merge", "lm-eval"]
+"""train; preprocess fills the token cache and trains nothing; merge puts a trained adapter into its base; lm-eval
+measures a finished model."""
+Scores = dict[str, dict[str, float]]
+"""Of tasks of lm-eval: task -> what it measures -> value."""
 
 
 class JobSpec(Section):
@@ -246,12 +249,14 @@ class RunResult(Section):
     """Directory below the run directory that holds the model; its manifest.json lists every file."""
     versions: dict[str, str] = {}
     """Versions of what trained it: python, torch, transformers, peft, ftl."""
+    scores: Scores = {}
+    """Of the tasks that the finished model was measured with."""
     datasets: tuple[DatasetUse, ...] = ()
     """What it was trained and evaluated on."""
 
 
 class TaskResult(Section):
-    """result.json of a task on a finished model: merging an adapter."""
+    """result.json of a task on a finished model: merging an adapter, measuring."""
 
     version: Literal[1] = 1
     run_id: str
@@ -261,6 +266,8 @@ class TaskResult(Section):
     """Wall time of this attempt, from the start of the supervisor."""
     facts: dict[str, str] = {}
     """What was done, for the user: name -> text."""
+    scores: Scores = {}
+    """As in RunResult."""
     output: str = OUTPUT_DIR
     """Directory below the run directory with what was made; its manifest.json lists every file."""
     versions: dict[str, str] = {}

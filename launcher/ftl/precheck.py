@@ -23,7 +23,12 @@ def problems(config: TrainConfig, refs: list[Reference], resources: Resources) -
 def file_problems(config: TrainConfig, refs: list[Reference]) -> list[Problem]:
     """Those that no machine would change."""
     paths = {ref.key: ref.path for ref in refs}
-    return [*_model_files(config, paths), *_initial_adapter(config, paths), *_untrained_tokens(config, paths)]
+    return [
+        *_model_files(config, paths),
+        *_initial_adapter(config, paths),
+        *_untrained_tokens(config, paths),
+        *_task_folders(refs),
+    ]
 
 
 def machine_problems(config: TrainConfig, resources: Resources) -> list[Problem]:
@@ -105,6 +110,15 @@ def _initial_adapter(config: TrainConfig, paths: dict[str, Path]) -> list[Proble
         Problem(key, f"{getattr(adapter, name):g}", f"must be {theirs}, as in lora_model_dir", "remove it")
         for name, key, theirs in pairs
         if name in adapter.model_fields_set and theirs not in (None, getattr(adapter, name))
+    ]
+
+
+def _task_folders(refs: list[Reference]) -> list[Problem]:
+    """Folders of lm-eval's tasks that hold none."""
+    return [
+        Problem(ref.key, ref.given, "must be a folder with the YAML files of tasks, and their data")
+        for ref in refs
+        if ref.key.startswith("lm_eval_tasks.") and not any(ref.path.glob("**/*.y*ml"))
     ]
 
 

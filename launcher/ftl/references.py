@@ -9,6 +9,7 @@ from threading import Thread
 
 from ftl.config.address import is_address
 from ftl.config.data import DatasetSection
+from ftl.config.harness import is_folder
 from ftl.config.train import TrainConfig
 from ftl.errors import ConfigError, FtlError, Problem
 from ftl.formats.python import strategy_file
@@ -155,6 +156,9 @@ def _wanted(config: TrainConfig) -> Iterator[_Wanted]:
         yield _Wanted("lora_model_dir", config.adapter.initial, True)
     if config.output.resume_from_checkpoint is not None:
         yield _Wanted("resume_from_checkpoint", config.output.resume_from_checkpoint, False)
+    for number, task in enumerate(config.harness.tasks):
+        if is_folder(task):
+            yield _Wanted(f"lm_eval_tasks.{number}", task, False)
     yield from _templates("", config.data.chat_template_jinja)
     for key, dataset in datasets_of(config):
         if dataset.path is not None and not dataset.data_files and not is_address(dataset.path):

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ftl.config.adapter import LoraSection
-from ftl.contract import RESULT_FILE, DatasetUse, RunResult
+from ftl.contract import RESULT_FILE, DatasetUse, RunResult, Scores
 from ftl_runtime import preflight, ranks
 from ftl_runtime.checkpoint import manifest
 from ftl_runtime.checkpoint.volume import storage_errors
@@ -31,19 +32,24 @@ def finish(
     base_revision: str | None = None,
     best_step: int | None = None,
     merge: Callable[[], PreTrainedModel] | None = None,
+    measure: Callable[[nn.Module], Scores] | None = None,
 ) -> RunResult:
     """Write RUN/output and after it RUN/result.json. Raises StorageError when they cannot be written.
 
     `base_revision` is the commit of the base where it is a Hub repository.
     `best_step` is that of the weights in the model, where they are not the last ones. `merge` gives the model to save
-    where it is not the one that was trained.
+    where it is not the one that was trained. `measure` gives the scores of the model that was saved.
     """
     ctx.phase("finishing")
     result = _result(trainer, used, ctx).model_copy(update={"best_step": best_step, "base_revision": base_revision})
     weights = trainer.whole_weights()
     if ctx.device.is_main:
         with storage_errors(ctx.run_dir):
-            _write_output(trainer, weights, tokenizer, adapter, merge, ctx)
+            model = _write_output(trainer, weights, tokenizer, adapter, merge, ctx)
+        if measure is not None:
+            with averaged_weights(trainer.optimizer):
+                result = result.model_copy(update={"scores": measure(model)})
+        with storage_errors(ctx.run_dir):
             manifest.replace_synced(ctx.run_dir / RESULT_FILE, result.model_dump_json(indent=1).encode())
         ctx.emit("result", result.model_dump(mode="json"))
     ranks.wait(ctx.device)
@@ -57,12 +63,14 @@ def _write_output(
     adapter: LoraSection | None,
     merge: Callable[[], PreTrainedModel] | None,
     ctx: Context,
-) -> None:
+) -> nn.Module:
+    """The model that was written."""
     with sealed_output(ctx, step=trainer.state.global_step) as stage:
-        _save_model(trainer, weights, merge, stage)
+        model = _save_model(trainer, weights, merge, stage)
         if adapter is not None and merge is None:
             settle_on_base(adapter, stage, ctx)
         tokenizer.save_pretrained(stage)
+    return model
 
 
 def _save_model(
@@ -70,8 +78,9 @@ def _save_model(
     weights: dict[str, Tensor] | None,
     merge: Callable[[], PreTrainedModel] | None,
     stage: Path,
-) -> None:
-    model = trainer.accelerator.unwrap_model(trainer.model) if merge is None else merge()
+) -> nn.Module:
+    # Any: a model of transformers, maybe in peft's
+    model: Any = trainer.accelerator.unwrap_model(trainer.model) if merge is None else merge()
     model.config.use_cache = True  # off while training; whoever generates with this model wants it
     with averaged_weights(trainer.optimizer):
         model.save_pretrained(stage, state_dict=weights)
@@ -79,6 +88,8 @@ def _save_model(
     generation = getattr(model, "generation_config", None)
     if generation is not None:
         generation.save_pretrained(stage)
+    saved: nn.Module = model
+    return saved
 
 
 def _result(trainer: Trainer, used: tuple[DatasetUse, ...], ctx: Context) -> RunResult:

@@ -24,7 +24,7 @@ def leave_out_unused(job: JobSpec) -> None:
     unused = ["comet_ml"]
     if not _has_few_bits(cfg, job):
         unused += ["bitsandbytes", "torchao"]
-    if _is_all_local(cfg):
+    if _is_all_local(cfg) and not cfg.harness.tasks:
         unused += ["datasets"]
     for package in unused:
         sys.modules.setdefault(package, None)  # type: ignore[arg-type]  # None: importing it is an ImportError

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ftl.contract import OUTPUT_DIR, RESULT_FILE, TaskResult
+from ftl.contract import OUTPUT_DIR, RESULT_FILE, Scores, TaskResult
 from ftl_runtime import preflight
 from ftl_runtime.checkpoint import manifest
 from ftl_runtime.context import Context
@@ -34,7 +34,7 @@ def sealed_output(ctx: Context, *, step: int) -> Iterator[Path]:
         _remove_leftovers(ctx.run_dir)
 
 
-def finish_task(ctx: Context, facts: dict[str, str]) -> None:
+def finish_task(ctx: Context, facts: dict[str, str], scores: Scores | None = None) -> None:
     """Write the result of a task on a finished model, whose presence means done."""
     result = TaskResult(
         run_id=ctx.job.run_id,
@@ -42,6 +42,7 @@ def finish_task(ctx: Context, facts: dict[str, str]) -> None:
         task=ctx.job.task,
         seconds=time.time() - ctx.started,
         facts=facts,
+        scores=scores or {},
         versions=preflight.versions(),
     )
     manifest.replace_synced(ctx.run_dir / RESULT_FILE, result.model_dump_json(indent=1).encode())

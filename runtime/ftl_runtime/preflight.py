@@ -6,9 +6,11 @@ Every problem is one sentence, and all are told at once.
 import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 
 import torch
 
+from ftl.config.harness import HarnessSection
 from ftl.config.train import TrainConfig
 from ftl.contract import Gpu, JobSpec
 from ftl.errors import BackendError, StorageError
@@ -56,9 +58,21 @@ def check(cfg: TrainConfig, ctx: Context) -> None:
         problems.append("lisa_n_layers: trains on one GPU only: ranks would wait for gradients of frozen layers")
     if missing := missing_package(cfg.quant):
         problems.append(missing)
+    if missing := missing_harness(cfg.harness):
+        problems.append(missing)
     problems += optimizer_problems(cfg.optim, ctx.device)
     if problems:
         raise BackendError(*problems)
+
+
+def missing_harness(harness: HarnessSection) -> str | None:
+    """Why this machine cannot measure what the config asks for; None where it can."""
+    if not harness.tasks or find_spec("lm_eval") is not None:
+        return None
+    return (
+        "lm_eval_tasks: needs the package lm-eval, which is not installed here; pip install 'ftl-launcher[harness]', "
+        "or remove the key"
+    )
 
 
 def limit_memory(limit_gib: float | None, device: Device) -> None:

@@ -28,6 +28,7 @@ from ftl_runtime.context import Context, Emit, rank_on_machine
 from ftl_runtime.data.collate import Collator
 from ftl_runtime.data.layout import collator_of, lies_end_to_end
 from ftl_runtime.data.training import open_data, prepare_data
+from ftl_runtime.evaluate.harness import after_training, lm_eval
 from ftl_runtime.evaluate.writing import plan_writing
 from ftl_runtime.finish import finish
 from ftl_runtime.kernels import lora
@@ -97,7 +98,11 @@ def preprocess(cfg: TrainConfig, ctx: Context) -> None:
     prepare_data(cfg, view_of(tokenizer, cfg.data), ctx)
 
 
-_OTHER_TASKS: dict[Task, Callable[[TrainConfig, Context], None]] = {"preprocess": preprocess, "merge": merge}
+_OTHER_TASKS: dict[Task, Callable[[TrainConfig, Context], None]] = {
+    "preprocess": preprocess,
+    "merge": merge,
+    "lm-eval": lm_eval,
+}
 """What is done in place of a training, in one process."""
 
 
@@ -230,6 +235,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         base_revision=base_revision,
         best_step=trainer.load_best() if cfg.evaluation.loads_best else None,
         merge=relora.merged if relora else None,
+        measure=after_training(cfg.harness, tokenizer, dtype, ctx),
     )
 
 

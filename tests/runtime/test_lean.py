@@ -61,3 +61,7 @@ def test_quantisation_stays_where_it_may_be_used(tmp_path, config):
 def test_datasets_stay_for_a_repository(tmp_path):
     data = {"datasets": [{"path": "org/rows", "type": "completion"}]}
     assert "datasets" not in left_out(tmp_path, data=data)
+
+
+def test_datasets_stay_for_the_tasks_of_lm_eval(tmp_path):
+    assert "datasets" not in left_out(tmp_path, harness={"tasks": ["arc_easy"]})

@@ -12,6 +12,8 @@ from ftl.cloudfile import load_cloud
 from ftl.commands import show
 from ftl.config.adapter import LoraSection
 from ftl.config.load import Loaded
+from ftl.config.model import ModelSection
+from ftl.config.quantize import QuantSection
 from ftl.config.train import TrainConfig
 from ftl.contract import JobSpec, Task
 from ftl.errors import BackendError, ConfigError, ExitCode, FtlError, Problem
@@ -61,24 +63,41 @@ def start(loaded: Loaded, config: TrainConfig, task: Task, dest: Path, how: How)
     return _follow(_record(loaded, config, backend, spec, packed, refs, dest), backend, how)
 
 
-def on_adapter(loaded: Loaded, given: Path | None) -> tuple[TrainConfig, Path]:
-    """The config that merges an adapter, and where that adapter is: `given`, else the config's output_dir.
+def on_adapter(loaded: Loaded, given: Path | None) -> TrainConfig:
+    """The config that merges the adapter in `given`, else in the config's output_dir.
 
     Raises ConfigError where there is none.
     """
-    place = output_dir(loaded) if given is None else given
     where = "output_dir" if given is None else "--lora-model-dir"
-    if not place.is_dir() and given is not None and may_be_repository(str(given)):
-        return _with_adapter(loaded.config, str(given)), place
-    found = place if given is None else locate(str(given), loaded.path)
+    found = output_dir(loaded) if given is None else locate(str(given), loaded.path)
+    if found is None and may_be_repository(str(given)):
+        return _with_adapter(loaded.config, str(given))
     if found is None or not found.is_dir():
         remedy = "train first, or name the adapter's directory with --lora-model-dir"
-        raise ConfigError(Problem(where, str(place), "no such directory", remedy))
+        raise ConfigError(Problem(where, str(found or given), "no such directory", remedy))
     if not (found / ADAPTER_CONFIG).is_file():
         is_whole = (found / MODEL_CONFIG).is_file()
         told = "is a whole model already; there is no adapter in it" if is_whole else f"has no {ADAPTER_CONFIG}"
-        raise ConfigError(Problem(where, str(place), told, None if is_whole else "name an adapter's directory"))
-    return _with_adapter(loaded.config, str(found)), found
+        raise ConfigError(Problem(where, str(found), told, None if is_whole else "name an adapter's directory"))
+    return _with_adapter(loaded.config, str(found))
+
+
+def on_model(loaded: Loaded, given: str | None, where: str) -> TrainConfig:
+    """The config that loads the finished model in `given`, else that in output_dir: a whole one, or an adapter with
+    the base of the config. `where` is the key or option that gives it.
+
+    Raises ConfigError where there is none.
+    """
+    found = output_dir(loaded) if given is None else locate(given, loaded.path)
+    if found is None and given is not None and may_be_repository(given):
+        return _with_model(loaded.config, given)
+    if found is None or not found.is_dir():
+        where = "output_dir" if given is None else where
+        remedy = "train first" if given is None else "name the directory of a model"
+        raise ConfigError(Problem(where, str(found or given), "no such directory", remedy))
+    if (found / ADAPTER_CONFIG).is_file():
+        return _with_adapter(loaded.config, str(found))
+    return _with_model(loaded.config, str(found))
 
 
 def output_dir(loaded: Loaded) -> Path:
@@ -91,6 +110,13 @@ def _with_adapter(config: TrainConfig, place: str) -> TrainConfig:
     """`config` without its rows, and with that adapter as it is: its own file says what it is like."""
     kind = config.adapter.kind if config.adapter is not None else "lora"
     return _without_rows(config).model_copy(update={"adapter": LoraSection(kind=kind, initial=place)})
+
+
+def _with_model(config: TrainConfig, place: str) -> TrainConfig:
+    """`config` without its rows, and with that model as it is in place of base and adapter."""
+    model = ModelSection(base=place, trust_remote_code=config.model.trust_remote_code)
+    changes: dict[str, Any] = {"model": model, "adapter": None, "quant": QuantSection()}  # Any: sections
+    return _without_rows(config).model_copy(update=changes)
 
 
 def _without_rows(config: TrainConfig) -> TrainConfig:

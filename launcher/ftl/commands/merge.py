@@ -14,5 +14,5 @@ _OPTIONS = ("--lora-model-dir", "--cloud", "--set", "--detach", "--dry-run", "--
 def run(config: Path, *, flags: list[str], assignments: list[str], adapter: Path | None, how: How) -> int:
     """Merge the adapter of a finished training of CFG, or that in `adapter`, into its base below output_dir."""
     loaded = load_train(config, read_overrides(flags, assignments, _OPTIONS))
-    merging, _ = finished.on_adapter(loaded, adapter)
+    merging = finished.on_adapter(loaded, adapter)
     return finished.start(loaded, merging, "merge", finished.output_dir(loaded) / MERGED_DIR, how)

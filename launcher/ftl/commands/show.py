@@ -122,7 +122,7 @@ def _conclude(outcome: Outcome, backend: Backend, *, as_json: bool, points: Any)
             )
         )
         return ExitCode.UNDELIVERED
-    if isinstance(outcome.result, TaskResult):
+    if isinstance(outcome.result, TaskResult) and not outcome.result.scores:
         _forget(record, backend)
     if as_json:
         _emit({"run": record.id, "state": "done", "output": str(where), "result": outcome.result.model_dump()})

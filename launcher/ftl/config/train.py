@@ -3,6 +3,7 @@
 from ftl.config.adapter import LoraSection
 from ftl.config.data import DataSection
 from ftl.config.evaluation import EvaluationSection
+from ftl.config.harness import HarnessSection
 from ftl.config.kernels import KernelsSection
 from ftl.config.model import ModelSection
 from ftl.config.objective import ObjectiveSection
@@ -34,5 +35,6 @@ class TrainConfig(Section):
     trained: TrainedSection = TrainedSection()
     output: OutputSection = OutputSection()
     evaluation: EvaluationSection = EvaluationSection()
+    harness: HarnessSection = HarnessSection()
     watch: WatchSection = WatchSection()
     tracking: TrackingSection = TrackingSection()

@@ -26,6 +26,7 @@ SECTIONS: Mapping[str, str] = {
     "quant": "Quantisation of the frozen base",
     "output": "Saving, evaluation and logging",
     "evaluation": "The best model",
+    "harness": "Measuring with lm-eval",
     "watch": "Watching the training",
     "tracking": "Trackers",
     "lr_groups": "One group of parameters, under `lr_groups`",

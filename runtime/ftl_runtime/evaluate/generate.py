@@ -27,7 +27,7 @@ def answers(
     ends = _ends(tokenizer, base)
     pad = tokenizer.pad_token_id
     greedy = {"do_sample": False, "num_beams": 1, "pad_token_id": pad, "eos_token_id": ends}
-    with _plain_attention(base):
+    with plain_attention(base):
         for start in range(0, len(prompts), batch_size):
             batch = prompts[start : start + batch_size]
             width = max(len(ids) for ids in batch)
@@ -53,7 +53,7 @@ def _up_to_end(ids: list[int], ends: list[int]) -> list[int]:
 
 
 @contextmanager
-def _plain_attention(base: Any) -> Iterator[None]:  # Any: as above
+def plain_attention(base: Any) -> Iterator[None]:  # Any: as above
     """Attention as generation calls it: a kernel for packed rows wants the borders of documents."""
     before = base.config._attn_implementation
     if before != "varlen":

@@ -34,8 +34,7 @@ def adapter_in(directory: Path) -> Path:
 
 def test_adapter_in_output_dir_is_taken_as_it_is_and_rows_are_not(loaded: Loaded, tmp_path: Path) -> None:
     adapter_in(tmp_path / "out")
-    config, where = finished.on_adapter(loaded, None)
-    assert where == tmp_path / "out"
+    config = finished.on_adapter(loaded, None)
     assert config.adapter is not None
     assert config.adapter.model_dump(exclude_unset=True) == {"kind": "qlora", "initial": str(tmp_path / "out")}
     assert config.quant.in_4bit
@@ -44,7 +43,9 @@ def test_adapter_in_output_dir_is_taken_as_it_is_and_rows_are_not(loaded: Loaded
 
 def test_named_adapter_is_looked_for_beside_the_config(loaded: Loaded, tmp_path: Path) -> None:
     adapter_in(tmp_path / "older")
-    assert finished.on_adapter(loaded, Path("older"))[1] == tmp_path / "older"
+    config = finished.on_adapter(loaded, Path("older"))
+    assert config.adapter is not None
+    assert config.adapter.initial == str(tmp_path / "older")
 
 
 def test_config_that_was_not_trained_says_so(loaded: Loaded) -> None:
@@ -57,3 +58,24 @@ def test_whole_model_has_nothing_to_merge(loaded: Loaded, tmp_path: Path) -> Non
     (tmp_path / "out/config.json").write_text("{}")
     with pytest.raises(ConfigError, match="is a whole model already"):
         finished.on_adapter(loaded, None)
+
+
+def test_finished_model_is_an_adapter_on_the_base_of_the_config(loaded: Loaded, tmp_path: Path) -> None:
+    adapter_in(tmp_path / "out")
+    config = finished.on_model(loaded, None, "lm_eval_model")
+    assert config.adapter is not None
+    assert (config.model.base, config.adapter.initial) == ("./base", str(tmp_path / "out"))
+
+
+def test_whole_finished_model_stands_for_the_base(loaded: Loaded, tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole/config.json").write_text("{}")
+    config = finished.on_model(loaded, "./whole", "lm_eval_model")
+    assert config.model.base == str(tmp_path / "whole")
+    assert config.adapter is None
+    assert not config.quant.in_4bit
+
+
+def test_model_that_is_not_there_is_told_by_its_key(loaded: Loaded) -> None:
+    with pytest.raises(ConfigError, match=r"lm_eval_model: ./nowhere: no such directory"):
+        finished.on_model(loaded, "./nowhere", "lm_eval_model")

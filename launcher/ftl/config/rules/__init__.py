@@ -4,6 +4,7 @@ from ftl.config.rules.adapter import ADAPTER_RULES
 from ftl.config.rules.data import DATA_RULES, DATASET_RULES
 from ftl.config.rules.effect import without_effect
 from ftl.config.rules.given import KEY_NOTES, KEY_RULES
+from ftl.config.rules.harness import HARNESS_RULES
 from ftl.config.rules.model import MODEL_RULES
 from ftl.config.rules.objective import OBJECTIVE_RULES
 from ftl.config.rules.optim import OPTIM_RULES
@@ -12,4 +13,7 @@ from ftl.config.rules.schedule import SCHEDULE_RULES
 
 __all__ = ["DATASET_RULES", "KEY_NOTES", "KEY_RULES", "RULES", "KeyRule", "without_effect"]
 
-RULES: tuple[Rule, ...] = (*SCHEDULE_RULES, *OPTIM_RULES, *DATA_RULES, *MODEL_RULES, *ADAPTER_RULES, *OBJECTIVE_RULES)
+RULES: tuple[Rule, ...] = (
+    *(*SCHEDULE_RULES, *OPTIM_RULES, *DATA_RULES, *MODEL_RULES, *ADAPTER_RULES, *OBJECTIVE_RULES),
+    *HARNESS_RULES,
+)

@@ -83,6 +83,9 @@ WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
         "without val_set_size or test_datasets, or with another objective than sft",
     ),
     WithoutEffect(
+        ("lm_eval_batch_size", "lm_eval_model"), lambda config: not config.harness.tasks, "without lm_eval_tasks"
+    ),
+    WithoutEffect(
         ("loss_watchdog_patience",),
         lambda config: config.watch.loss_threshold is None,
         "without loss_watchdog_threshold",

@@ -37,7 +37,7 @@ REFUSED: dict[str, Aside] = {
     ),
     **aside(
         ("do_bench_eval", "bench_dataset"),
-        "it asks multiple-choice questions of a data set of axolotl's; `lm_eval_tasks: [mmlu]` is to ask the same ones",
+        "it asks multiple-choice questions of a data set of axolotl's; `lm_eval_tasks: [mmlu]` asks the same ones",
     ),
     **aside(("wandb_log_model", "hf_mlflow_log_artifacts"), _DELIVERED, "", "false"),
     **aside(

@@ -7,7 +7,6 @@ _FORMAT = "weights are held in 4 or 8 bits by bitsandbytes, or in 16 or 32"
 _HUB = "delivery to the Hub comes in a later release; `ftl pull` copies the model to this machine"
 _DRAWN = "training on completions that the model draws itself"
 _SHARDING = "only data parallel training and FSDP so far"
-_EVALUATION = "evaluation gives the loss so far"
 _DISTILLED = "there is no teacher to learn from so far"
 _PICTURES = "only text is trained so far"
 
@@ -56,6 +55,4 @@ UNBUILT: dict[str, Aside] = {
     ),
     **unbuilt(("activation_offloading",), "activations stay on the GPU; gradient_checkpointing keeps few of them"),
     **unbuilt(("processor_type", "skip_prepare_dataset", "freeze_mm_modules", "image_size"), _PICTURES),
-    # When to stop, save and evaluate.
-    **unbuilt(("lm_eval_tasks", "lm_eval_batch_size", "lm_eval_post_train", "lm_eval_model"), _EVALUATION, 0),
 }
