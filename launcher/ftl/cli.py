@@ -409,13 +409,31 @@ def stop(
 @app.command()
 def resume(
     run_id: RunId,
+    cloud: Annotated[
+        Path | None, typer.Option("--cloud", metavar="CLOUD", help="Go on in this cloud instead.", show_default=False)
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return as soon as the run is accepted.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run that stopped, was preempted or crashed, from its newest verified checkpoint."""
     from ftl.commands.jobs import resume as run
 
-    raise typer.Exit(run(run_id, detach=detach, as_json=as_json))
+    raise typer.Exit(run(run_id, cloud=cloud, detach=detach, as_json=as_json))
+
+
+@app.command()
+def push(
+    run_id: RunId,
+    cloud: Annotated[
+        Path | None,
+        typer.Option("--cloud", metavar="CLOUD", help="Send it from this cloud instead.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send a finished model to the Hub or bucket that has not got it: after exit code 76."""
+    from ftl.commands.jobs import push as run
+
+    raise typer.Exit(run(run_id, cloud=cloud, as_json=as_json))
 
 
 @app.command()

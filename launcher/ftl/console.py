@@ -424,6 +424,12 @@ def _event_line(event: Event) -> Text | None:
         case "checkpoint" if data.get("state") == "verified":
             size = f", {data['bytes'] / 2**20:,.1f} MiB" if isinstance(data.get("bytes"), int) else ""
             return Text(f"step {step}: checkpoint saved and verified{size}", "green")
+        case "checkpoint" if data.get("state") == "pushed":
+            return Text(f"step {step}: checkpoint is in {data.get('store')}, compared", "green")
+        case "checkpoint" if data.get("state") == "fetched":
+            return Text(f"step {step}: checkpoint fetched from {data.get('store')}")
+        case "delivered":
+            return Text(f"the model is in {data.get('store')}, compared", "green")
         case "checkpoint" if data.get("state") == "quarantined":
             return Text(f"step {step}: this checkpoint is broken and was set aside", "yellow")
         case "warning":

@@ -81,10 +81,31 @@ class Paths(Section):
     """A directory with one file a secret, or None when secrets are in the environment."""
 
 
-class StoreRef(Section):
-    """Where checkpoints are kept. One kind so far: the run directory itself."""
+HubStrategy = Literal["end", "every_save", "checkpoint", "all_checkpoints"]
 
-    kind: Literal["directory"] = "directory"
+
+class HubRef(Section):
+    """A model repository of the Hub that a run is sent to while it trains, and its model at the end."""
+
+    kind: Literal["hub"] = "hub"
+    repo: str
+    branch: str | None = None
+    """main when absent."""
+    is_private: bool | None = None
+    """None leaves a repository that is there as it is, and makes a new one private."""
+    strategy: HubStrategy = "checkpoint"
+
+
+class UrlRef(Section):
+    """A directory or bucket that a run is sent to: its checkpoints below URL/RUN, and its model."""
+
+    kind: Literal["url"] = "url"
+    url: str
+    """s3://, gs://, or file:// with an absolute path."""
+
+
+StoreRef = Annotated[HubRef | UrlRef, Field(discriminator="kind")]
+"""A place outside the run directory where checkpoints are kept and the finished model goes."""
 
 
 Task = Literal["train", "preprocess", "merge", "lm-eval"]
@@ -115,7 +136,8 @@ class JobSpec(Section):
     """Seconds after which the runtime saves and stops; None is no limit."""
     grace_s: Annotated[int, Field(ge=1)] = 60
     """Seconds between the request to stop and the kill; one checkpoint must fit."""
-    store: StoreRef = StoreRef()
+    stores: tuple[StoreRef, ...] = ()
+    """Where checkpoints and the model go beside the run directory, as they are made."""
     paths: Paths | None = None
     """Filled in by the backend when it writes job.json."""
 
@@ -152,6 +174,7 @@ Cause = Literal[
     "killed",  # the trainer was killed, no verdict of its own
     "lost",  # supervisor or container gone without a verdict
     "undelivered",  # trained, not delivered
+    "superseded",  # another attempt of the run has taken over
 ]
 
 
@@ -289,7 +312,10 @@ class Event(Section):
     samples     step, samples (prompt, expected, generated each): what the model writes at an evaluation
     profile     first_step, last_step, path (a directory below the run directory)
     early_stop  step, metric, best, best_step, patience
-    checkpoint  step, path (below the run directory), state: saved | verified | quarantined, seconds, bytes
+    checkpoint  step, path (below the run directory), state: saved | verified | quarantined, seconds, bytes; of a store
+                step, store (its address), state: pushed (it is there, and was compared) | fetched, seconds, bytes
+    upload      store, what (checkpoint-N | output), bytes (so far), total_bytes, share, bytes_per_s
+    delivered   store, revision (the commit, where there is one), bytes
     warning     message
     stopping    reason (signal | deadline), step
     stopped     step, checkpoint (step of the newest verified one, or null)
@@ -310,6 +336,8 @@ class Event(Section):
         "samples",
         "profile",
         "checkpoint",
+        "upload",
+        "delivered",
         "warning",
         "stopping",
         "stopped",

@@ -3,10 +3,18 @@
 from typing import Any
 
 from ftl.cloud import CloudSection
-from ftl.contract import JobSpec, Mount
+from ftl.config.hub import HubSection
+from ftl.contract import HubRef, JobSpec, Mount, StoreRef, UrlRef
 
 
-def plan(cloud: CloudSection, fields: dict[str, Any], *, run_id: str, mounts: tuple[Mount, ...]) -> JobSpec:
+def plan(
+    cloud: CloudSection,
+    fields: dict[str, Any],
+    *,
+    run_id: str,
+    mounts: tuple[Mount, ...],
+    stores: tuple[StoreRef, ...] = (),
+) -> JobSpec:
     """The first attempt of a run. `fields` are what the backend decides: image and resources."""
     return JobSpec(
         run_id=run_id,
@@ -15,5 +23,24 @@ def plan(cloud: CloudSection, fields: dict[str, Any], *, run_id: str, mounts: tu
         timeout_s=cloud.timeout,
         grace_s=cloud.grace,
         mounts=mounts,
+        stores=stores,
         **fields,
     )
+
+
+def moved(spec: JobSpec, cloud: CloudSection, fields: dict[str, Any]) -> JobSpec:
+    """The job for another cloud: what it trains stays, and so do the stores that it was sent to."""
+    asked = plan(cloud, fields, run_id=spec.run_id, mounts=spec.mounts, stores=stores_of(HubSection(), cloud))
+    return asked.model_copy(
+        update={"attempt": spec.attempt, "stores": tuple(dict.fromkeys((*spec.stores, *asked.stores)))}
+    )
+
+
+def stores_of(hub: HubSection, cloud: CloudSection) -> tuple[StoreRef, ...]:
+    """Where the run goes beside its own directory, as config and cloud file say."""
+    found: list[StoreRef] = []
+    if hub.repo is not None and hub.pushes is not False:
+        found.append(HubRef(repo=hub.repo, branch=hub.branch, is_private=hub.is_private, strategy=hub.strategy))
+    if cloud.checkpoints is not None:
+        found.append(UrlRef(url=cloud.checkpoints))
+    return tuple(found)

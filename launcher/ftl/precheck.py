@@ -7,7 +7,7 @@ from pathlib import Path
 from ftl import gpus
 from ftl.cloud import CloudSection
 from ftl.config.train import TrainConfig
-from ftl.contract import Resources
+from ftl.contract import HubRef, Resources, StoreRef
 from ftl.errors import Problem
 from ftl.references import Reference
 from ftl.trackers import TRACKERS, chosen
@@ -59,6 +59,17 @@ def tracker_problems(config: TrainConfig, cloud: CloudSection) -> list[Problem]:
             allowed = f"needs {needs.secret}, which is not among the secrets of the cloud file"
             found.append(Problem(needs.key, allowed=allowed, remedy=remedy))
     return found
+
+
+def store_problems(stores: tuple[StoreRef, ...], cloud: CloudSection) -> list[Problem]:
+    """What the job would lack to send itself to its stores."""
+    if not any(isinstance(ref, HubRef) for ref in stores) or _has_secret("HF_TOKEN", cloud):
+        return []
+    allowed = "needs HF_TOKEN, which is not among the secrets of the cloud file"
+    remedy = "add `secrets: [HF_TOKEN]` to it"
+    if cloud.provider == "local":
+        allowed, remedy = "needs HF_TOKEN, which this shell does not have", "`export HF_TOKEN=...`, or `hf auth login`"
+    return [Problem("hub_model_id", allowed=allowed, remedy=f"{remedy}, or write push_to_hub: false")]
 
 
 _LOGINS = {"WANDB_API_KEY": ".netrc", "COMET_API_KEY": ".comet.config", "HF_TOKEN": ".cache/huggingface/token"}

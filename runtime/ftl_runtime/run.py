@@ -20,7 +20,7 @@ from ftl.config.train import TrainConfig
 from ftl.contract import BUNDLE_CONFIG, CHECKPOINTS_DIR, JobSpec, RunResult, Task
 from ftl.errors import ConfigError, PreemptedError
 from ftl_runtime import preflight, ranks
-from ftl_runtime.checkpoint import manifest
+from ftl_runtime.checkpoint import manifest, restore
 from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
 from ftl_runtime.checkpoint.store import Checkpoint
 from ftl_runtime.checkpoint.volume import VolumeStore
@@ -322,7 +322,11 @@ def _train(trainer: Trainer, schedule: Schedule, resume: Checkpoint | None, ctx:
 
 def _find_checkpoint(cfg: TrainConfig, ctx: Context) -> Checkpoint | None:
     """The newest valid checkpoint of this run, else the one the config names. Raises ConfigError if that is broken."""
-    found = ctx.store.latest_valid()
+    found = restore.newest(ctx.store, ctx.job, ctx.emit)
+    if found is not None and cfg.output.save_strategy == "best":
+        best_step = Progress.load(found.path).best_step
+        if best_step is not None:
+            restore.one(ctx.store, best_step, ctx.job, ctx.emit)
     named = cfg.output.resume_from_checkpoint
     if found is None and named is not None:
         path = ctx.resolve(named)

@@ -33,6 +33,7 @@ from ftl_runtime.relay import Relay
 from ftl_runtime.rendezvous import Rendezvous, file_of, rendezvous
 from ftl_runtime.spawn import Trainers, num_ranks
 from ftl_runtime.stop import DEADLINE_SIGNAL, Reason
+from ftl_runtime.uploads import Uploads
 from ftl_runtime.verdict import VERDICT_FD, Verdict, receive, verdict_of
 
 LOCK_WAIT_S = 30.0
@@ -57,26 +58,62 @@ def supervise(job_file: Path, num_requests: Callable[[], int]) -> int:
         return ExitCode.ENVIRONMENT
     exit_file = run_dir / file_of(EXIT_FILE, place)
     exit_file.unlink(missing_ok=True)
-    verdict = Verdict(ExitCode.DONE, "done")
-    if not (run_dir / RESULT_FILE).exists():
-        try:
-            verdict = _run(job, job_file, run_dir, place, lock_fd, num_requests, started)
-            while verdict.may_shrink and place.num_nodes == 1 and _shrink(job, run_dir, verdict):
-                verdict = _run(job, job_file, run_dir, place, lock_fd, num_requests, started)
-        except (OSError, FtlError) as error:
-            verdict = verdict_of(error if isinstance(error, FtlError) else StorageError(f"{run_dir}: {error}"))
-            sys.stderr.write(f"{verdict.message}\n")
-        if verdict.exit_code not in (ExitCode.DONE, ExitCode.PREEMPTED) and place.node == 0:
-            with contextlib.suppress(OSError, StorageError):  # a full disk is no reason to lose the exit code
-                EventLog(run_dir / EVENTS_FILE, job.attempt).emit(
-                    "error", {"cause": verdict.cause, "message": verdict.message}
-                )
+    try:
+        verdict = _attempt(job, job_file, run_dir, place, lock_fd, num_requests, started)
+    except (OSError, FtlError) as error:
+        verdict = verdict_of(error if isinstance(error, FtlError) else StorageError(f"{run_dir}: {error}"))
+        sys.stderr.write(f"{verdict.message}\n")
+    if verdict.exit_code not in (ExitCode.DONE, ExitCode.PREEMPTED) and place.node == 0:
+        with contextlib.suppress(OSError, StorageError):  # a full disk is no reason to lose the exit code
+            EventLog(run_dir / EVENTS_FILE, job.attempt).emit(
+                "error", {"cause": verdict.cause, "message": verdict.message}
+            )
     record = ExitRecord(attempt=job.attempt, exit_code=verdict.exit_code, cause=verdict.cause, message=verdict.message)
     try:
         replace_synced(exit_file, record.model_dump_json().encode())
     except OSError as error:
         sys.stderr.write(f"{exit_file}: cannot be written: {error.strerror}\n")
     return verdict.exit_code
+
+
+def _attempt(
+    job: JobSpec,
+    job_file: Path,
+    run_dir: Path,
+    place: Rendezvous,
+    lock_fd: int,
+    num_requests: Callable[[], int],
+    started: float,
+) -> Verdict:
+    """Train to the end, unless that was done before, while what is made goes to the stores; then see it arrive."""
+    has_result = (run_dir / RESULT_FILE).exists()
+    uploads = None
+    if job.stores and place.node == 0 and job.task == "train" and not (num_requests() and not has_result):
+        uploads = _start_uploads(job, job_file, run_dir, place)
+    if has_result:
+        verdict, kill_at = Verdict(ExitCode.DONE, "done"), None
+    else:
+        verdict, kill_at = _run(job, job_file, run_dir, place, lock_fd, num_requests, started, uploads)
+        while verdict.may_shrink and place.num_nodes == 1 and _shrink(job, run_dir, verdict):
+            verdict, kill_at = _run(job, job_file, run_dir, place, lock_fd, num_requests, started, uploads)
+    if uploads is None:
+        return verdict
+    if verdict.exit_code != ExitCode.PREEMPTED:
+        kill_at = None
+    ending = uploads.finish(has_output=verdict.exit_code == ExitCode.DONE, kill_at=kill_at, num_requests=num_requests)
+    if ending.superseded:
+        return Verdict(ExitCode.ENVIRONMENT, "superseded", ending.superseded)
+    if ending.undelivered and verdict.exit_code == ExitCode.DONE:
+        return Verdict(ExitCode.UNDELIVERED, "undelivered", f"trained, but not delivered: {ending.undelivered}")
+    return verdict
+
+
+def _start_uploads(job: JobSpec, job_file: Path, run_dir: Path, place: Rendezvous) -> Uploads:
+    log_fd = os.open(run_dir / file_of(LOG_FILE, place), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        return Uploads(job_file, _environment(job), log_fd)
+    finally:
+        os.close(log_fd)
 
 
 def _shrink(job: JobSpec, run_dir: Path, verdict: Verdict) -> bool:
@@ -101,13 +138,14 @@ def _run(
     lock_fd: int,
     num_requests: Callable[[], int],
     started: float,
-) -> Verdict:
-    """Start the trainers and stay with them until they are all gone."""
+    uploads: Uploads | None,
+) -> tuple[Verdict, float | None]:
+    """Start the trainers and stay with them until they are all gone; with the moment until which they had time to."""
     if num_requests():
         newest = newest_step(run_dir / CHECKPOINTS_DIR)
         events = EventLog(run_dir / EVENTS_FILE, job.attempt)
         events.emit("stopped", {"step": newest or 0, "checkpoint": newest})
-        return Verdict(ExitCode.PREEMPTED, "signal", "stopped before training started")
+        return Verdict(ExitCode.PREEMPTED, "signal", "stopped before training started"), None
     log_file = run_dir / file_of(LOG_FILE, place)
     log_fd = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     read_fd, write_fd = os.pipe()
@@ -119,7 +157,7 @@ def _run(
     watch = _Watch(job, trainers, started)
     received = b""
     while not watch.all_gone():
-        watch.turn(num_requests())
+        watch.turn(num_requests(), is_superseded=uploads is not None and uploads.superseded is not None)
         relay.turn()
         received += _read_available(read_fd)
         select.select([read_fd] if not received else [], [], [], _POLL_S)
@@ -130,7 +168,7 @@ def _run(
         with contextlib.suppress(OSError):  # as above
             os.write(log_fd, f"{verdict.message}\n".encode())
     relay.finish()
-    return verdict
+    return verdict, watch.kill_at
 
 
 class _Watch:
@@ -144,26 +182,29 @@ class _Watch:
         self._ask = self._strike - min(job.grace_s, job.timeout_s / 2) if self._strike and job.timeout_s else None
         self._asked: Reason | None = None
         self._first_failures: list[int] = []
-        self._kill_at: float | None = None
+        self.kill_at: float | None = None
+        """When what is asked to stop is killed (time.monotonic)."""
         self._killed = False
 
     def all_gone(self) -> bool:
         return all(status is not None for status in self._trainers.poll())
 
-    def turn(self, num_requests: int) -> None:
+    def turn(self, num_requests: int, *, is_superseded: bool) -> None:
         now = time.monotonic()
+        if is_superseded:
+            self._trainers.kill()
         if num_requests and self._asked is None:
             self._ask_to_stop("signal", signal.SIGTERM, now + self._grace_s)
         elif self._ask is not None and now >= self._ask and self._asked is None:
             assert self._strike is not None
             self._ask_to_stop("deadline", DEADLINE_SIGNAL, max(self._strike, now))
-        if self._strike is not None and self._kill_at is not None:
-            self._kill_at = min(self._kill_at, max(self._strike, now))
+        if self._strike is not None and self.kill_at is not None:
+            self.kill_at = min(self.kill_at, max(self._strike, now))
         failures = [status for status in self._trainers.poll() if status]
         if failures and not self._first_failures:
             self._first_failures = failures
-            self._kill_at = now + STRAGGLER_S if self._kill_at is None else self._kill_at
-        if num_requests > 1 or (self._kill_at is not None and now >= self._kill_at):
+            self.kill_at = now + STRAGGLER_S if self.kill_at is None else self.kill_at
+        if num_requests > 1 or (self.kill_at is not None and now >= self.kill_at):
             self._killed = True
             self._trainers.kill()
 
@@ -187,7 +228,7 @@ class _Watch:
 
     def _ask_to_stop(self, reason: Reason, number: int, kill_at: float) -> None:
         self._asked = reason
-        self._kill_at = kill_at
+        self.kill_at = kill_at
         self._trainers.signal(number)
 
 

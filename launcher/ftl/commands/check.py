@@ -289,9 +289,8 @@ def _wanted(loaded: Loaded) -> list[Wanted]:
         if path and path not in LOADERS:
             read.append(Repo(path, revision, "dataset", f"{dataset.key}.path", f"{dataset.key}.revision"))
     wanted = [Wanted(repo) for repo in read if may_be_repository(repo.id) and locate(repo.id, loaded.path) is None]
-    model_id = loaded.file.data.get("hub_model_id")  # the file's own: it is checked before ftl can push
-    if isinstance(model_id, str) and model_id:
-        wanted.append(Wanted(Repo(model_id, None, "model", "hub_model_id"), is_written=True))
+    if config.hub.repo and config.hub.pushes is not False:
+        wanted.append(Wanted(Repo(config.hub.repo, None, "model", "hub_model_id"), is_written=True))
     if config.data.push_to_hub:
         repo = Repo(config.data.push_to_hub, None, "dataset", "push_dataset_to_hub")
         wanted.append(Wanted(repo, is_written=True))

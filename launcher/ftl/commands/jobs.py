@@ -1,15 +1,18 @@
-"""ftl ps, logs, attach, stop, resume, pull, rm: everything one does with a run after it was launched."""
+"""ftl ps, logs, attach, stop, resume, push, pull, rm: everything one does with a run after it was launched."""
 
 import sys
 import time
 from pathlib import Path
 
 from ftl import bundle, deliver, jobs, launch
+from ftl.backends import Backend
+from ftl.cloudfile import load_cloud
 from ftl.commands import show
 from ftl.contract import EVENTS_FILE
 from ftl.errors import BackendError, ExitCode, FtlError, Problem, RunError
 from ftl.jobs import RunRecord
 from ftl.launch import backend_of
+from ftl.plan import moved
 
 _STOP_MARGIN_S = 30
 """How long past its grace a run is waited for before `ftl stop` gives up waiting."""
@@ -65,20 +68,49 @@ def stop(prefix: str, *, now: bool) -> int:
     return ExitCode.DONE
 
 
-def resume(prefix: str, *, detach: bool, as_json: bool) -> int:
-    """Start the next attempt of a run that has ended before it was done."""
+def resume(prefix: str, *, cloud: Path | None, detach: bool, as_json: bool) -> int:
+    """Start the next attempt of a run that has ended before it was done, where it was or in another cloud."""
     record = jobs.find(prefix)
+    old = _ended(record)
+    if launch.result(record, old) is not None:
+        raise RunError(Problem(f"run {record.id}", "is done", None, f"`ftl pull {record.id}` copies the model"))
+    return _again(record, old, load_cloud(cloud) if cloud else old, detach=detach, as_json=as_json)
+
+
+def push(prefix: str, *, cloud: Path | None, as_json: bool) -> int:
+    """Send the finished model of a run to the stores that have not got it."""
+    record = jobs.find(prefix)
+    old = _ended(record)
+    if launch.result(record, old) is None:
+        raise RunError(
+            Problem(f"run {record.id}", "has no finished model yet", None, f"`ftl resume {record.id}` goes on with it")
+        )
+    if not record.spec.stores:
+        given = "its config names no hub_model_id, and its cloud file no checkpoints"
+        raise RunError(Problem(f"run {record.id}", given, None, f"`ftl pull {record.id}` copies the model"))
+    return _again(record, old, load_cloud(cloud) if cloud else old, detach=False, as_json=as_json)
+
+
+def _ended(record: RunRecord) -> Backend:
+    """The backend of a run that nothing is at work on. Raises RunError otherwise."""
     backend = backend_of(record)
     state = launch.status(record, backend)
     if state.phase != "ended":
         raise RunError(Problem(f"run {record.id}", f"is {state.phase}", None, f"`ftl attach {record.id}` follows it"))
-    if launch.result(record, backend) is not None:
-        raise RunError(Problem(f"run {record.id}", "is done", None, f"`ftl pull {record.id}` copies the model"))
-    problems = backend.preflight(record.spec)
+    return backend
+
+
+def _again(record: RunRecord, old: Backend, backend: Backend, *, detach: bool, as_json: bool) -> int:
+    """Submit the next attempt."""
+    spec = record.spec if backend is old else moved(record.spec, backend.cloud, backend.spec_fields())
+    problems = backend.preflight(spec)
     if problems:
         raise BackendError(*problems)
     if record.handle is not None:
-        backend.remove(record.handle)
+        old.remove(record.handle)
+    if backend is not old:
+        section = backend.cloud.model_dump(mode="json")
+        record = jobs.update(record.id, spec=spec, provider=backend.cloud.provider, cloud=section)
     record = launch.submit(record, backend)
     if detach:
         show.detached(record, as_json=as_json)

@@ -125,12 +125,18 @@ def _conclude(outcome: Outcome, backend: Backend, *, as_json: bool, points: Any)
     if isinstance(outcome.result, TaskResult) and not outcome.result.scores:
         _forget(record, backend)
     if as_json:
-        _emit({"run": record.id, "state": "done", "output": str(where), "result": outcome.result.model_dump()})
+        state = "undelivered" if outcome.state.exit_code == ExitCode.UNDELIVERED else "done"
+        _emit({"run": record.id, "state": state, "output": str(where), "result": outcome.result.model_dump()})
     elif isinstance(outcome.result, TaskResult):
         console.print(task_panel(outcome.result, output=where))
     else:
         console.print(result_panel(outcome.result, output=where, train=points.train_points, evals=points.eval_points))
-    return ExitCode.DONE
+    if outcome.state.exit_code != ExitCode.UNDELIVERED:
+        return ExitCode.DONE
+    what = outcome.state.message or "trained, but not delivered"
+    remedy = f"the model is here all the same; `ftl push {record.id.split('-')[0]}` sends it"
+    show_error(DeliveryError(Problem(f"run {record.id}", what, None, remedy)))
+    return ExitCode.UNDELIVERED
 
 
 def _forget(record: RunRecord, backend: Backend) -> None:

@@ -12,13 +12,13 @@ from ftl.commands import show
 from ftl.commands.overrides import read_overrides
 from ftl.config.load import Loaded, load_train
 from ftl.config.train import TrainConfig
-from ftl.contract import JobSpec, Resources
+from ftl.contract import JobSpec, Resources, StoreRef
 from ftl.errors import BackendError, ConfigError, ExitCode, FtlError, Problem
 from ftl.inspect.datacheck import DatasetReport, check_dataset
 from ftl.inspect.datasets import is_local, listed, located
 from ftl.inspect.tokenizer import NoTokenizerError, load_view
 from ftl.jobs import RunRecord
-from ftl.plan import plan
+from ftl.plan import plan, stores_of
 from ftl.references import Reference, pin_revisions, references
 
 _OPTIONS = ("--cloud", "--set", "--detach", "--dry-run", "--json")
@@ -42,12 +42,13 @@ def run(
     loaded = load_train(config, read_overrides(flags, assignments, _OPTIONS))
     backend = load_cloud(cloud)
     fields = backend.spec_fields()
-    refs = _references(loaded, fields["resources"], backend.cloud)
+    stores = stores_of(loaded.config.hub, backend.cloud)
+    refs = _references(loaded, fields["resources"], backend.cloud, stores)
     destination = _destination(loaded)
     pinned, notes = _pinned(loaded)
     packed = bundle.pack(pinned, refs)
     run_id = jobs.new_id(_name(loaded.path))
-    spec = plan(backend.cloud, fields, run_id=run_id, mounts=packed.mounts)
+    spec = plan(backend.cloud, fields, run_id=run_id, mounts=packed.mounts, stores=stores)
     problems = backend.preflight(spec)
     for note in [
         *loaded.notes,
@@ -97,10 +98,16 @@ def _record(
     )
 
 
-def _references(loaded: Loaded, resources: Resources, cloud: CloudSection) -> list[Reference]:
+def _references(
+    loaded: Loaded, resources: Resources, cloud: CloudSection, stores: tuple[StoreRef, ...]
+) -> list[Reference]:
     """The local files of the config: all there, fit for their use, readable row by row."""
     refs, missing = references(loaded.config, loaded.path)
-    unfit = [*precheck.problems(loaded.config, refs, resources), *precheck.tracker_problems(loaded.config, cloud)]
+    unfit = [
+        *precheck.problems(loaded.config, refs, resources),
+        *precheck.tracker_problems(loaded.config, cloud),
+        *precheck.store_problems(stores, cloud),
+    ]
     problems = [*(located(problem, loaded) for problem in (*missing, *unfit)), *_data_problems(loaded)]
     if problems:
         raise ConfigError(*problems)

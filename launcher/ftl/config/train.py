@@ -4,6 +4,7 @@ from ftl.config.adapter import LoraSection
 from ftl.config.data import DataSection
 from ftl.config.evaluation import EvaluationSection
 from ftl.config.harness import HarnessSection
+from ftl.config.hub import HubSection
 from ftl.config.kernels import KernelsSection
 from ftl.config.model import ModelSection
 from ftl.config.objective import ObjectiveSection
@@ -34,6 +35,7 @@ class TrainConfig(Section):
     quant: QuantSection = QuantSection()
     trained: TrainedSection = TrainedSection()
     output: OutputSection = OutputSection()
+    hub: HubSection = HubSection()
     evaluation: EvaluationSection = EvaluationSection()
     harness: HarnessSection = HarnessSection()
     watch: WatchSection = WatchSection()

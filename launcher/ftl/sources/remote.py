@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ftl.config.address import is_whole_address
-from ftl.errors import ConfigError, Problem, StorageError
+from ftl.errors import ConfigError, FtlError, Problem, StorageError
 from ftl.sources.package import missing_package
 from ftl.sources.retry import PassingError, UnreachableError, causes, with_retries
 
@@ -65,7 +65,7 @@ def look_up(address: str, key: str) -> int | None:
     problem = Problem(key, shown)
     _check_whole(address, problem)
     try:
-        with _in_words(problem):
+        with in_words(problem):
             _, root, files = _listing(address)
             _places(root, files, problem)
     except PassingError as e:
@@ -82,7 +82,7 @@ def _check_whole(address: str, problem: Problem) -> None:
 
 
 def _fetch(address: str, download_dir: Path, problem: Problem) -> Path:
-    with _in_words(problem):
+    with in_words(problem):
         system, root, files = _listing(address)
         places = _places(root, files, problem)
         version = _version(shown_address(address), files)
@@ -166,17 +166,20 @@ def _publish(stage: Path, target: Path) -> None:
 
 
 @contextmanager
-def _in_words(problem: Problem) -> Iterator[None]:
+def in_words(problem: Problem) -> Iterator[None]:
     """Failures as ConfigError, or as PassingError. No message of theirs is shown: it may hold the whole address."""
     try:
         yield
-    except (ConfigError, PassingError):
+    except (FtlError, PassingError):
         raise
     except ImportError as e:
         package = _PACKAGES[str(problem.given).partition(":")[0]]
         raise missing_package(problem.where, f"{problem.given}: needs '{package}'") from e
     except Exception as e:
-        raise _verdict(problem, e) from e
+        verdict = _verdict(problem, e)
+        if verdict is e:
+            raise
+        raise verdict from e
 
 
 def _verdict(problem: Problem, error: Exception) -> Exception:

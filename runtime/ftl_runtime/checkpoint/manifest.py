@@ -26,8 +26,8 @@ def seal(directory: Path, *, run_id: str, step: int) -> None:
     files: dict[str, dict[str, Any]] = {}  # Any: size is an int, sha256 a str
     for relative in _plain_files(directory):
         path = directory / relative
-        size, digest = _digest(path, sync=True)
-        files[relative] = {"size": size, "sha256": digest}
+        size, sha256 = digest(path, sync=True)
+        files[relative] = {"size": size, "sha256": sha256}
     content = {"version": VERSION, "run_id": run_id, "step": step, "files": files}
     write_synced(directory / MANIFEST_FILE, json.dumps(content, indent=1, sort_keys=True).encode())
     for folder in [path for path in directory.rglob("*") if path.is_dir()]:
@@ -55,18 +55,16 @@ def check(directory: Path, *, run_id: str | None, step: int | None) -> int:
     if surplus := sorted(present - set(files)):
         raise BrokenCheckpoint(f"{surplus[0]} is not in its manifest")
     for relative, expected in files.items():
-        if not _is_confined(relative):
-            raise BrokenCheckpoint(f"its manifest names {relative!r}, which is not a plain path inside it")
         if relative not in present:
             raise BrokenCheckpoint(f"{relative} is missing")
         try:
             size = (directory / relative).stat().st_size
             if size != expected.get("size"):
                 raise BrokenCheckpoint(f"{relative} has {size} bytes where {expected.get('size')} were written")
-            digest = _digest(directory / relative, sync=False)[1]
+            sha256 = digest(directory / relative)[1]
         except OSError as error:
             raise BrokenCheckpoint(f"{relative} cannot be read: {error.strerror}") from error
-        if digest != expected.get("sha256"):
+        if sha256 != expected.get("sha256"):
             raise BrokenCheckpoint(f"{relative} has changed since it was written")
     return sum(int(expected["size"]) for expected in files.values())
 
@@ -106,24 +104,39 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
-def _read_manifest(directory: Path) -> dict[str, Any]:  # Any: JSON, checked below
-    path = directory / MANIFEST_FILE
+def parse(data: bytes) -> dict[str, Any]:  # Any: JSON, checked here
+    """What a manifest says: run_id, step, and for each file its size and sha256. Raises BrokenCheckpoint."""
     try:
-        if path.is_symlink():
-            raise BrokenCheckpoint(f"{MANIFEST_FILE} is a symlink")
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise BrokenCheckpoint(f"{MANIFEST_FILE} is missing") from error
-    except (OSError, ValueError) as error:
+        content = json.loads(data)
+    except ValueError as error:
         raise BrokenCheckpoint(f"{MANIFEST_FILE} cannot be read") from error
     if not isinstance(content, dict) or content.get("version") != VERSION or not isinstance(content.get("step"), int):
         raise BrokenCheckpoint(f"{MANIFEST_FILE} is not a manifest of version {VERSION}")
     files = content.get("files")
     if not isinstance(content.get("run_id"), str) or not isinstance(files, dict) or not files:
         raise BrokenCheckpoint(f"{MANIFEST_FILE} lists no files")
-    if not all(isinstance(entry, dict) for entry in files.values()):
-        raise BrokenCheckpoint(f"{MANIFEST_FILE} lists files without size and sha256")
+    for relative, entry in files.items():
+        if not isinstance(entry, dict) or not _is_size(entry.get("size")) or not isinstance(entry.get("sha256"), str):
+            raise BrokenCheckpoint(f"{MANIFEST_FILE} lists files without size and sha256")
+        if not _is_confined(relative):
+            raise BrokenCheckpoint(f"its manifest names {relative!r}, which is not a plain path inside it")
     return content
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _read_manifest(directory: Path) -> dict[str, Any]:  # Any: as above
+    path = directory / MANIFEST_FILE
+    if path.is_symlink():
+        raise BrokenCheckpoint(f"{MANIFEST_FILE} is a symlink")
+    try:
+        return parse(path.read_bytes())
+    except FileNotFoundError as error:
+        raise BrokenCheckpoint(f"{MANIFEST_FILE} is missing") from error
+    except OSError as error:
+        raise BrokenCheckpoint(f"{MANIFEST_FILE} cannot be read") from error
 
 
 def _plain_files(directory: Path) -> list[str]:
@@ -141,24 +154,25 @@ def _plain_files(directory: Path) -> list[str]:
 
 def _is_confined(relative: str) -> bool:
     path = PurePosixPath(relative)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\\" not in relative
+    is_plain = bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+    return is_plain and "\\" not in relative and relative == str(path) and relative.isprintable()
 
 
-def _digest(path: Path, *, sync: bool) -> tuple[int, str]:
+def digest(path: Path, *, sync: bool = False) -> tuple[int, str]:
     """Size and sha256. With `sync` the file is on the disk afterwards and out of the cache, so that reading it back
     reads the disk."""
-    digest = hashlib.sha256()
+    sha256 = hashlib.sha256()
     size = 0
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         if sync:
             os.fsync(fd)
         while chunk := os.read(fd, _CHUNK):
-            digest.update(chunk)
+            sha256.update(chunk)
             size += len(chunk)
         if sync and hasattr(os, "posix_fadvise"):
             with contextlib.suppress(OSError):  # only advice: some file systems have none to take
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(fd)
-    return size, digest.hexdigest()
+    return size, sha256.hexdigest()

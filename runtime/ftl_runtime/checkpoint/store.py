@@ -31,6 +31,13 @@ class CheckpointStore(Protocol):
         """
         ...
 
+    def adopt(self, stage: Path, step: int) -> Checkpoint:
+        """Publish a stage that came from another store with its manifest.
+
+        Raises BrokenCheckpoint when it is not what the manifest says, or of another run; the stage is left then.
+        """
+        ...
+
     def verify(self, checkpoint: Checkpoint) -> int:
         """Read every byte back and compare it with the manifest; gives the bytes.
 

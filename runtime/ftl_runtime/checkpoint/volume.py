@@ -67,13 +67,27 @@ class VolumeStore:
             manifest.sync_directory(self._root)
         return checkpoint
 
+    def adopt(self, stage: Path, step: int) -> Checkpoint:
+        """Publish a stage that came from another store with its manifest.
+
+        Raises BrokenCheckpoint when it is not what the manifest says, or of another run; the stage is left then.
+        """
+        manifest.check(stage, run_id=self._run_id, step=step)
+        final = self._root / f"checkpoint-{step}"
+        with storage_errors(self._root):
+            if final.exists():
+                self._quarantine(Checkpoint(step, final), "it was replaced by the copy of another store")
+            stage.rename(final)
+            manifest.sync_directory(self._root)
+        return Checkpoint(step, final)
+
     def verify(self, checkpoint: Checkpoint) -> int:
         return manifest.check(checkpoint.path, run_id=self._run_id, step=checkpoint.step)
 
     def latest_valid(self) -> Checkpoint | None:
         for leftover in self._root.glob(".tmp-*"):
             self.discard(leftover)
-        for checkpoint in reversed(_listed(self._root)):
+        for checkpoint in reversed(listed(self._root)):
             try:
                 self.verify(checkpoint)
             except BrokenCheckpoint as broken:
@@ -91,7 +105,7 @@ class VolumeStore:
         return checkpoint
 
     def prune(self, keep: int, newest: Checkpoint, best_step: int | None) -> None:
-        for checkpoint in _listed(self._root)[:-keep]:
+        for checkpoint in listed(self._root)[:-keep]:
             if checkpoint.step < newest.step and checkpoint.step != best_step:
                 # Under its own name a half-deleted directory would look like a broken checkpoint.
                 doomed = self._root / f".tmp-{checkpoint.step}-{uuid.uuid4().hex[:12]}"
@@ -113,7 +127,7 @@ class VolumeStore:
 
 def newest_step(root: Path) -> int | None:
     """The newest step that has a whole checkpoint by name, without reading its bytes; None when there is none."""
-    whole = [checkpoint.step for checkpoint in _listed(root) if (checkpoint.path / MANIFEST_FILE).is_file()]
+    whole = [checkpoint.step for checkpoint in listed(root) if (checkpoint.path / MANIFEST_FILE).is_file()]
     return whole[-1] if whole else None
 
 
@@ -145,7 +159,7 @@ def _is_full(root: Path) -> bool:
     return status.f_bavail * status.f_frsize < _FULL_BELOW_BYTES
 
 
-def _listed(root: Path) -> list[Checkpoint]:
+def listed(root: Path) -> list[Checkpoint]:
     """Directories named like checkpoints, oldest first."""
     if not root.is_dir():
         return []

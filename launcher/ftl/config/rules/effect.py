@@ -240,6 +240,16 @@ WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
         lambda config: config.adapter is None or config.adapter.initial is None,
         "without lora_model_dir: the model before training is the base",
     ),
+    WithoutEffect(
+        ("hub_strategy", "hub_private_repo", "hub_revision"),
+        lambda config: config.hub.repo is None,
+        "without hub_model_id",
+    ),
+    WithoutEffect(
+        ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_revision"),
+        lambda config: config.hub.pushes is False,
+        "beside push_to_hub: false",
+    ),
     WithoutEffect(("orpo_alpha",), _is_not("orpo"), "unless the objective is orpo"),
     WithoutEffect(("cpo_alpha",), _is_not("cpo", "simpo"), "unless the objective is cpo or simpo"),
     WithoutEffect(("simpo_gamma",), _is_not("simpo"), "unless the objective is simpo"),

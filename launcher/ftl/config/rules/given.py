@@ -184,12 +184,21 @@ _EVALUATION = (
     ),
 )
 
+_DELIVERY = (
+    KeyRule(
+        "push_to_hub",
+        lambda given: is_on(given, "push_to_hub") and not is_on(given, "hub_model_id"),
+        "needs the name of the repository",
+        "write `hub_model_id: user/name`",
+    ),
+)
+
 
 def _are_metrics(value: Any) -> bool:  # Any: what YAML holds
     return isinstance(value, list) and all(item in _TEXT_METRICS for item in value)
 
 
-KEY_RULES: tuple[KeyRule, ...] = (*_QUANTISATION, *SHARDING, *_ADAPTERS, *_KERNELS, *_EVALUATION)
+KEY_RULES: tuple[KeyRule, ...] = (*_QUANTISATION, *SHARDING, *_ADAPTERS, *_KERNELS, *_EVALUATION, *_DELIVERY)
 
 KEY_NOTES: tuple[KeyRule, ...] = (
     KeyRule(

@@ -4,15 +4,12 @@ from ftl.config.dialect import Aside
 from ftl.config.tables.aside import unbuilt
 
 _FORMAT = "weights are held in 4 or 8 bits by bitsandbytes, or in 16 or 32"
-_HUB = "delivery to the Hub comes in a later release; `ftl pull` copies the model to this machine"
 _DRAWN = "training on completions that the model draws itself"
 _SHARDING = "only data parallel training and FSDP so far"
 _DISTILLED = "there is no teacher to learn from so far"
 _PICTURES = "only text is trained so far"
 
 UNBUILT: dict[str, Aside] = {
-    # Delivery.
-    **unbuilt(("hub_model_id", "hub_strategy", "hub_private_repo", "hub_revision", "push_to_hub"), _HUB),
     # What is minimised.
     **unbuilt(("trl", "vllm", "ebft"), _DRAWN),
     **unbuilt(("diffusion",), "only next-token prediction so far"),

@@ -1,0 +1,235 @@
+"""Checkpoints in a bucket or another machine's directory: whatever fsspec can write to.
+
+Files of a checkpoint first, its manifest last: an upload that was killed leaves files that nobody picks. An object is
+there whole or not at all on S3 and GCS; a directory is made to be so by a rename.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ftl.contract import MANIFEST_FILE, OUTPUT_DIR, UrlRef
+from ftl.errors import Problem
+from ftl.sources.remote import in_words, shown_address
+from ftl.sources.retry import PassingError, UnreachableError
+from ftl_runtime.checkpoint import manifest
+from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
+from ftl_runtime.checkpoint.remote import OWNER_FILE, SupersededError, Told
+from ftl_runtime.checkpoint.store import Checkpoint
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+class BucketStore:
+    """The RemoteStore of an address."""
+
+    def __init__(self, ref: UrlRef, run_id: str) -> None:
+        self.label = f"{shown_address(ref.url).rstrip('/')}/{run_id}"
+        self._run_id = run_id
+        self._url = f"{ref.url.rstrip('/')}/{run_id}"
+        self._owner: str | None = None
+        self._opened: tuple[Any, str] | None = None  # Any: fsspec ships no types
+
+    def claim(self, owner: str) -> None:
+        with _asked(self.label):
+            system, root = self._open()
+            _write(system, f"{root}/{OWNER_FILE}", json.dumps({"owner": owner}).encode())
+            self._owner = owner
+
+    def steps(self) -> list[int]:
+        with _asked(self.label):
+            system, root = self._open()
+            system.invalidate_cache()
+            try:
+                directories = system.ls(root, detail=False)
+            except FileNotFoundError:
+                return []
+            matches = [_NAME.fullmatch(path.rstrip("/").rpartition("/")[2]) for path in directories]
+            steps = sorted(int(match[1]) for match in matches if match)
+            return [step for step in steps if system.exists(f"{root}/checkpoint-{step}/{MANIFEST_FILE}")]
+
+    def put(self, checkpoint: Checkpoint, drop: Collection[int], told: Told) -> None:
+        with _asked(self.label):
+            self._check_owner()
+            system, root = self._open()
+            self._upload(checkpoint.path, f"{root}/checkpoint-{checkpoint.step}", told)
+            self._check_owner()  # what another attempt wrote meanwhile is the same, or found out by its manifest
+            for step in drop:
+                if step != checkpoint.step:
+                    _remove(system, f"{root}/checkpoint-{step}")
+
+    def fetch(self, step: int, dest: Path, told: Told) -> None:
+        with _asked(self.label):
+            system, root = self._open()
+            place = f"{root}/checkpoint-{step}"
+            content = _read(system, f"{place}/{MANIFEST_FILE}")
+            if content is None:
+                raise BrokenCheckpoint(f"{MANIFEST_FILE} is missing")
+            files = manifest.parse(content)["files"]
+            total, done = sum(entry["size"] for entry in files.values()), 0
+            for relative, entry in files.items():
+                target = dest / relative
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    system.get_file(f"{place}/{relative}", str(target))
+                except FileNotFoundError as error:
+                    raise BrokenCheckpoint(f"{relative} is missing") from error
+                done += entry["size"]
+                told(done, total)
+            (dest / MANIFEST_FILE).write_bytes(content)
+
+    def quarantine(self, step: int) -> None:
+        with _asked(self.label):
+            system, root = self._open()
+            place = f"{root}/checkpoint-{step}/{MANIFEST_FILE}"
+            content = _read(system, place)
+            if content is not None:
+                _write(system, f"{place}.broken", content)
+                system.rm_file(place)
+
+    def deliver(self, directory: Path, told: Told) -> str | None:
+        with _asked(self.label):
+            self._check_owner()
+            _, root = self._open()
+            self._upload(directory, f"{root}/{OUTPUT_DIR}", told)
+            return None
+
+    def _open(self) -> tuple[Any, str]:  # Any: as above
+        """The file system and the run's place in it."""
+        if self._opened is None:
+            import fsspec
+
+            options = {"auto_mkdir": True} if self._url.startswith(("file:", "/")) else {}
+            system, root = fsspec.url_to_fs(self._url, use_listings_cache=False, **options)
+            self._opened = system, root.rstrip("/")
+        return self._opened
+
+    def _check_owner(self) -> None:
+        system, root = self._open()
+        content = _read(system, f"{root}/{OWNER_FILE}")
+        owner = _owner_of(content)
+        if owner != self._owner:
+            raise SupersededError(
+                f"{self.label}: another attempt of the run {self._run_id} writes there; this one has stopped"
+            )
+
+    def _upload(self, directory: Path, place: str, told: Told) -> None:
+        """Everything that is not there yet as the manifest says, the manifest last, each looked up afterwards."""
+        system, _ = self._open()
+        sealed = (directory / MANIFEST_FILE).read_bytes()
+        files = manifest.parse(sealed)["files"]
+        if _read(system, f"{place}/{MANIFEST_FILE}") == sealed and not _missing(system, place, files):
+            return
+        total, done = sum(entry["size"] for entry in files.values()), 0
+        for relative, entry in files.items():
+            source = directory / relative
+            size, digest = manifest.digest(source)
+            if (size, digest) != (entry["size"], entry["sha256"]):
+                raise BrokenCheckpoint(f"{relative} has changed since it was written")
+            _copy(system, source, f"{place}/{relative}")
+            done += size
+            told(done, total)
+        if missing := _missing(system, place, files):
+            raise PassingError(f"{missing} did not arrive whole")
+        _write(system, f"{place}/{MANIFEST_FILE}", sealed)
+        if _read(system, f"{place}/{MANIFEST_FILE}") != sealed:
+            raise PassingError(f"{MANIFEST_FILE} did not arrive whole")
+
+
+def _owner_of(content: bytes | None) -> object:
+    try:
+        record = json.loads(content or b"null")
+    except ValueError:
+        return None
+    return record.get("owner") if isinstance(record, dict) else None
+
+
+def _missing(system: Any, place: str, files: dict[str, Any]) -> str | None:  # Any: fsspec ships no types
+    """The first file that is not there in its size, or whose checksum the other side tells, and is another."""
+    for relative, entry in files.items():
+        try:
+            facts = system.info(f"{place}/{relative}")
+        except FileNotFoundError:
+            return str(relative)
+        if facts.get("size") != entry["size"]:
+            return str(relative)
+    return None
+
+
+def _copy(system: Any, source: Path, target: str) -> None:  # Any: as above
+    """One file, and afterwards what the other side knows of its content is compared with it."""
+    if _is_local(system):
+        staged = f"{target}.{uuid.uuid4().hex[:8]}.part"
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        system.put_file(str(source), staged)
+        _settle(Path(staged), Path(target))
+        return
+    system.put_file(str(source), target)
+    etag = str(system.info(target).get("ETag") or "").strip('"')
+    md5 = system.info(target).get("md5Hash")  # GCS tells it in base64
+    if re.fullmatch(r"[0-9a-f]{32}", etag) and etag != _md5(source).hexdigest():
+        raise PassingError(f"{source.name} did not arrive whole")
+    if md5 and md5 != base64.b64encode(_md5(source).digest()).decode():
+        raise PassingError(f"{source.name} did not arrive whole")
+
+
+def _md5(path: Path) -> "hashlib._Hash":
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+
+
+def _write(system: Any, path: str, data: bytes) -> None:  # Any: as above
+    if _is_local(system):
+        staged = Path(f"{path}.{uuid.uuid4().hex[:8]}.part")
+        staged.parent.mkdir(parents=True, exist_ok=True)
+        staged.write_bytes(data)
+        _settle(staged, Path(path))
+    else:
+        system.pipe_file(path, data)
+
+
+def _settle(staged: Path, target: Path) -> None:
+    """Bring a file of a directory to its disk, then under its name."""
+    fd = os.open(staged, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    staged.replace(target)
+    manifest.sync_directory(target.parent)
+
+
+def _read(system: Any, path: str) -> bytes | None:  # Any: as above
+    try:
+        return bytes(system.cat_file(path))
+    except FileNotFoundError:
+        return None
+
+
+def _remove(system: Any, place: str) -> None:  # Any: as above
+    """The manifest first: what is half removed is not picked."""
+    if system.exists(f"{place}/{MANIFEST_FILE}"):
+        system.rm_file(f"{place}/{MANIFEST_FILE}")
+    if system.exists(place):
+        system.rm(place, recursive=True)
+
+
+def _is_local(system: Any) -> bool:  # Any: as above
+    return "file" in ((system.protocol,) if isinstance(system.protocol, str) else system.protocol)
+
+
+@contextmanager
+def _asked(label: str) -> Iterator[None]:
+    """Failures of the other side as UnreachableError or ConfigError; ours pass."""
+    try:
+        with in_words(Problem("checkpoints", label)):
+            yield
+    except PassingError as error:
+        raise UnreachableError(Problem("checkpoints", f"{label}: {error}")) from error

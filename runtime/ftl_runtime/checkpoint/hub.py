@@ -1,0 +1,323 @@
+"""Checkpoints and the model in a repository of the Hub. What belongs together comes with one commit.
+
+    checkpoints/RUN/checkpoint-<step>/   a checkpoint with its manifest
+    checkpoints/RUN/owner.json           the attempt that writes
+    model.safetensors, config.json, ...  the newest weights, later the finished model
+
+Commits name the commit they follow, so that a second writer is noticed, and an answer that was lost is no second
+commit. The token is that of the environment.
+"""
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ftl.contract import MANIFEST_FILE, HubRef
+from ftl.errors import ConfigError, Problem
+from ftl.sources.hubrepo import Repo, ask_hub
+from ftl.sources.retry import PassingError
+from ftl_runtime.checkpoint import manifest
+from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
+from ftl_runtime.checkpoint.remote import OWNER_FILE, SupersededError, Told
+from ftl_runtime.checkpoint.store import Checkpoint
+
+if TYPE_CHECKING:
+    import httpx2
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)/" + re.escape(MANIFEST_FILE))
+_MODEL = re.compile(
+    r"(adapter_)?model[\w.-]*\.safetensors(\.index\.json)?|(adapter_|generation_)?config\.json|.*\.jinja|"
+    r"(tokenizer|special_tokens|added_tokens|vocab|merges|preprocessor|processor)[\w.-]*"
+)
+"""Files at the top of a checkpoint that are the model."""
+_TRIES = 5
+_PATHS_ASKED = 500
+_LARGE_BYTES = 8 << 20
+_SILENCE_S = float(os.environ.get("FTL_STORE_SILENCE_S", "120"))
+"""Seconds without a byte after which a request has failed."""
+_MAX_WAIT_S = int(min(30.0, _SILENCE_S))
+"""A server that asks for more patience between two tries is not obeyed longer than this."""
+_Result = TypeVar("_Result")
+
+
+class HubStore:
+    """The RemoteStore of a model repository."""
+
+    def __init__(self, ref: HubRef, run_id: str) -> None:
+        self.label = f"hf://{ref.repo}"
+        self._ref = ref
+        self._run_id = run_id
+        self._root = f"checkpoints/{run_id}"
+        self._repo = Repo(ref.repo, ref.branch, "model", "hub_model_id", "hub_revision")
+        self._owner: str | None = None
+        self._opened: HfApi | None = None
+        self._id = ref.repo
+        """With the user, once the repository is open."""
+
+    def claim(self, owner: str) -> None:
+        def attempt(head: str) -> None:
+            if self._owner_at(head) != owner:
+                add = _add(f"{self._root}/{OWNER_FILE}", json.dumps({"owner": owner}).encode())
+                self._commit([add], f"ftl: {self._run_id} begins", head)
+
+        self._at_head(attempt)
+        self._owner = owner
+
+    def steps(self) -> list[int]:
+        from huggingface_hub.errors import EntryNotFoundError
+
+        def ask() -> list[int]:
+            try:
+                tree = self._api().list_repo_tree(
+                    self._id, self._root, recursive=True, revision=self._ref.branch or "main"
+                )
+                names = [item.path.removeprefix(f"{self._root}/") for item in tree]
+            except EntryNotFoundError:
+                return []
+            return sorted(int(match[1]) for name in names if (match := _CHECKPOINT.fullmatch(name)))
+
+        return self._ask(ask)
+
+    def put(self, checkpoint: Checkpoint, drop: Collection[int], told: Told) -> None:
+        files = manifest.parse((checkpoint.path / MANIFEST_FILE).read_bytes())["files"]
+        place = f"{self._root}/checkpoint-{checkpoint.step}"
+        wanted: dict[str, str] = {}
+        if self._ref.strategy in ("checkpoint", "all_checkpoints"):
+            wanted |= {f"{place}/{name}": name for name in (*files, MANIFEST_FILE)}
+        wanted |= {name: name for name in files if _MODEL.fullmatch(name)}
+        dropped = [f"{self._root}/checkpoint-{step}/" for step in drop if step != checkpoint.step]
+        self._send(checkpoint.path, files, wanted, dropped, f"ftl: step {checkpoint.step}", told)
+
+    def fetch(self, step: int, dest: Path, told: Told) -> None:
+        commit = self._head()
+        place = f"{self._root}/checkpoint-{step}"
+        content = self._read(f"{place}/{MANIFEST_FILE}", commit)
+        if content is None:
+            raise BrokenCheckpoint(f"{MANIFEST_FILE} is missing")
+        files = manifest.parse(content)["files"]
+        total, done = sum(entry["size"] for entry in files.values()), 0
+        for relative, entry in files.items():
+            if not self._download(f"{place}/{relative}", commit, dest / relative):
+                raise BrokenCheckpoint(f"{relative} is missing")
+            done += entry["size"]
+            told(done, total)
+        (dest / MANIFEST_FILE).write_bytes(content)
+
+    def quarantine(self, step: int) -> None:
+        """Nothing to do: what is there is compared by its ids before a `put` believes it."""
+
+    def deliver(self, directory: Path, told: Told) -> str | None:
+        files = manifest.parse((directory / MANIFEST_FILE).read_bytes())["files"]
+        return self._send(directory, files, {name: name for name in files}, [], "ftl: the finished model", told)
+
+    # -- sending
+
+    def _send(
+        self,
+        directory: Path,
+        files: dict[str, Any],  # Any: JSON
+        wanted: dict[str, str],
+        dropped: list[str],
+        message: str,
+        told: Told,
+    ) -> str:
+        """Have `wanted` (place -> file of the directory) in the repository as the manifest says; the commit."""
+
+        def attempt(head: str) -> str:
+            if self._owner is not None and self._owner_at(head) != self._owner:
+                raise SupersededError(
+                    f"{self.label}: another attempt of the run {self._run_id} writes there; this one has stopped"
+                )
+            if not self._wrong(head, directory, files, wanted):
+                return head  # an earlier try got through, and its answer was lost
+            adds = [_add(place, directory / name) for place, name in wanted.items()]
+            for add in adds:
+                name = wanted[add.path_in_repo]
+                if name in files and add.upload_info.sha256.hex() != files[name]["sha256"]:
+                    raise BrokenCheckpoint(f"{name} has changed since it was written")
+            self._upload(adds, told)
+            commit = self._commit([*self._deletions(dropped, head), *adds], message, head)
+            if wrong := self._wrong(commit, directory, files, wanted):
+                raise PassingError(f"{wrong} did not arrive whole")
+            return commit
+
+        return self._at_head(attempt)
+
+    def _upload(self, adds: "list[CommitOperationAdd]", told: Told) -> None:
+        """Send the contents, large files one by one, so that the progress can be told."""
+        total, done = sum(add.upload_info.size for add in adds), 0
+        large = [add for add in adds if add.upload_info.size > _LARGE_BYTES]
+        small = [add for add in adds if add.upload_info.size <= _LARGE_BYTES]
+        for together in (*([add] for add in large), small):
+            self._api().preupload_lfs_files(self._id, together, revision=self._ref.branch or "main", free_memory=False)
+            done += sum(add.upload_info.size for add in together)
+            told(done, total)
+
+    def _deletions(self, dropped: Iterable[str], head: str) -> "list[CommitOperationDelete]":
+        from huggingface_hub import CommitOperationDelete
+
+        there = [folder for folder in dropped if self._exists(f"{folder}{MANIFEST_FILE}", head)]
+        return [CommitOperationDelete(folder, is_folder=True) for folder in there]
+
+    def _commit(self, operations: "list[CommitOperationAdd | CommitOperationDelete]", message: str, parent: str) -> str:
+        """The new commit. Raises PassingError when another one came in between."""
+        from huggingface_hub.errors import HfHubHTTPError
+
+        try:
+            made = self._api().create_commit(
+                self._id,
+                operations,
+                commit_message=message,
+                revision=self._ref.branch or "main",
+                parent_commit=parent,
+            )
+        except HfHubHTTPError as error:
+            if error.response.status_code in (409, 412):
+                raise _MovedError from error
+            raise
+        return str(made.oid)
+
+    def _wrong(self, commit: str, directory: Path, files: dict[str, Any], wanted: dict[str, str]) -> str | None:
+        """The first place whose content at a commit is not the one wanted, as far as the Hub tells by ids and sizes."""
+        places = list(wanted)
+        found: dict[str, Any] = {}
+        for start in range(0, len(places), _PATHS_ASKED):
+            asked = places[start : start + _PATHS_ASKED]
+            infos = self._ask(lambda asked=asked: self._api().get_paths_info(self._id, asked, revision=commit))  # type: ignore[misc]
+            found |= {info.path: info for info in infos}
+        for place, name in wanted.items():
+            info, path = found.get(place), directory / name
+            if info is None or info.size != path.stat().st_size:
+                return name
+            lfs = getattr(info, "lfs", None)
+            if lfs is not None:
+                expected = files[name]["sha256"] if name in files else manifest.digest(path)[1]
+                if lfs.sha256 != expected:
+                    return name
+            elif info.blob_id != _blob_id(path):
+                return name
+        return None
+
+    # -- asking
+
+    def _at_head(self, attempt: Callable[[str], _Result]) -> _Result:
+        """What `attempt` gives for the newest commit, again where others commit meanwhile."""
+
+        def ask() -> _Result:
+            for _ in range(_TRIES):
+                try:
+                    return attempt(self._head())
+                except _MovedError:
+                    continue
+            raise PassingError("others commit to it")
+
+        return self._ask(ask)
+
+    def _ask(self, call: Callable[[], _Result]) -> _Result:
+        return ask_hub(self._repo, call, delays_s=())
+
+    def _api(self) -> "HfApi":
+        if self._opened is None:
+            self._opened, self._id = _open_repository(self._ref, self._repo)
+        return self._opened
+
+    def _head(self) -> str:
+        return self._ask(lambda: str(self._api().model_info(self._id, revision=self._ref.branch or "main").sha))
+
+    def _exists(self, path: str, commit: str) -> bool:
+        return bool(self._ask(lambda: self._api().get_paths_info(self._id, [path], revision=commit)))
+
+    def _owner_at(self, commit: str) -> object:
+        content = self._read(f"{self._root}/{OWNER_FILE}", commit)
+        try:
+            record = json.loads(content or b"null")
+        except ValueError:
+            return None
+        return record.get("owner") if isinstance(record, dict) else None
+
+    def _read(self, path: str, commit: str) -> bytes | None:
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch) / "content"
+            return file.read_bytes() if self._download(path, commit, file) else None
+
+    def _download(self, path: str, commit: str, dest: Path) -> bool:
+        """Whether the file is there; then it is at `dest` too."""
+        from huggingface_hub.errors import EntryNotFoundError
+
+        def get(scratch: str) -> bool:
+            try:
+                got = self._api().hf_hub_download(self._id, path, revision=commit, local_dir=scratch)
+            except EntryNotFoundError:
+                return False
+            Path(got).replace(dest)
+            return True
+
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=dest.parent, prefix=".get-") as scratch:
+            return self._ask(lambda: get(scratch))
+
+
+class _MovedError(Exception):
+    """The branch has another newest commit than was thought."""
+
+
+def _open_repository(ref: HubRef, repo: Repo) -> "tuple[HfApi, str]":
+    """The repository, made if it is not there, ready to be written to, under its full name. Raises as `ask_hub`."""
+    from huggingface_hub import HfApi, get_token, set_client_factory
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    if get_token() is None:
+        remedy = "set HF_TOKEN to a token that may write there, and name it under `secrets` of the cloud file"
+        raise ConfigError(
+            Problem("hub_model_id", f"{ref.repo}: pushing needs a token, and there is none", None, remedy)
+        )
+    set_client_factory(_patient_client)
+    disable_progress_bars()
+    api = HfApi()
+    made = ask_hub(
+        repo, lambda: api.create_repo(ref.repo, private=ref.is_private is not False, exist_ok=True), delays_s=()
+    )
+    id = str(made.repo_id)
+    # Where the token may not make the repository, `create_repo` is content with one that it may read.
+    ask_hub(repo, lambda: api.auth_check(id, write=True), delays_s=())
+    if ref.is_private and not ask_hub(repo, lambda: api.model_info(id), delays_s=()).private:
+        given = f"{ref.repo}: is public, and hub_private_repo is true"
+        raise ConfigError(Problem("hub_model_id", given, None, "make it private in its settings, or name another"))
+    if ref.branch is not None:
+        ask_hub(repo, lambda: api.create_branch(id, branch=str(ref.branch), exist_ok=True), delays_s=())
+    return api, id
+
+
+def _patient_client() -> "httpx2.Client":
+    """The Hub client's own, but nothing is waited for without end."""
+    import httpx2
+    from huggingface_hub.utils._http import default_client_factory
+
+    def bound(response: httpx2.Response) -> None:
+        told = response.headers.get("Retry-After", "")
+        if told.isdigit() and int(told) > _MAX_WAIT_S:
+            response.headers["Retry-After"] = str(_MAX_WAIT_S)
+        response.headers.pop("ratelimit", None)  # the same in another header, which comes first
+
+    client = default_client_factory()
+    client.timeout = httpx2.Timeout(_SILENCE_S, connect=min(10.0, _SILENCE_S))
+    client.event_hooks = {**client.event_hooks, "response": [*client.event_hooks.get("response", ()), bound]}
+    return client
+
+
+def _add(place: str, content: Path | bytes) -> "CommitOperationAdd":
+    from huggingface_hub import CommitOperationAdd
+
+    return CommitOperationAdd(place, content)
+
+
+def _blob_id(path: Path) -> str:
+    """The id that git gives the file."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

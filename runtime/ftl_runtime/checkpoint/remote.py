@@ -1,0 +1,79 @@
+"""What a store outside the run directory must do; each kind is one file next to this one.
+
+A run has its own place there, RUN/ below the store's address:
+
+    owner.json              who writes: the attempt that came last
+    checkpoint-<step>/      whole once its manifest.json is there
+"""
+
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Protocol
+
+from ftl.contract import HubRef, StoreRef
+from ftl.errors import BackendError
+from ftl_runtime.checkpoint.store import Checkpoint
+
+OWNER_FILE = "owner.json"
+
+PATIENCE_S = float(os.environ.get("FTL_STORE_PATIENCE_S", "600"))
+"""How long a store may go on failing where nothing can be done without it, before the run ends."""
+Told = Callable[[int, int], None]
+"""Takes the bytes that have come over so far, and those of all."""
+
+
+class SupersededError(BackendError):
+    """A later attempt of the same run writes to the store: this one must stop, and not be started again."""
+
+
+class RemoteStore(Protocol):
+    """The checkpoints of one run in one place. Every call may fail with UnreachableError or ConfigError, changes
+    nothing half, and may be repeated."""
+
+    label: str
+    """Its address for people, without what may be secret."""
+
+    def claim(self, owner: str) -> None:
+        """Become the one writer: whoever was it before finds out at its next `put`."""
+        ...
+
+    def steps(self) -> list[int]:
+        """The steps whose checkpoints look whole, oldest first; one listing, no content is read."""
+        ...
+
+    def put(self, checkpoint: Checkpoint, drop: Collection[int], told: Told) -> None:
+        """Copy a checkpoint there and compare what has arrived with its manifest; then drop those of older steps.
+
+        Raises SupersededError, and BrokenCheckpoint when the copy here is not what its manifest says.
+        """
+        ...
+
+    def fetch(self, step: int, dest: Path, told: Told) -> None:
+        """Copy the files that the manifest of a step lists, and it, into the empty directory `dest`.
+
+        Raises BrokenCheckpoint where the manifest is missing or cannot be believed; contents are not compared.
+        """
+        ...
+
+    def quarantine(self, step: int) -> None:
+        """Have a checkpoint whose content is broken believed by nobody; its files stay."""
+        ...
+
+    def deliver(self, directory: Path, told: Told) -> str | None:
+        """Put the finished model there and compare it with its manifest; the commit, where there is one.
+
+        Raises as `put`.
+        """
+        ...
+
+
+def open_store(ref: StoreRef, run_id: str) -> RemoteStore:
+    """The store of a reference. Asks nobody yet."""
+    if isinstance(ref, HubRef):
+        from ftl_runtime.checkpoint.hub import HubStore
+
+        return HubStore(ref, run_id)
+    from ftl_runtime.checkpoint.bucket import BucketStore
+
+    return BucketStore(ref, run_id)

@@ -1,0 +1,95 @@
+"""The newest checkpoint of a run, wherever it is: in its directory, or in one of its stores."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ftl.contract import JobSpec
+from ftl.errors import FtlError
+from ftl.sources.retry import UnreachableError
+from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
+from ftl_runtime.checkpoint.remote import PATIENCE_S, RemoteStore, open_store
+from ftl_runtime.checkpoint.store import Checkpoint, CheckpointStore
+
+Emit = Callable[[str, dict[str, Any]], None]  # Any: the shape depends on the event, see ftl.contract
+_Result = TypeVar("_Result")
+_DELAYS_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
+
+
+def newest(local: CheckpointStore, job: JobSpec, emit: Emit) -> Checkpoint | None:
+    """The newest valid checkpoint over all stores, copied here if it is not: what is broken is passed over and told.
+
+    Raises UnreachableError when a store does not answer for PATIENCE_S: what it holds may be newer, and training
+    what is trained already costs more than waiting. Raises ConfigError when it refuses.
+    """
+    found = local.latest_valid()
+    stores = [open_store(ref, job.run_id) for ref in job.stores]
+    offers = [(step, store) for store in stores for step in _patiently(store.steps) if not found or step > found.step]
+    for step, store in sorted(offers, key=lambda offer: -offer[0]):
+        fetched = _fetch(local, step, store, emit)
+        if fetched is not None:
+            return fetched
+    return found
+
+
+def one(local: CheckpointStore, step: int, job: JobSpec, emit: Emit) -> Checkpoint | None:
+    """The checkpoint of that step, if it is valid here or in a store. Raises as `newest`."""
+    found = local.valid(step)
+    for ref in job.stores if found is None else ():
+        store = open_store(ref, job.run_id)
+        if step in _patiently(store.steps) and (found := _fetch(local, step, store, emit)):
+            break
+    return found
+
+
+def _fetch(local: CheckpointStore, step: int, store: RemoteStore, emit: Emit) -> Checkpoint | None:
+    started = time.monotonic()
+    name = f"checkpoint-{step}"
+    total = 0
+
+    def told(done: int, of: int) -> None:
+        nonlocal total
+        total = of
+        share = done / of if of else 1.0
+        label = f"{name} from {store.label}"
+        emit("phase", {"name": "starting", "label": label, "bytes": done, "total_bytes": of, "share": share})
+
+    def attempt() -> Path:
+        stage = local.stage(step)
+        try:
+            store.fetch(step, stage, told)
+        except BaseException:
+            local.discard(stage)
+            raise
+        return stage
+
+    stage: Path | None = None
+    try:
+        stage = _patiently(attempt)
+        checkpoint = local.adopt(stage, step)
+    except BrokenCheckpoint as broken:
+        if stage is not None:
+            local.discard(stage)
+        _patiently(lambda: store.quarantine(step))
+        emit("checkpoint", {"step": step, "store": store.label, "state": "quarantined"})
+        emit("warning", {"message": f"{name} of {store.label} is broken and is passed over: {broken}"})
+        return None
+    seconds = time.monotonic() - started
+    emit("checkpoint", {"step": step, "store": store.label, "state": "fetched", "seconds": seconds, "bytes": total})
+    return checkpoint
+
+
+def _patiently(call: Callable[[], _Result]) -> _Result:
+    """What the call gives, tried again while the other side does not answer, as long as patience lasts."""
+    give_up = time.monotonic() + PATIENCE_S
+    tries = 0
+    while True:
+        try:
+            return call()
+        except FtlError as error:
+            delay = _DELAYS_S[min(tries, len(_DELAYS_S) - 1)]
+            if not isinstance(error, UnreachableError) or time.monotonic() + delay > give_up:
+                raise
+            tries += 1
+            time.sleep(delay)

@@ -1,0 +1,110 @@
+"""python -m ftl_runtime.checkpoint.sync JOB.json: sends a run to its stores while it trains.
+
+A process of its own beside the trainers: training never waits for an upload, and an upload does not end with the
+trainer. The supervisor holds its standard input and writes one line there when no more checkpoints will come:
+
+    finish output       send what is left, then the finished model
+    finish checkpoints  send what is left
+
+The end of the input without a line means that the supervisor is gone: what is left is sent then too. The answer is one
+JSON line on standard output: an Ending.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ftl.contract import EVENTS_FILE, OUTPUT_DIR, JobSpec
+from ftl_runtime.checkpoint.courier import Courier, Finish
+from ftl_runtime.checkpoint.remote import PATIENCE_S, RemoteStore, Told, open_store
+from ftl_runtime.events import EventLog
+
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How it ended, for the supervisor."""
+
+    undelivered: str | None = None
+    """The sentence of a store that has not got all it should."""
+    superseded: str | None = None
+    """A later attempt of the run has taken over: the sentence about it."""
+
+
+def main() -> int:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # sent to all by whoever stops a container; the supervisor decides
+    job = JobSpec.read_json(Path(sys.argv[1]).read_bytes())
+    assert job.paths is not None, "the supervisor refuses a job without paths"
+    ending = _sync(job, Path(job.paths.run))
+    try:
+        sys.stdout.write(json.dumps(asdict(ending)) + "\n")
+        sys.stdout.flush()
+    except OSError:
+        pass  # the supervisor is gone
+    # Not by the ordinary way: a courier that hangs in a request would be waited for.
+    os._exit(0)
+
+
+def _sync(job: JobSpec, run_dir: Path) -> Ending:
+    emit = EventLog(run_dir / EVENTS_FILE, job.attempt).emit
+    owner = f"{job.attempt}-{uuid.uuid4().hex[:12]}"
+    couriers = [
+        Courier(open_store(ref, job.run_id), ref, run_dir, number, owner, emit) for number, ref in enumerate(job.stores)
+    ]
+    for courier in couriers:
+        courier.start()
+    orders = _Orders()
+    has_ended = False
+    while True:
+        superseded = next((courier.superseded for courier in couriers if courier.superseded), None)
+        if superseded:
+            return Ending(superseded=superseded)
+        if orders.line is not None and not has_ended:
+            has_ended = True
+            for courier in couriers:
+                courier.end(_finish(run_dir) if orders.line == "finish output" else None)
+            ended_at = time.monotonic()
+        if has_ended and all(_is_over(courier, ended_at) for courier in couriers):
+            failed = next((courier for courier in couriers if not courier.is_done), None)
+            return Ending(undelivered=failed.failure if failed else None)
+        time.sleep(_POLL_S)
+
+
+def _finish(run_dir: Path) -> Finish:
+    """What sends the finished model."""
+
+    def finish(store: RemoteStore, told: Told) -> str | None:
+        return store.deliver(run_dir / OUTPUT_DIR, told)
+
+    return finish
+
+
+def _is_over(courier: Courier, ended_at: float) -> bool:
+    """Whether nothing more is to be expected of it: it is done, has died, or fails for too long."""
+    if courier.is_done or not courier.is_alive():
+        return True
+    since = courier.failing_since
+    return since is not None and time.monotonic() - max(since, ended_at) >= PATIENCE_S
+
+
+class _Orders:
+    """The line that the supervisor writes, read by a thread of its own."""
+
+    def __init__(self) -> None:
+        self.line: str | None = None
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        self.line = sys.stdin.readline().strip() or "finish checkpoints"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""A run that is sent away while it trains: to a Hub and to a directory, from where another machine goes on."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commandline import Ftl, run_ids
+from hub_server import HubServer
+from project import make_project
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    with HubServer() as server:
+        server.accounts["hf_ann"] = {"name": "ann", "auth": {"accessToken": {"role": "write"}}}
+        yield server
+
+
+@pytest.fixture
+def online(ftl: Ftl, hub: HubServer, tmp_path: Path) -> Ftl:
+    """The command line of somebody whose Hub is `hub`, with caches of their own, and little patience."""
+    mine = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0", "FTL_STORE_PATIENCE_S": "4"}
+    return partial(ftl, HF_ENDPOINT=hub.url, HF_TOKEN="hf_ann", HF_HUB_DISABLE_XET="1", **mine)
+
+
+def events_of(run: Path, name: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    return [line["data"] for line in lines if line["event"] == name]
+
+
+def losses(run: Path) -> dict[int, float]:
+    return {data["step"]: data["loss"] for data in events_of(run, "step")}
+
+
+def test_any_machine_goes_on_with_a_run_that_is_sent_away(
+    online: Ftl, hub: HubServer, own_state: Path, tmp_path: Path
+) -> None:
+    make_project(tmp_path / "project", num_rows=48, num_epochs=2, save_steps=3, hub_model_id="ann/model")
+    (tmp_path / "cloud.yml").write_text(f"provider: local\ncheckpoints: file://{tmp_path}/bucket\n")
+    straight = online("train", "cfg.yml", "--cloud", "../cloud.yml", cwd=tmp_path / "project")
+    assert straight.returncode == 0, straight.stderr
+    (run_id,) = run_ids(online)
+    run = own_state / "runs" / run_id
+    expected = losses(run)
+    (result,) = events_of(run, "result")
+    assert {data["store"] for data in events_of(run, "delivered")} == {
+        "hf://ann/model",
+        f"file://{tmp_path}/bucket/{run_id}",
+    }
+    assert (
+        hub.repositories["model", "ann/model"].files["model.safetensors"]
+        == (run / "output/model.safetensors").read_bytes()
+    )
+
+    # The machine is lost, the last checkpoint too: what is in the stores is all there is.
+    last = result["steps"]
+    for place in (
+        run / "checkpoints",
+        run / "output",
+        run / ".outbox",
+        tmp_path / "bucket" / run_id / f"checkpoint-{last}",
+    ):
+        shutil.rmtree(place, ignore_errors=True)
+    for file in ("result.json", "exit.json", "events.jsonl"):
+        (run / file).unlink()
+    hub.repositories["model", "ann/model"].commit({})
+    resumed = online("resume", run_id, cwd=tmp_path / "project")
+    assert resumed.returncode == 0, resumed.stderr + resumed.stdout
+    (fetched,) = [data for data in events_of(run, "checkpoint") if data["state"] == "fetched"]
+    assert 0 < fetched["step"] < last
+    assert losses(run) == {step: loss for step, loss in expected.items() if step > fetched["step"]}
+
+
+def test_model_that_cannot_be_delivered_is_kept_and_pushed_later(
+    online: Ftl, hub: HubServer, own_state: Path, tmp_path: Path
+) -> None:
+    make_project(tmp_path / "project", num_rows=24, num_epochs=1, hub_model_id="ann/model", hub_strategy="end")
+    hub.fail(503, times=1000, path="/preupload/")
+    trained = online("train", "cfg.yml", cwd=tmp_path / "project")
+    assert trained.returncode == 76
+    assert "trained, but not delivered: hub_model_id: ann/model" in trained.stdout + trained.stderr
+    (run_id,) = run_ids(online)
+    run = own_state / "runs" / run_id
+    assert (run / "output/manifest.json").is_file()
+    hub.heal()
+    pushed = online("push", run_id, cwd=tmp_path / "project")
+    assert pushed.returncode == 0, pushed.stderr
+    assert (
+        hub.repositories["model", "ann/model"].files["model.safetensors"]
+        == (run / "output/model.safetensors").read_bytes()
+    )
