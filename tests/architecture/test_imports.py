@@ -64,7 +64,7 @@ WEIGHT = {
     "peft": ("runtime/",),
     "datasets": ("launcher/ftl/sources/hub.py", "runtime/"),
     "huggingface_hub": ("launcher/ftl/sources/hubrepo.py", "launcher/ftl/inspect/", "runtime/"),
-    "fsspec": ("launcher/ftl/sources/remote.py",),
+    "fsspec": ("launcher/ftl/sources/remote.py", "runtime/ftl_runtime/checkpoint/bucket.py"),
     "pyarrow": ("launcher/ftl/sources/columnar.py", "runtime/"),
     "tokenizers": ("launcher/ftl/tokens", "runtime/"),
     "jinja2": ("launcher/ftl/tokens", "runtime/"),

@@ -36,12 +36,15 @@ def refused(ftl: Ftl, own_state: Path):  # type: ignore[no-untyped-def]
         ({"learning_ratte": 1e-3}, "learning_ratte: unknown key; did you mean `learning_rate`?"),
         ({"lora_r": 0, "adapter": "lora"}, "lora_r = 0: must be at least 1"),
         ({"sequence_len": "long"}, "sequence_len = 'long': must be a whole number"),
-        ({"hub_model_id": "me/model"}, "hub_model_id = 'me/model': not built yet"),
+        (
+            {"push_to_hub": True},
+            "push_to_hub = true: needs the name of the repository; write `hub_model_id: user/name`",
+        ),
         ({"warmup_steps": 3, "warmup_ratio": 0.1}, "warmup_ratio = 0.1: cannot be given together with `warmup_steps`"),
         ({"base_model": "./modell"}, "base_model: ./modell: no such file or directory: looked in "),
         ({"datasets": [{"path": "json", "data_files": "x*.jsonl", "type": "alpaca"}]}, "x*.jsonl: no such file or "),
     ],
-    ids=["typo", "bound", "type", "not built", "rule", "no model", "no data"],
+    ids=["typo", "bound", "type", "no name", "rule", "no model", "no data"],
 )
 def test_wrong_config_is_refused_with_its_line(
     refused, project: Path, changes: dict[str, object], sentence: str

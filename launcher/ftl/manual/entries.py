@@ -28,6 +28,7 @@ SECTIONS: Mapping[str, str] = {
     "evaluation": "The best model",
     "harness": "Measuring with lm-eval",
     "watch": "Watching the training",
+    "hub": "Hub",
     "tracking": "Trackers",
     "lr_groups": "One group of parameters, under `lr_groups`",
     "datasets": "One dataset",

@@ -74,7 +74,7 @@ def test_keys_tell_place_type_and_doc():
 def test_flag_kinds():
     kinds = flag_kinds()
     assert (kinds["learning_rate"], kinds["sample_packing"], kinds["flash_attention"]) == ("value", "switch", "switch")
-    assert kinds["hub_model_id"] == "either"
+    assert kinds["hub_token"] == "either"
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_translate_gives_modern_keys(given, values):
         ({"lr_scheduler": "greedy"}, "lr_scheduler", "reduce_lr_on_plateau follows the loss"),
         ({"optim_args": "rank"}, "optim_args", "must be a mapping, or text as name=value"),
         ({"eta_min": "low", "learning_rate": 1e-4}, "eta_min", "must be a learning rate"),
-        ({"hub_model_id": "me/x"}, "hub_model_id", "`ftl pull` copies the model"),
+        ({"hub_token": "me"}, "hub_token", "HF_TOKEN"),
         ({"eval_causal_lm_metrics": ["chrf", "comet"]}, "eval_causal_lm_metrics", "loads a model of 2 GB"),
         ({"wandb_watch": "gradients"}, "wandb_watch", "grad_norm of every logged step"),
         ({"report_to": "all"}, "report_to", "must be none, or a list of wandb, mlflow"),

@@ -46,7 +46,7 @@ def test_all_problems_come_at_once_in_the_order_of_the_file(write):
         base="""\
 bse_model: x
 base_model: ./model
-hub_model_id: me/x
+gpu_count: 2
 learning_rate: fast
 adapter: lora
 lora_r: 0
@@ -62,8 +62,7 @@ datasets:
     )
     assert refusals(path) == [
         "cfg.yml:1: bse_model: unknown key; did you mean `base_model`?",
-        "cfg.yml:3: hub_model_id = 'me/x': not built yet: delivery to the Hub comes in a later release;"
-        " `ftl pull` copies the model to this machine",
+        "cfg.yml:3: gpu_count = 2: belongs in the cloud file, which says where to train: `ftl train CFG --cloud FILE`",
         "cfg.yml:4: learning_rate = 'fast': must be a number",
         "cfg.yml:6: lora_r = 0: must be at least 1",
         "cfg.yml:7: batch_size = 7: must be a multiple of micro_batch_size, which is 2",
