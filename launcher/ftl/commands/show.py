@@ -125,8 +125,8 @@ def _conclude(outcome: Outcome, backend: Backend, *, as_json: bool, points: Any)
     if isinstance(outcome.result, TaskResult) and not outcome.result.scores:
         _forget(record, backend)
     if as_json:
-        state = "undelivered" if outcome.state.exit_code == ExitCode.UNDELIVERED else "done"
-        _emit({"run": record.id, "state": state, "output": str(where), "result": outcome.result.model_dump()})
+        told = "undelivered" if outcome.state.exit_code == ExitCode.UNDELIVERED else "done"
+        _emit({"run": record.id, "state": told, "output": str(where), "result": outcome.result.model_dump()})
     elif isinstance(outcome.result, TaskResult):
         console.print(task_panel(outcome.result, output=where))
     else:
