@@ -167,7 +167,7 @@ def test_unknown_key_gets_the_closest_names() -> None:
 
 
 def test_page_of_a_key_has_all_that_is_known() -> None:
-    assert dict(page(find("objective")))["also as"] == "rl, reward_model, process_reward_model"
+    assert dict(page(find("objective")))["also as"] == "rl, reward_model, process_reward_model, kd_trainer"
     assert dict(page(find("datasets.shards"))) == {
         "meaning": "Take one of so many equal parts of the shuffled rows.",
         "takes": "a whole number, at least 1",

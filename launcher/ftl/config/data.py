@@ -147,6 +147,11 @@ class DatasetSection(Section):
     train_on_last_step_only: bool = False
     """stepwise_supervised: only the last step has a label."""
 
+    logprobs_field: str = "logprobs"
+    """kd: the column with the teacher's log-probabilities, an entry for each token."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """kd: the temperature at which the teacher gave them."""
+
 
 class DataSection(Section):
     datasets: Annotated[tuple[DatasetSection, ...], Flat("datasets")] = ()

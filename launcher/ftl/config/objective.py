@@ -7,7 +7,7 @@ from pydantic import Field
 from ftl.config.marker import Flat
 from ftl.section import Section
 
-ObjectiveKind = Literal["sft", "dpo", "ipo", "orpo", "kto", "simpo", "cpo", "reward", "prm"]
+ObjectiveKind = Literal["sft", "dpo", "ipo", "orpo", "kto", "simpo", "cpo", "reward", "prm", "kd"]
 DpoLoss = Literal[
     "sigmoid",
     "sigmoid_norm",
@@ -24,6 +24,9 @@ DpoLoss = Literal[
     "aot_unpaired",
     "discopop",
 ]
+
+TEXTS: tuple[ObjectiveKind, ...] = ("sft", "kd")
+"""Objectives that train single texts token by token."""
 
 COMPARED: tuple[ObjectiveKind, ...] = ("dpo", "ipo", "kto")
 """Objectives that compare the model with a frozen reference: the model as it was before training."""
@@ -71,6 +74,22 @@ class ObjectiveSection(Section):
     """reward: keep the scores of a pair near a sum of 0; 0.01 is a good start."""
     max_prompt_len: Annotated[int | None, Flat("max_prompt_len"), Field(ge=1)] = None
     """Preferences: of longer prompts only the last tokens are kept; no limit but sequence_len when absent."""
+
+    kd_alpha: Annotated[float, Flat("kd_alpha"), Field(ge=0)] = 1.0
+    """kd: weight of the divergence from the teacher."""
+    kd_ce_alpha: Annotated[float, Flat("kd_ce_alpha"), Field(ge=0)] = 0.0
+    """kd: weight of the cross-entropy of the trained tokens beside it."""
+    kd_temperature: Annotated[float, Flat("kd_temperature"), Field(gt=0)] = 1.0
+    """kd: teacher and model are compared at this temperature; above 1 unlikely tokens count for more."""
+    kd_zscore_base_temp: Annotated[float | None, Flat("kd_zscore_base_temp"), Field(gt=0)] = None
+    """kd: bring logits to mean 0 and spread 1 among the teacher's tokens, and divide by this (arXiv 2403.01643)."""
+    kd_top_k_before_softmax: Annotated[bool, Flat("kd_top_k_before_softmax")] = False
+    """kd: compare the shares among the teacher's tokens alone; else the model loses by expecting others, too."""
+
+    @property
+    def trains_texts(self) -> bool:
+        """Rows are single texts, which may be packed, split, and have a mask."""
+        return self.kind in TEXTS
 
     @property
     def beta_or_default(self) -> float:

@@ -10,7 +10,7 @@ from ftl.errors import ConfigError
 
 TrainOn = Literal["all", "turn", "last", "none"]
 
-Family = Literal["sft", "dpo", "orpo", "kto", "reward", "prm"]
+Family = Literal["sft", "dpo", "orpo", "kto", "reward", "prm", "kd"]
 """What a sample consists of; a `type` may mean different things in different families."""
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -24,6 +24,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "kto": "kto",
         "reward": "reward",
         "prm": "prm",
+        "kd": "kd",
     }
 )
 """Objective of a config -> the family of its data."""
@@ -70,11 +71,23 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Target:
+    """What a teacher expects in the place of a token."""
+
+    ids: tuple[int, ...]
+    """Its likeliest tokens there."""
+    logits: tuple[float, ...]
+    """Their log-probabilities at temperature 1, up to a number that is the same for all."""
+
+
+@dataclass(frozen=True)
 class TokenRow:
     """A row that is tokens already. Lists of one length; a label is its id or -100."""
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
+    targets: tuple[Target | None, ...] = ()
+    """Of each token, None where the teacher says nothing; empty where there is no teacher."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +154,14 @@ class Conversation:
 
 
 @dataclass(frozen=True)
+class TaughtConversation:
+    """A conversation, with what a teacher expects of tokens that it does not have yet."""
+
+    conversation: Conversation
+    targets: tuple[Target | None, ...]
+
+
+@dataclass(frozen=True)
 class ConversationPair:
     """Turns with a better and a worse continuation, that a chat template has yet to put into text."""
 
@@ -152,8 +173,8 @@ class ConversationPair:
 Sample = Example | TokenRow | Preference | Judged | Pair | Steps
 """What a row is in the end."""
 
-Rendered = Sample | Conversation | ConversationPair
-"""What a format makes of a row; the last two still need a chat template."""
+Rendered = Sample | Conversation | TaughtConversation | ConversationPair
+"""What a format makes of a row; the last three still need a chat template."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +215,8 @@ class FormatOptions:
     step_separator: str = "\n"
     max_completion_length: int | None = None
     train_on_last_step_only: bool = False
+    logprobs_field: str = "logprobs"
+    temperature: float = 1.0
 
     @classmethod
     def read(cls, keys: Mapping[str, Any], **more: Any) -> Self:  # Any: they are of many types

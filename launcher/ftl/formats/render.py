@@ -13,6 +13,7 @@ from ftl.formats.python import python_format, strategy_file
 from ftl.formats.reward import REWARD
 from ftl.formats.sft import SFT
 from ftl.formats.stepwise import PRM
+from ftl.formats.teacher import KD
 from ftl.formats.unpaired import KTO
 
 FORMATS: Mapping[Family, Mapping[str, Format]] = {
@@ -22,6 +23,7 @@ FORMATS: Mapping[Family, Mapping[str, Format]] = {
     "kto": KTO,
     "reward": REWARD,
     "prm": PRM,
+    "kd": KD,
 }
 
 

@@ -7,7 +7,7 @@ from itertools import chain, islice
 from ftl.config.data import DataSection
 from ftl.config.load import Loaded
 from ftl.errors import Problem
-from ftl.formats.example import Conversation, Example, Rendered
+from ftl.formats.example import Conversation, Example, Rendered, TaughtConversation
 from ftl.inspect.datasets import Listed, open_rows, recipe_of
 from ftl.inspect.fit import fit, too_long_sentence
 from ftl.inspect.merged import Merged
@@ -107,7 +107,7 @@ def _first(
 def _no_tools(recipe: Recipe) -> str | None:
     if recipe.template is None:
         return None
-    if recipe.options.family != "sft":
+    if recipe.options.family not in ("sft", "kd"):
         return f"{recipe.options.family} rows are printed without tools"
     return None if recipe.template.prints_tools else "the chat template prints no tools"
 
@@ -181,6 +181,8 @@ def _whole_problems(report: DatasetReport, data: DataSection) -> Iterator[Proble
 
 
 def _has_trained_text(rendered: Rendered) -> bool:
+    if isinstance(rendered, TaughtConversation):
+        rendered = rendered.conversation
     if isinstance(rendered, Conversation):
         return any(turn.train and turn.content for turn in rendered.turns)
     return not isinstance(rendered, Example) or any(segment.train and segment.text for segment in rendered.segments)

@@ -19,13 +19,16 @@ from ftl.formats.example import (
     RowError,
     Sample,
     Segment,
+    TaughtConversation,
     TokenRow,
 )
 from ftl.formats.format import Format
 from ftl.formats.render import find_format
 from ftl.tokens.chat import ChatTemplate
 from ftl.tokens.choice import chat_template_source, configured_template
+from ftl.tokens.encode import encode
 from ftl.tokens.environment import compile_template
+from ftl.tokens.teacher import taught_row
 from ftl.tokens.view import TokenizerView
 
 
@@ -86,14 +89,22 @@ class Recipe:
         if isinstance(rendered, TokenRow) and self.view is not None:
             _check_ids(rendered, self.view)
         if isinstance(rendered, Conversation):
-            if self.template is None:
-                raise RowError(
-                    "messages need a chat template, and the tokenizer has none: set chat_template to the name of one"
-                )
-            return self.template.example(rendered)
+            return self._written(rendered)
+        if isinstance(rendered, TaughtConversation):
+            assert self.view is not None, "without a tokenizer rows are only read"
+            taught = taught_row(encode([self._written(rendered.conversation)], self.view)[0], rendered.targets)
+            _check_targets(taught, self.view)
+            return taught
         if isinstance(rendered, ConversationPair):
             return self._of_pair(rendered)
         return rendered
+
+    def _written(self, conversation: Conversation) -> Example:
+        if self.template is None:
+            raise RowError(
+                "messages need a chat template, and the tokenizer has none: set chat_template to the name of one"
+            )
+        return self.template.example(conversation)
 
     def _of_pair(self, pair: ConversationPair) -> Preference | Pair:
         assert self.template is not None, "a format with conversations says that it needs a template"
@@ -138,6 +149,16 @@ def _check_ids(row: TokenRow, view: TokenizerView) -> None:
         raise RowError(
             f"`input_ids` holds {id}, and the last token of the tokenizer is {view.last_id}; "
             "set tokenizer_config to the tokenizer that made the rows"
+        )
+
+
+def _check_targets(row: TokenRow, view: TokenizerView) -> None:
+    """Raises RowError for a token of the teacher that the tokenizer does not have."""
+    id = max(max(target.ids) for target in row.targets if target is not None)
+    if id > view.last_id:
+        raise RowError(
+            f"the teacher expects token {id}, and the last one of the tokenizer is {view.last_id}: "
+            "teacher and model must have one tokenizer"
         )
 
 

@@ -2,7 +2,7 @@
 
 One entry a dataset, for N samples of W rows each (a better and a worse answer are two): tokens.bin (int32), mask.bin
 (uint8: 0, or the label of the token as 1 + class; where a token is its own label, 1), offsets.npy, trained.npy, and
-verdicts.npy where each answer is good or bad.
+verdicts.npy where each answer is good or bad. What a teacher expects is in the files of ftl_runtime.data.teacher.
 """
 
 import hashlib
@@ -20,7 +20,9 @@ import ftl.sources
 import ftl.tokens
 from ftl.formats.example import Example, Judged, Pair, Preference, Sample, Steps, TokenRow
 from ftl.tokens import MASKED, TokenizerView, Tokens, encode_any
+from ftl_runtime.data import teacher
 from ftl_runtime.data.entries import entry
+from ftl_runtime.data.teacher import Targets, TargetWriter
 
 S = TypeVar("S", bound=Sample)
 
@@ -44,6 +46,8 @@ class TokenFile:
         """Its samples are cut into several documents where they are too long."""
         self.trains_eos: bool = facts["trains_eos"]
         """At least one EOS is a label."""
+        self.has_teacher: bool = facts["has_teacher"]
+        """There are targets of its tokens."""
         self.was_cached = was_cached
         """Nothing was tokenised to open it."""
 
@@ -83,6 +87,11 @@ class TokenFile:
         """[N]: whether each answer is a good one; of judged answers only."""
         verdicts: np.ndarray = np.load(self.directory / "verdicts.npy")
         return verdicts
+
+    @cached_property
+    def targets(self) -> Targets:
+        """What the teacher expects of each token; of a file that has one only."""
+        return Targets.open(self.directory)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TokenFile, (self.directory, self._facts)
@@ -150,6 +159,7 @@ def _write(
     num_rows = 1
     num_cut = 0
     may_split = trains_eos = has_classes = False
+    targets = TargetWriter(directory)
     with (directory / "tokens.bin").open("wb") as tokens_file, (directory / "mask.bin").open("wb") as mask_file:
         for batch in batches(samples):
             for sample, rows in zip(batch, encode_any(batch, view), strict=True):
@@ -158,6 +168,8 @@ def _write(
                 num_rows = len(rows)
                 if isinstance(sample, Judged):
                     verdicts.append(sample.label)
+                if isinstance(sample, TokenRow) and sample.targets:
+                    targets.add(sample.targets)
                 if isinstance(sample, Judged | Preference) and max_prompt_len is not None:
                     rows, is_cut = _cut_prompts(rows, max_prompt_len, view)
                     num_cut += is_cut
@@ -178,6 +190,7 @@ def _write(
         "num_cut_prompts": num_cut,
         "may_split": may_split,
         "trains_eos": trains_eos,
+        "has_teacher": targets.close(),
     }
 
 
@@ -213,4 +226,6 @@ def _code_version() -> str:
     """sha256 over the code that makes tokens of rows, so that no change of it finds old tokens."""
     packages = [*ftl.formats.__path__, *ftl.sources.__path__, *ftl.tokens.__path__]
     files = sorted(file for package in packages for file in Path(package).glob("**/*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in (*files, Path(__file__)))).hexdigest()
+    return hashlib.sha256(
+        b"".join(file.read_bytes() for file in (*files, Path(__file__), Path(teacher.__file__)))
+    ).hexdigest()

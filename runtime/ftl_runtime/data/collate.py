@@ -10,6 +10,7 @@ import torch
 
 from ftl.tokens import MASKED
 from ftl_runtime.data.dataset import DocumentRow
+from ftl_runtime.data.teacher import batched
 
 # Shapes: B rows, T tokens of the longest row, or sequence_len; M trained tokens.
 
@@ -25,7 +26,7 @@ class Collator:
     token of every document, which would else be predicted from the document before. position_ids_BT restart at 0 in
     every document and in the padding. num_tokens is the number of tokens without padding, an int on the host.
     trained_rows_M and trained_targets_M are, for each trained token of the flattened batch, the place that predicts it
-    and the token itself.
+    and the token itself; where there is a teacher, teacher_ids_MK and teacher_logits_MK are what it expects there.
 
     With documents = "borders" the rows come as one, [1, B * T], and with them where documents begin and how long the
     longest is: what flash attention takes. With "positions" the model must tell documents apart by their positions:
@@ -71,6 +72,9 @@ class Collator:
             "trained_targets": torch.from_numpy(targets_N[trained_rows_M]),
             "num_tokens": sum(num_tokens_B),
         }
+        targets = [[document.targets for document in row if document.targets is not None] for row in rows]
+        if any(targets):
+            batch |= batched(targets, width, trained_rows_M + 1)
         if self.documents == "mask":
             batch["attention_mask"] = self._masks(batch["position_ids"])
         elif self.documents == "borders":

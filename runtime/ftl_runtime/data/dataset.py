@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ftl.config.data import DataSection, DatasetSection
-from ftl.config.objective import ObjectiveKind
+from ftl.config.objective import TEXTS, ObjectiveKind
 from ftl.contract import DatasetUse
 from ftl.errors import ConfigError, Problem
 from ftl.formats.example import FAMILIES, Family
@@ -21,6 +21,7 @@ from ftl_runtime.data.cache import TokenFile, cached_tokens, token_key
 from ftl_runtime.data.index import Counts, Part, RowIndex, TooLongError, cached_index, index_key
 from ftl_runtime.data.pack import Packing
 from ftl_runtime.data.samples import Emit, read_samples
+from ftl_runtime.data.teacher import Targets
 
 Open = Callable[[DatasetSection], Source]
 """Finds the rows of a dataset section."""
@@ -36,6 +37,8 @@ class Document:
     ids: np.ndarray
     labels: np.ndarray
     """The ids themselves, or the classes of the steps of an answer."""
+    targets: Targets | None = None
+    """What a teacher expects of each token."""
 
 
 DocumentRow = tuple[Document, ...]
@@ -107,7 +110,8 @@ class TokenRows:
         ids = np.array(file.tokens[start:stop])
         mask = file.mask[start:stop]
         labels = mask.astype(np.int32) - 1 if file.has_classes else ids
-        return Document(ids, np.where(mask, labels, np.int32(MASKED)))
+        targets = file.targets.of(start, stop) if file.has_teacher else None
+        return Document(ids, np.where(mask, labels, np.int32(MASKED)), targets)
 
 
 @dataclass(frozen=True)
@@ -193,8 +197,12 @@ class _Preparer:
             self.view,
             max_prompt_len=max_prompt_len,
         )
-        is_text = self.kind == "sft"
-        if is_text and recipe.template is not None and dataset.train_on_eos != "none" and not file.trains_eos:
+        if (
+            self.kind in TEXTS
+            and recipe.template is not None
+            and dataset.train_on_eos != "none"
+            and not file.trains_eos
+        ):
             message = (
                 f"{source.label}: no end of a turn is trained, so the model will not learn to stop: the chat template "
                 f"does not end turns with the tokenizer's EOS {self.view.eos_token}; "

@@ -43,6 +43,26 @@ def summed_cross_entropy(
     return total
 
 
+def chosen_logits(
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    rows_M: Tensor,
+    ids_MK: Tensor,
+    temperatures: tuple[float, ...],
+) -> Tensor:
+    """[M, K + S], fp32: the logits of some tokens of the vocabulary, then log sum exp(logits / t) over all of it for
+    each of S temperatures.
+
+    What a softmax over the vocabulary makes of those tokens follows from it. `rows_M` are different rows. The logits
+    are computed again on the way back. Format as summed_cross_entropy.
+    """
+    found: Tensor = _ChosenLogits.apply(  # type: ignore[no-untyped-call]
+        hidden_ND, weight_VD, bias_V, rows_M, ids_MK, temperatures
+    )
+    return found
+
+
 @contextmanager
 def head_gives(model: nn.Module, loss: HeadLoss) -> Iterator[None]:
     """Within the block `model` gives `loss(hidden, weight, bias)` in the place of its logits.
@@ -110,8 +130,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         targets_M: Tensor,
         by_probability: bool,
     ) -> Tensor:
-        kind = hidden_ND.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden_ND.dtype
+        dtype = _dtype_of_products(hidden_ND)
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         compute_VD = weight_VD.detach().to(dtype)
         bias = None if bias_V is None else bias_V.detach().to(dtype)
@@ -150,6 +169,72 @@ class _SummedCrossEntropy(torch.autograd.Function):
         if bias is not None:
             bias = bias.to(ctx.weight_dtype)
         return hidden, weight, bias, None, None, None
+
+
+class _ChosenLogits(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # Any: torch's own protocol
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        rows_M: Tensor,
+        ids_MK: Tensor,
+        temperatures: tuple[float, ...],
+    ) -> Tensor:
+        ctx.dtype, ctx.temperatures = _dtype_of_products(hidden_ND), temperatures
+        num_ids = ids_MK.shape[1]
+        found = torch.empty((len(rows_M), num_ids + len(temperatures)), dtype=torch.float32, device=hidden_ND.device)
+        for chunk in _chunks_in_fp32(len(rows_M), weight_VD):
+            logits_CV = _logits(hidden_ND[rows_M[chunk]], weight_VD, bias_V, ctx.dtype).float()
+            found[chunk, :num_ids] = logits_CV.gather(1, ids_MK[chunk])
+            for s, temperature in enumerate(temperatures):
+                found[chunk, num_ids + s] = (logits_CV / temperature).logsumexp(1)
+        ctx.save_for_backward(hidden_ND, weight_VD, bias_V, rows_M, ids_MK, found[:, num_ids:].clone())
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # Any: torch's own protocol
+        (grad,) = grads
+        hidden_ND, weight_VD, bias_V, rows_M, ids_MK, log_sums_MS = ctx.saved_tensors
+        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        grad_hidden_ND = torch.zeros_like(hidden_ND) if needs_hidden else None
+        grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if needs_weight else None
+        grad_bias_V = torch.zeros_like(bias_V, dtype=torch.float32) if needs_bias and bias_V is not None else None
+        num_ids = ids_MK.shape[1]
+        for chunk in _chunks_in_fp32(len(rows_M), weight_VD):
+            rows_C = rows_M[chunk]
+            hidden_CD = hidden_ND[rows_C].to(ctx.dtype)
+            logits_CV = _logits(hidden_CD, weight_VD, bias_V, ctx.dtype).float()
+            grad_CV = torch.zeros_like(logits_CV).scatter_add_(1, ids_MK[chunk], grad[chunk, :num_ids])
+            for s, temperature in enumerate(ctx.temperatures):
+                shares_CV = (logits_CV / temperature - log_sums_MS[chunk, s : s + 1]).exp_()
+                grad_CV.addcmul_(shares_CV, grad[chunk, num_ids + s : num_ids + s + 1] / temperature)
+            grad_CV = grad_CV.to(ctx.dtype)
+            if grad_hidden_ND is not None:
+                grad_hidden_ND[rows_C] = (grad_CV @ weight_VD.to(ctx.dtype)).to(grad_hidden_ND.dtype)
+            if grad_weight_VD is not None:
+                _add_product_(grad_weight_VD, grad_CV, hidden_CD, is_first=False)
+            if grad_bias_V is not None:
+                grad_bias_V += grad_CV.sum(0, dtype=torch.float32)
+        weight = None if grad_weight_VD is None else grad_weight_VD.to(weight_VD.dtype)
+        bias = None if grad_bias_V is None or bias_V is None else grad_bias_V.to(bias_V.dtype)
+        return grad_hidden_ND, weight, bias, None, None, None
+
+
+def _logits(hidden_CD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, dtype: torch.dtype) -> Tensor:
+    return linear(hidden_CD.to(dtype), weight_VD.to(dtype), None if bias_V is None else bias_V.to(dtype))
+
+
+def _dtype_of_products(hidden_ND: Tensor) -> torch.dtype:
+    kind = hidden_ND.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden_ND.dtype
+
+
+def _chunks_in_fp32(num_rows: int, weight_VD: Tensor) -> Iterator[slice]:
+    """Places of rows, so many that three times their logits in fp32 take no more than one time in their own format."""
+    size = max(1, _rows_per_chunk(weight_VD) * weight_VD.element_size() // 12)
+    return (slice(start, start + size) for start in range(0, num_rows, size))
 
 
 def _rows_per_chunk(weight_VD: Tensor) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor
 from ftl.config.objective import ObjectiveKind, ObjectiveSection
 from ftl_runtime.objectives.cpo import count_cpo, cpo_terms
 from ftl_runtime.objectives.dpo import count_dpo, dpo_terms
+from ftl_runtime.objectives.kd import count_kd, kd_terms
 from ftl_runtime.objectives.kto import count_kto, estimate_kto, kto_terms
 from ftl_runtime.objectives.orpo import count_orpo, orpo_terms
 from ftl_runtime.objectives.prm import count_prm, prm_terms
@@ -53,4 +54,5 @@ OBJECTIVES: Mapping[ObjectiveKind, Objective] = {
     "kto": Objective("judged", count_kto, kto_terms, estimate_kto),
     "reward": Objective("scored", count_reward, reward_terms, head="sequence", num_classes=1),
     "prm": Objective("steps", count_prm, prm_terms, head="token", num_classes=2),
+    "kd": Objective("texts", count_kd, kd_terms),
 }

@@ -35,6 +35,11 @@ class Scorer(Protocol):
         """Of packed texts: of each trained token given the tokens before it, summed, in nats, in fp32."""
         ...
 
+    def chosen_logits(self, batch: Batch, ids_MK: Tensor, temperatures: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+        """Of packed texts, in the place of each of the M trained tokens, in fp32: the logits of the tokens `ids_MK`;
+        and [M, S], the log of the sum of exp(logits / t) over the vocabulary, for each of S temperatures."""
+        ...
+
     def class_logits(self, batch: Batch) -> Tensor:
         """[B, C] or [B, T, C], of a model with a head for C classes."""
         ...

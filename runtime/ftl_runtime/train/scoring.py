@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ftl_runtime.kernels.head import head_gives, summed_cross_entropy
+from ftl_runtime.kernels.head import chosen_logits, head_gives, summed_cross_entropy
 from ftl_runtime.objectives.logprobs import log_sum_squares, token_logprobs
 from ftl_runtime.objectives.sft import scaled_sft_loss, sft_loss
 from ftl_runtime.objectives.terms import IGNORED, Batch, Logprobs
@@ -71,6 +71,20 @@ class ModelScorer:
         with head_gives(_unwrapped(self.model), loss):
             total: Tensor = self.model(**self._given(batch), use_cache=False).logits
         return total
+
+    def chosen_logits(self, batch: Batch, ids_MK: Tensor, temperatures: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+        rows_M, num_ids = batch["trained_rows"], ids_MK.shape[1]
+        if not self.inputs.splits_head:
+            logits_MV = self.packed_logits(batch)[0].flatten(0, 1)[rows_M].float()
+            log_sums = [(logits_MV / temperature).logsumexp(1) for temperature in temperatures]
+            return logits_MV.gather(1, ids_MK), torch.stack(log_sums, 1)
+
+        def choose(hidden_BTD: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> Tensor:
+            return chosen_logits(hidden_BTD.flatten(0, 1), weight_VD, bias_V, rows_M, ids_MK, temperatures)
+
+        with head_gives(_unwrapped(self.model), choose):
+            found: Tensor = self.model(**self._given(batch), use_cache=False).logits
+        return found[:, :num_ids], found[:, num_ids:]
 
     def class_logits(self, batch: Batch) -> Tensor:
         logits: Tensor = self.model(**self._given(batch), use_cache=False).logits

@@ -12,6 +12,7 @@ BASE = {"base_model": "b", "learning_rate": 1e-4, "datasets": [{"path": "d.jsonl
 
 
 REWARDED = {"datasets": [{"path": "d.jsonl", "type": "bradley_terry.chatml"}]}
+TAUGHT = {"kd_trainer": True, "datasets": [{"path": "d.jsonl", "type": "axolotl.integrations.kd.chat_template"}]}
 STEPWISE = {"datasets": [{"path": "d.jsonl", "type": "stepwise_supervised"}]}
 
 
@@ -39,10 +40,14 @@ def test_keys_of_dpo_reach_the_objective(load):
         ({"rl": "dpo", "dpo_label_smoothing": 0.5}, "must be below 0.5"),
         ({"rl": "dpo", "rl_beta": 0}, "must be above 0"),
         ({"rl": "dpo", "excess_length_strategy": "split"}, "cannot be split with `objective` dpo"),
-        ({"rl": "dpo", "push_dataset_to_hub": "me/rows"}, "holds single texts, and `objective` dpo has pairs"),
+        ({"rl": "dpo", "push_dataset_to_hub": "me/rows"}, "holds single texts, and `objective` dpo has more than that"),
         ({"rl": "dpo", "dpo_loss_type": "exo_pair", "dpo_label_smoothing": 0.0}, "must be above 0 with"),
         ({"rl": "dpo", "num_labels": 2}, "num_labels = 2: belongs to models with a head for classes"),
         ({"reward_model": True, "num_labels": 2, **REWARDED}, "num_labels = 2: must be 1 with `objective` reward"),
+        ({**TAUGHT, "kd_alpha": 0}, "kd_alpha = 0: must be above 0 where `kd_ce_alpha` is 0"),
+        ({**TAUGHT, "kd_temperature": 0}, "kd_temperature = 0: must be above 0"),
+        ({**TAUGHT, "push_dataset_to_hub": "me/rows"}, "`objective` kd has more than that"),
+        ({**TAUGHT, "kd_trainer": False}, "axolotl.integrations.kd.chat_template.*kd"),
         ({"process_reward_model": True, "num_labels": 1, **STEPWISE}, "num_labels = 1: must be at least 2"),
     ],
     ids=str,
@@ -51,6 +56,14 @@ def test_what_cannot_be_is_refused(load, keys, told):
     with pytest.raises(ConfigError, match=told) as caught:
         load(**keys)
     assert len(caught.value.problems) == 1
+
+
+def test_keys_of_distillation_reach_the_objective(load):
+    loaded = load(**TAUGHT, kd_ce_alpha=0.1, kd_zscore_base_temp=2.0, plugins=["axolotl.integrations.kd.KDPlugin"])
+    section = loaded.config.objective
+    assert (section.kind, section.kd_alpha, section.kd_ce_alpha) == ("kd", 1.0, 0.1)
+    assert (section.kd_zscore_base_temp, section.kd_top_k_before_softmax) == (2.0, False)
+    assert load(**TAUGHT, sample_packing=True, excess_length_strategy="split").notes == ()
 
 
 def test_classes_of_a_head_are_those_asked_for(load):

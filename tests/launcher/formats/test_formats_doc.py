@@ -24,6 +24,7 @@ HEADINGS: dict[Family, str] = {
     "kto": "### kto",
     "reward": "### Reward models",
     "prm": "### Process reward models",
+    "kd": "### Distillation",
 }
 IN_WORDS = {ABSENT: "*no type*", INLINE: "*a mapping*"}
 

@@ -57,7 +57,7 @@ def stream_is_not_split(config: TrainConfig) -> Problem | None:
 def stream_is_plain_text(config: TrainConfig) -> Problem | None:
     if not config.data.pretraining_dataset or config.objective.kind == "sft":
         return None
-    allowed = "holds texts, and `objective` wants pairs or labels"
+    allowed = "holds texts, and `objective` wants more than that"
     return Problem("pretraining_dataset", allowed=allowed, remedy="give them as `datasets`, or remove `rl`")
 
 
@@ -81,7 +81,7 @@ def merged_part_exists(config: TrainConfig) -> Problem | None:
 
 
 def packing_is_for_single_texts(config: TrainConfig) -> Problem | None:
-    if not config.data.sample_packing or config.objective.kind == "sft":
+    if not config.data.sample_packing or config.objective.trains_texts:
         return None
     allowed = f"cannot be used with `objective` {config.objective.kind}, whose rows are compared one with another"
     return Problem("sample_packing", allowed=allowed, remedy="set sample_packing: false")
@@ -216,7 +216,7 @@ def stream_type_is_a_text(dataset: DatasetSection, config: TrainConfig) -> Probl
 
 def masks_are_for_single_texts(dataset: DatasetSection, config: TrainConfig) -> Problem | None:
     given = [key for key in MASK_KEYS if key in dataset.model_fields_set]
-    if not given or config.objective.kind == "sft":
+    if not given or config.objective.trains_texts:
         return None
     allowed = (
         f"says what a conversation trains{_so_do(given[1:])}, and `objective` {config.objective.kind} trains answers"
@@ -232,6 +232,7 @@ _KEYS_OF_FORMATS: tuple[tuple[str, ...], ...] = (
     ("field_prompt", "field_chosen", "field_rejected", "field_completion", "field_label"),
     ("prompt_format", "chosen_format", "rejected_format", "completion_format"),
     ("step_separator", "max_completion_length", "train_on_last_step_only"),
+    ("logprobs_field", "temperature"),
 )
 """Keys of a dataset that only some types look at; those of a group are told in one sentence."""
 
@@ -246,7 +247,7 @@ def _keys_are_read(keys: tuple[str, ...]) -> DatasetRule:
         if name not in own:
             return None  # told by dataset_type_fits_objective
         unread = [key for key in given if key not in own[name].keys]
-        if not unread or (config.objective.kind != "sft" and set(unread) <= set(MASK_KEYS)):
+        if not unread or (not config.objective.trains_texts and set(unread) <= set(MASK_KEYS)):
             return None  # told by masks_are_for_single_texts
         remedy = f"remove it, or correct `type`, which is {_IN_WORDS.get(name, name)}"
         return Problem(unread[0], allowed=f"belongs to {_readers(unread[0], own)}{_so_do(unread[1:])}", remedy=remedy)

@@ -79,8 +79,8 @@ WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
     ),
     WithoutEffect(
         ("eval_table_size", "do_causal_lm_eval"),
-        lambda config: not has_eval_rows(config) or config.objective.kind != "sft",
-        "without val_set_size or test_datasets, or with another objective than sft",
+        lambda config: not has_eval_rows(config) or not config.objective.trains_texts,
+        "without val_set_size or test_datasets, or with another objective than sft and kd",
     ),
     WithoutEffect(
         ("lm_eval_batch_size", "lm_eval_model"), lambda config: not config.harness.tasks, "without lm_eval_tasks"
@@ -215,7 +215,7 @@ WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
     ),
     WithoutEffect(
         ("eot_tokens",),
-        lambda config: config.objective.kind != "sft",
+        lambda config: not config.objective.trains_texts,
         "where answers are compared: they are trained to their end",
     ),
     WithoutEffect(("liger_use_token_scaling",), _is_not("sft"), "unless the objective is sft"),
@@ -255,6 +255,16 @@ WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
     WithoutEffect(("simpo_gamma",), _is_not("simpo"), "unless the objective is simpo"),
     WithoutEffect(("kto_desirable_weight", "kto_undesirable_weight"), _is_not("kto"), "unless the objective is kto"),
     WithoutEffect(("center_rewards_coefficient",), _is_not("reward"), "unless the objective is reward"),
+    WithoutEffect(
+        ("kd_alpha", "kd_ce_alpha", "kd_temperature", "kd_zscore_base_temp", "kd_top_k_before_softmax"),
+        _is_not("kd"),
+        "without kd_trainer: true",
+    ),
+    WithoutEffect(
+        ("kd_top_k_before_softmax",),
+        lambda config: config.objective.kd_zscore_base_temp is not None,
+        "with kd_zscore_base_temp, which compares the teacher's tokens alone",
+    ),
     WithoutEffect(
         ("dpo_label_smoothing",),
         lambda config: not _SMOOTHED & set(config.objective.dpo_loss_type),

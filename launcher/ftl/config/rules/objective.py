@@ -6,7 +6,7 @@ from ftl.errors import Problem
 
 
 def answers_stay_whole(config: TrainConfig) -> Problem | None:
-    if config.objective.kind == "sft" or config.data.excess_length != "split":
+    if config.objective.trains_texts or config.data.excess_length != "split":
         return None
     allowed = f"cannot be split with `objective` {config.objective.kind}, whose samples are judged as a whole"
     return Problem("excess_length_strategy", allowed=allowed, remedy="write drop, truncate or raise")
@@ -15,7 +15,7 @@ def answers_stay_whole(config: TrainConfig) -> Problem | None:
 def pushed_rows_are_single_texts(config: TrainConfig) -> Problem | None:
     if config.objective.kind == "sft" or config.data.push_to_hub is None:
         return None
-    allowed = f"holds single texts, and `objective` {config.objective.kind} has pairs or labels"
+    allowed = f"holds single texts, and `objective` {config.objective.kind} has more than that"
     return Problem("push_dataset_to_hub", allowed=allowed, remedy="remove it")
 
 
@@ -45,10 +45,18 @@ def odds_have_one_weight(config: TrainConfig) -> Problem | None:
     return Problem("rl_beta", allowed="is the weight that `orpo_alpha` gives", remedy="keep one of them")
 
 
+def distillation_has_a_weight(config: TrainConfig) -> Problem | None:
+    section = config.objective
+    if section.kind != "kd" or section.kd_alpha or section.kd_ce_alpha:
+        return None
+    return Problem("kd_alpha", allowed="must be above 0 where `kd_ce_alpha` is 0: there is nothing else to learn from")
+
+
 OBJECTIVE_RULES: tuple[Rule, ...] = (
     answers_stay_whole,
     pushed_rows_are_single_texts,
     exo_is_smoothed,
     classes_fit_the_objective,
     odds_have_one_weight,
+    distillation_has_a_weight,
 )

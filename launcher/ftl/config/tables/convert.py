@@ -256,6 +256,7 @@ CONVERT: dict[str, Conversion] = {
     "rl": Conversion(_objective, "objective", _OBJECTIVE),
     "reward_model": Conversion(_switch({"objective": "reward"}), "objective: reward", _OBJECTIVE, is_bool=True),
     "process_reward_model": Conversion(_switch({"objective": "prm"}), "objective: prm", _OBJECTIVE, is_bool=True),
+    "kd_trainer": Conversion(_switch({"objective": "kd"}), "objective: kd", _OBJECTIVE, is_bool=True),
     **{
         key: Conversion(_attention(key), f"attn_implementation: {name}", _SWITCH, is_bool=True)
         for key, name in _ATTENTIONS.items()

@@ -89,7 +89,6 @@ REFUSED: dict[str, Aside] = {
         ("input_format", "input_transform"),
         "formats are written as a mapping under `type`, or as a function of your own",
     ),
-    **unbuilt(("logprobs_field", "temperature"), "there is no teacher to learn from so far"),
     **aside(("trust_remote_code",), "datasets are data: no code of theirs is run"),
 }
 

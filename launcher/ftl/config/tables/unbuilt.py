@@ -6,7 +6,6 @@ from ftl.config.tables.aside import unbuilt
 _FORMAT = "weights are held in 4 or 8 bits by bitsandbytes, or in 16 or 32"
 _DRAWN = "training on completions that the model draws itself"
 _SHARDING = "only data parallel training and FSDP so far"
-_DISTILLED = "there is no teacher to learn from so far"
 _PICTURES = "only text is trained so far"
 
 UNBUILT: dict[str, Aside] = {
@@ -14,13 +13,6 @@ UNBUILT: dict[str, Aside] = {
     **unbuilt(("trl", "vllm", "ebft"), _DRAWN),
     **unbuilt(("diffusion",), "only next-token prediction so far"),
     **unbuilt(("use_eaft", "eaft_alpha", "eaft_k"), "every trained token weighs the same so far"),
-    **unbuilt(
-        (
-            *("kd_trainer", "kd_ce_alpha", "kd_alpha", "kd_temperature", "kd_zscore_base_temp"),
-            "kd_top_k_before_softmax",
-        ),
-        _DISTILLED,
-    ),
     # Many GPUs.
     **unbuilt(
         (
