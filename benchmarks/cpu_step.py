@@ -25,9 +25,9 @@ WORK = Work(
     },
     row_tokens=512,
     rows_per_step=1,
-    warm_steps=2,
-    steps=8,
-    log_every=2,
+    warm_steps=1,
+    steps=5,
+    log_every=1,
 )
 
 

@@ -432,6 +432,9 @@ def _event_line(event: Event) -> Text | None:
             return Text(f"the model is in {data.get('store')}, compared", "green")
         case "checkpoint" if data.get("state") == "quarantined":
             return Text(f"step {step}: this checkpoint is broken and was set aside", "yellow")
+        case "memory" if data.get("recompute") != "none":
+            room = f"{data.get('needed_gib')} GiB are needed beside the weights, {data.get('free_gib')} GiB are free"
+            return Text(f"activations are recomputed to save memory ({data.get('recompute')}): {room}")
         case "warning":
             return Text.assemble(("warning: ", "yellow"), _clean(str(data.get("message"))))
         case "stopping":

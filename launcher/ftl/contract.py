@@ -268,6 +268,8 @@ class RunResult(Section):
     """How the model was laid out over them, as it was really built; None with one process."""
     quantisation: str | None = None
     """How the frozen base was held: 4 bits (nf4, scales in 8 bits). None in the format it was computed in."""
+    recompute: str = "none"
+    """The layers whose activations were computed again in the backward pass, in words."""
     output: str = OUTPUT_DIR
     """Directory below the run directory that holds the model; its manifest.json lists every file."""
     versions: dict[str, str] = {}
@@ -311,6 +313,8 @@ class Event(Section):
     eval        step, loss, and whatever else an evaluation measures: perplexity, rewards/accuracies
     samples     step, samples (prompt, expected, generated each): what the model writes at an evaluation
     profile     first_step, last_step, path (a directory below the run directory)
+    memory      of a GPU, where it decides how many layers recompute their activations: recompute (which, in words),
+                free_gib, needed_gib (by estimate, if none did)
     early_stop  step, metric, best, best_step, patience
     checkpoint  step, path (below the run directory), state: saved | verified | quarantined, seconds, bytes; of a store
                 step, store (its address), state: pushed (it is there, and was compared) | fetched, seconds, bytes
@@ -332,6 +336,7 @@ class Event(Section):
         "data",
         "step",
         "eval",
+        "memory",
         "early_stop",
         "samples",
         "profile",

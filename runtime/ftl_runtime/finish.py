@@ -33,6 +33,7 @@ def finish(
     best_step: int | None = None,
     merge: Callable[[], PreTrainedModel] | None = None,
     measure: Callable[[nn.Module], Scores] | None = None,
+    recompute: str = "none",
 ) -> RunResult:
     """Write RUN/output and after it RUN/result.json. Raises StorageError when they cannot be written.
 
@@ -41,7 +42,8 @@ def finish(
     where it is not the one that was trained. `measure` gives the scores of the model that was saved.
     """
     ctx.phase("finishing")
-    result = _result(trainer, used, ctx).model_copy(update={"best_step": best_step, "base_revision": base_revision})
+    facts = {"best_step": best_step, "base_revision": base_revision, "recompute": recompute}
+    result = _result(trainer, used, ctx).model_copy(update=facts)
     weights = trainer.whole_weights()
     if ctx.device.is_main:
         with storage_errors(ctx.run_dir):

@@ -40,11 +40,12 @@ from ftl_runtime.models.adapter import add_adapter, check_new_tokens
 from ftl_runtime.models.attention import plan_attention
 from ftl_runtime.models.fuse import apply_liger
 from ftl_runtime.models.hub import on_this_machine
-from ftl_runtime.models.load import architecture, load_config, load_model, recompute_activations, weights_dtype
+from ftl_runtime.models.load import architecture, load_config, load_model, weights_dtype
 from ftl_runtime.models.noise import add_noise
 from ftl_runtime.models.packing import mask_window, settle
 from ftl_runtime.models.partial import choose_trained
 from ftl_runtime.models.quantize import count_parameters, quantisation
+from ftl_runtime.models.recompute import footprint_of, settle_recompute
 from ftl_runtime.models.reference import find_reference
 from ftl_runtime.models.tokenizer import fit_to_tokenizer, load_tokenizer, new_tokens, view_of
 from ftl_runtime.objectives import OBJECTIVES
@@ -181,6 +182,8 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     shards = cfg.parallel.fsdp if ctx.device.num_ranks > 1 else None
     if cfg.parallel.fsdp is not None and shards is None:
         ctx.warn("fsdp_config has no effect with one process: there is nothing to share with")
+    load = partial(footprint_of, model, base, cfg, dtype, ctx, objective.layout, makes_logits=not inputs.splits_head)
+    recompute = settle_recompute(model, cfg, ctx, footprint=load)
     loaders = Loaders(
         data.train,
         data.eval,
@@ -236,6 +239,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         best_step=trainer.load_best() if cfg.evaluation.loads_best else None,
         merge=relora.merged if relora else None,
         measure=after_training(cfg.harness, tokenizer, dtype, ctx),
+        recompute=str(recompute),
     )
 
 
@@ -292,9 +296,6 @@ def _build_model(
     lora.fuse(model)
     if cfg.kernels.tiled_mlp and not tile_mlps(model, cfg.kernels.num_tiles):
         ctx.warn(f"tiled_mlp: a {config.model_type} model has no MLP that stands by itself; it is computed whole")
-    recomputes_by_layer = cfg.parallel.fsdp is not None and cfg.parallel.fsdp.activation_checkpointing
-    if cfg.precision.gradient_checkpointing or recomputes_by_layer:
-        recompute_activations(model)
     _, num_trainable = count_parameters(model)
     preflight.check_disk(num_trainable, ctx)
     return base, model

@@ -120,7 +120,7 @@ def _shrink(job: JobSpec, run_dir: Path, verdict: Verdict) -> bool:
     """Have the run go on in smaller pieces, from its newest checkpoint; False where that is not wanted or possible."""
     assert job.paths is not None
     cfg = TrainConfig.read_json((Path(job.paths.bundle) / BUNDLE_CONFIG).read_bytes())
-    smaller = shrunk(fitted(cfg, run_dir)) if cfg.watch.retries_smaller else None
+    smaller = shrunk(fitted(cfg, run_dir), has_gpu=job.resources.gpus != 0) if cfg.watch.retries_smaller else None
     if smaller is None:
         return False
     told = keep_fit(smaller, run_dir)

@@ -30,13 +30,15 @@ def config(micro, accumulation=1, *, checkpointing=False, **optim):
     ("micro", "accumulation", "expected"),
     [(8, 1, [(4, 2), (2, 4), (1, 8)]), (6, 2, [(3, 4), (1, 12)]), (5, 1, [(1, 5)]), (1, 3, [])],
 )
-def test_micro_batch_shrinks_by_divisors_and_then_activations_are_recomputed(micro, accumulation, expected):
+def test_micro_batch_shrinks_by_divisors_and_then_activations_are_recomputed_and_moved(micro, accumulation, expected):
     found, cfg = [], config(micro, accumulation)
     while (cfg := shrunk(cfg)) is not None and not cfg.precision.gradient_checkpointing:
         found.append((cfg.optim.micro_batch_size, cfg.optim.gradient_accumulation_steps))
     assert found == expected
-    assert cfg is not None and cfg.precision.gradient_checkpointing
-    assert shrunk(cfg) is None
+    assert cfg is not None and cfg.precision.gradient_checkpointing and not cfg.precision.activation_offloading
+    assert shrunk(cfg, has_gpu=False) is None
+    assert shrunk(cfg).precision.activation_offloading
+    assert shrunk(shrunk(cfg)) is None
 
 
 def test_evaluation_batch_shrinks_where_it_has_a_size_of_its_own():

@@ -16,5 +16,8 @@ class PrecisionSection(Section):
     """
     tf32: Annotated[bool | None, Flat("tf32")] = None
     """Let fp32 products use TF32 on GPUs that have it; their default when absent."""
-    gradient_checkpointing: Annotated[bool, Flat("gradient_checkpointing")] = False
-    """Recompute activations in the backward pass instead of keeping them."""
+    gradient_checkpointing: Annotated[bool | None, Flat("gradient_checkpointing")] = None
+    """Recompute activations in the backward pass instead of keeping them. When absent: on a GPU, of as few layers as it
+    has no room for; without one, of none."""
+    activation_offloading: Annotated[bool, Flat("activation_offloading")] = False
+    """Recompute them all, and hold what is kept for that in main memory until the backward pass."""

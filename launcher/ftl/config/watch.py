@@ -19,4 +19,4 @@ class WatchSection(Section):
     """Collect Python's garbage and free the GPU's unused memory every so many steps; -1 is after each epoch."""
     retries_smaller: Annotated[bool, Flat("auto_find_batch_size")] = True
     """When memory runs out, go on from the newest checkpoint with half the micro_batch_size and twice the
-    gradient_accumulation_steps, at one row a batch with gradient_checkpointing."""
+    gradient_accumulation_steps, at one row a batch with gradient_checkpointing, then activation_offloading."""

@@ -27,6 +27,11 @@ def apply_liger(model: PreTrainedModel, kernels: KernelsSection, ctx: Context) -
     monkey_patch._apply_liger_kernel_to_instance(model, **_switches(wanted), **losses)
 
 
+def has_fused_layers(model: PreTrainedModel, kernels: KernelsSection, ctx: Context) -> bool:
+    """Whether norms and gated layers of `model` are Liger's, which keep less for the backward pass."""
+    return _why_not(model, ctx) is None and kernels.rms_norm is not False and kernels.glu is not False
+
+
 def _why_not(model: PreTrainedModel, ctx: Context) -> str | None:
     if ctx.device.kind != "cuda":
         return "Liger's kernels run on GPUs only"

@@ -146,15 +146,6 @@ def load_model(
     return loaded
 
 
-def recompute_activations(model: Any) -> None:  # Any: a model, or one in an adapter that hands the call through
-    """Have the backward pass compute activations again rather than keep them; also below a frozen embedding."""
-    kwargs = {"use_reentrant": False}
-    if hasattr(model, "activation_checkpointing_enable"):
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs=kwargs)
-    else:  # its name before transformers 5.20
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
-
-
 def _device_map(ctx: Context) -> dict[str, int | str]:
     """Everything on the device of this rank: weights are quantised there, and not moved afterwards."""
     return {"": torch.cuda.current_device() if ctx.device.kind == "cuda" else "cpu"}

@@ -122,6 +122,7 @@ TEST_SET = {"test_datasets": [{"path": "b", "type": "alpaca"}]}
         ({"harness": {"tasks": ["arc_easy"]}, "objective": "reward"}, "lm_eval_tasks"),
         ({"harness": {"tasks": ["arc_easy"]}, "parallel": {"fsdp": {}}}, "lm_eval_tasks"),
         ({"optim": {"scheduler": "log_sweep"}, "rates": {"sweep_min": 20}}, "log_sweep_max_lr"),
+        ({"precision": {"gradient_checkpointing": False, "activation_offloading": True}}, "activation_offloading"),
     ],
     ids=str,
 )

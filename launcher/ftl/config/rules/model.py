@@ -32,4 +32,18 @@ def load_options_leave_to_other_keys_what_those_decide(config: TrainConfig) -> P
     return None
 
 
-MODEL_RULES: tuple[Rule, ...] = (load_options_leave_to_other_keys_what_those_decide,)
+def only_activations_that_are_recomputed_are_moved(config: TrainConfig) -> Problem | None:
+    precision = config.precision
+    if not precision.activation_offloading or precision.gradient_checkpointing is not False:
+        return None
+    return Problem(
+        "activation_offloading",
+        allowed="moves what `gradient_checkpointing` keeps, and that is false",
+        remedy="remove one of them",
+    )
+
+
+MODEL_RULES: tuple[Rule, ...] = (
+    load_options_leave_to_other_keys_what_those_decide,
+    only_activations_that_are_recomputed_are_moved,
+)

@@ -42,6 +42,5 @@ UNBUILT: dict[str, Aside] = {
     **unbuilt(
         ("torch_compile", "torch_compile_backend", "torch_compile_mode"), "models run as they are, uncompiled", "auto"
     ),
-    **unbuilt(("activation_offloading",), "activations stay on the GPU; gradient_checkpointing keeps few of them"),
     **unbuilt(("processor_type", "skip_prepare_dataset", "freeze_mm_modules", "image_size"), _PICTURES),
 }

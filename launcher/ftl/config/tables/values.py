@@ -47,6 +47,12 @@ def _gib(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
     return {"gpu_memory_limit": float(found[1]) if found else value}
 
 
+def _recomputing(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+    if value in ("offload", "offload_disk"):
+        return {"gradient_checkpointing": True, "activation_offloading": True}
+    return {"gradient_checkpointing": True if value == "unsloth" else value}
+
+
 def _own_config(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
     return {} if value == given.get("base_model") else {"base_model_config": value}
 
@@ -222,17 +228,15 @@ VALUES: dict[str, Conversion] = {
         _no_interval("eval_strategy", "evals_per_epoch"), "eval_strategy: no", "0 times is never", is_noted=True
     ),
     "gradient_checkpointing": Conversion(
-        _one_of(
-            {
-                "unsloth": True,
-                **dict.fromkeys(
-                    ("offload", "offload_disk"), NotBuiltError("offloading is not built yet: must be true or false")
-                ),
-            },
-            "gradient_checkpointing",
-        ),
-        "gradient_checkpointing: true",
-        "activations are recomputed all the same, and not moved to the host",
+        _recomputing,
+        "gradient_checkpointing: true, activation_offloading: true",
+        "activations are recomputed all the same; what is moved goes to main memory, never to a disk",
+        is_noted=True,
+    ),
+    "activation_offloading": Conversion(
+        _one_of(dict.fromkeys(("legacy", "disk", "hidden_states"), True), "activation_offloading"),
+        "activation_offloading: true",
+        "there is one way to move activations: to main memory",
         is_noted=True,
     ),
     "tokens": Conversion(_tokens, "special_tokens", "a mapping of roles belongs there", is_noted=True),
