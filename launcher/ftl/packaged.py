@@ -1,4 +1,4 @@
-"""Finds the data folders that ship with ftl: images, cloud_templates, examples."""
+"""Finds the data folders that ship with ftl: images, cloud_templates, examples, deepspeed_configs."""
 
 from pathlib import Path
 

@@ -85,7 +85,7 @@ def _save_model(
     model: Any = trainer.accelerator.unwrap_model(trainer.model) if merge is None else merge()
     model.config.use_cache = True  # off while training; whoever generates with this model wants it
     with averaged_weights(trainer.optimizer):
-        model.save_pretrained(stage, state_dict=weights)
+        trainer.write_model(model, stage, weights)
     (stage / "README.md").unlink(missing_ok=True)  # peft's model card names local paths
     generation = getattr(model, "generation_config", None)
     if generation is not None:

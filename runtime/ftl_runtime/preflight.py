@@ -60,6 +60,8 @@ def check(cfg: TrainConfig, ctx: Context) -> None:
         problems.append(missing)
     if missing := missing_harness(cfg.harness):
         problems.append(missing)
+    if cfg.parallel.deepspeed and find_spec("deepspeed") is None:
+        problems.append("deepspeed: needs the 'deepspeed' package: pip install 'ftl-launcher[scale]'")
     problems += optimizer_problems(cfg.optim, ctx.device)
     if problems:
         raise BackendError(*problems)
@@ -96,11 +98,11 @@ def check_disk(num_trainable: int, ctx: Context) -> None:
 def versions() -> dict[str, str]:
     """Versions of what trains, for the result."""
     found = {"python": ".".join(str(part) for part in sys.version_info[:3]), "torch": torch.__version__}
-    for name in ("transformers", "peft", "accelerate", "bitsandbytes"):
+    for name in ("transformers", "peft", "accelerate", "bitsandbytes", "deepspeed"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
-            continue  # a full fine-tune needs neither peft nor bitsandbytes
+            continue  # no training needs all of them
     from ftl import __version__
 
     return found | {"ftl": __version__}

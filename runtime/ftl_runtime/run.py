@@ -49,7 +49,7 @@ from ftl_runtime.models.recompute import footprint_of, settle_recompute
 from ftl_runtime.models.reference import find_reference
 from ftl_runtime.models.tokenizer import fit_to_tokenizer, load_tokenizer, new_tokens, view_of
 from ftl_runtime.objectives import OBJECTIVES
-from ftl_runtime.parallel import fsdp
+from ftl_runtime.parallel import deepspeed, fsdp
 from ftl_runtime.stop import StopFlag
 from ftl_runtime.tracking.session import tracked
 from ftl_runtime.train.args import compute_dtype, training_args
@@ -184,6 +184,9 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         ctx.warn("fsdp_config has no effect with one process: there is nothing to share with")
     load = partial(footprint_of, model, base, cfg, dtype, ctx, objective.layout, makes_logits=not inputs.splits_head)
     recompute = settle_recompute(model, cfg, ctx, footprint=load)
+    zero = deepspeed.plan(cfg.parallel.zero, cfg.optim, dtype, ctx.device)
+    if cfg.parallel.zero is not None and zero is None:
+        ctx.warn("deepspeed has no effect with one process that offloads nothing: there is nothing to share with")
     loaders = Loaders(
         data.train,
         data.eval,
@@ -192,7 +195,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         batch_size=cfg.optim.micro_batch_size,
         eval_batch_size=cfg.optim.eval_batch_size or cfg.optim.micro_batch_size,
         device=ctx.device,
-        in_step=shards is not None,
+        in_step=shards is not None or (zero is not None and zero.stage == 3),
         drop_last=cfg.data.drop_last and not cfg.data.pretraining_dataset,
     )
     schedule = plan_schedule(
@@ -205,7 +208,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         objective,
         cfg.objective,
         loaders,
-        training_args(cfg.optim, cfg.precision, cfg.parallel, schedule, ctx),
+        training_args(cfg.optim, cfg.precision, cfg.parallel, schedule, ctx, has_own_format=zero is not None),
         schedule,
         ctx,
         make_optimizer=partial(make_optimizer, optim=cfg.optim, rates=cfg.rates, warmup_steps=schedule.warmup_steps),
@@ -222,6 +225,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
             tokenizer,
             batch_size=cfg.optim.eval_batch_size or cfg.optim.micro_batch_size,
         ),
+        zero=None if zero is None else deepspeed.Zero(zero),
     )
     if cfg.trained.lisa_num_layers is not None:
         lisa: TrainerCallback = Lisa(model, cfg.trained, seed=cfg.optim.seed)
@@ -285,7 +289,7 @@ def _build_model(
         quantisation=quantisation(config, cfg.quant, compute, has_adapter=has_adapter),
         checkpoint=resume.path if resume and not has_adapter else None,
     )
-    if ctx.device.kind == "cuda" and cfg.parallel.fsdp is None:
+    if ctx.device.kind == "cuda" and cfg.parallel.fsdp is None and not deepspeed.cuts_weights(cfg.parallel.zero):
         base.to(torch.device("cuda"))  # type: ignore[arg-type]  # transformers wraps it untyped
     apply_liger(base, cfg.kernels, ctx)
     check_new_tokens(new_tokens(cfg.model, ctx), base, cfg.adapter)

@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "yamlparse": BASE,
     "yamlfile": YAML,
     "formats": {"errors"},
-    "config": YAML | {"formats"},
+    "config": YAML | {"formats", "packaged"},
     "sources": BASE | {"config"},
     "tokens": BASE | {"formats", "config"},
     "contract": BASE,

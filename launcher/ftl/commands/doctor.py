@@ -16,6 +16,8 @@ from ftl.errors import ExitCode
 from ftl.state import cache_dir, state_dir
 
 _STACK = ("torch", "transformers", "peft", "accelerate")
+_ADDED = {"bitsandbytes": ("quant", "load_in_4bit"), "deepspeed": ("scale", "deepspeed")}
+"""Package -> the extra of ftl that brings it, and a key that needs it."""
 _FREE_GIB = 10
 
 
@@ -53,14 +55,23 @@ def _here() -> Iterator[Finding]:
 
 
 def _stack() -> Iterator[Finding]:
-    for name in _STACK:
+    for name in (*_STACK, *_ADDED):
         if find_spec(name) is None:
-            yield Finding(name, False, "not installed; only needed to train on this machine without a container")
+            yield Finding(
+                name, False, f"not installed; only needed {_needed_for(name)} on this machine without a container"
+            )
             continue
         try:
             yield Finding(name, True, version(name))
         except PackageNotFoundError:
             yield Finding(name, True, "from a source tree")
+
+
+def _needed_for(name: str) -> str:
+    if name not in _ADDED:
+        return "to train"
+    extra, key = _ADDED[name]
+    return f"for `{key}`, from ftl-launcher[{extra}],"
 
 
 def _backend(name: str) -> Finding:

@@ -8,7 +8,7 @@ from ftl.commands import show
 from ftl.errors import ConfigError, ExitCode, Problem
 from ftl.packaged import packaged
 
-NAMES = ("cloud_templates", "examples")
+NAMES = ("cloud_templates", "examples", "deepspeed_configs")
 
 
 def run(name: str, dest: Path | None) -> int:

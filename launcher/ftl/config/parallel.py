@@ -1,10 +1,11 @@
 """How the ranks of one training work together."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from ftl.config.marker import Flat
+from ftl.config.zero import Zero, zero_of
 from ftl.section import Section
 
 
@@ -23,6 +24,8 @@ class FsdpSection(Section):
 class ParallelSection(Section):
     fsdp: Annotated[FsdpSection | None, Flat("fsdp_config")] = None
     """Cut the model into shards, one a process, instead of a copy in each."""
+    deepspeed: Annotated[dict[str, Any] | str | None, Flat("deepspeed")] = None  # Any: JSON, as DeepSpeed takes it
+    """Shards by DeepSpeed ZeRO: a JSON file of its settings, the name of one that ftl ships, or a mapping of them."""
     timeout_s: Annotated[int, Flat("ddp_timeout"), Field(ge=1)] = 1800
     """Seconds a rank waits for the others in a step before the training fails. While rank 0 tokenises, downloads or
     saves, they wait for as long as it takes."""
@@ -32,3 +35,8 @@ class ParallelSection(Section):
     """Before each forward pass, every rank takes over the buffers of rank 0."""
     finds_unused: Annotated[bool, Flat("ddp_find_unused_parameters")] = False
     """Look in every step for parameters that got no gradient, which costs time; without it such a model fails."""
+
+    @property
+    def zero(self) -> Zero | None:
+        """What `deepspeed` says; a file that it named has been read into it."""
+        return zero_of(self.deepspeed) if isinstance(self.deepspeed, dict) and self.deepspeed else None

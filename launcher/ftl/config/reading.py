@@ -7,11 +7,13 @@ from typing import Any, get_origin
 from pydantic import BaseModel
 
 from ftl.config.data import DATASET_KEYS
+from ftl.config.deepspeedfile import read_settings
 from ftl.config.dialect import Dialect, Translation, translate
 from ftl.config.flat import DATASET, TRAIN, keys
 from ftl.config.override import overridden
 from ftl.config.tables.dataset import is_sharegpt
 from ftl.config.train import TrainConfig
+from ftl.config.zero import zero_of
 from ftl.errors import Problem
 from ftl.yamlfile import YamlFile, annotations_at, show_loc, show_value, value_at
 from ftl.yamlparse import Loc
@@ -40,7 +42,7 @@ def read_keys(file: YamlFile) -> Reading:
     """The file's keys as sections. Whatever has no place there is a problem or a note."""
     nested: dict[str, Any] = {name: {} for name in TrainConfig.model_fields if name != "adapter"}
     reading = Reading(file, nested, {}, [], [], [], {}, {})
-    flat = _translate(file.data, TRAIN, (), reading)
+    flat = _translate(_with_deepspeed_file(reading), TRAIN, (), reading)
     given = {key: value for key, value in _without_nulls(file.data).items() if key not in flat.displaced}
     reading.given, reading.origin = {**given, **flat.values}, flat.origin
     for key, value in flat.values.items():
@@ -54,6 +56,7 @@ def read_keys(file: YamlFile) -> Reading:
             value = _datasets(value, loc, user_loc, reading)
         reading.nested.setdefault(loc[0], {})[loc[1]] = _shaped(value, loc)
     _settle_adapter(reading)
+    _settle_precision(reading)
     return reading
 
 
@@ -77,6 +80,21 @@ def _translate(given: Mapping[str, Any], dialect: Dialect, base: Loc, reading: R
 def _parts(where: str, given: Mapping[str, Any]) -> Loc:  # Any: what YAML holds
     """The place of a key below `given`, whose own dots are no dots of a path."""
     return (where,) if where in given else tuple(where.split("."))
+
+
+def _with_deepspeed_file(reading: Reading) -> Mapping[str, Any]:  # Any: what YAML holds
+    """The top level with what stands in the file that `deepspeed` names, and without the key where none can be read."""
+    data, given = reading.file.data, reading.file.data.get("deepspeed")
+    if not isinstance(given, str) or not given:
+        return data
+    try:
+        settings = read_settings(given, reading.file.path)
+    except ValueError as e:
+        reading.problems.append(placed(Problem("", allowed=str(e)), ("deepspeed",), reading))
+        return {key: value for key, value in data.items() if key != "deepspeed"}
+    if settings.note:
+        reading.notes.append(placed(Problem("", allowed=settings.note), ("deepspeed",), reading))
+    return {**data, "deepspeed": settings.values}
 
 
 def _datasets(value: Any, loc: Loc, user_loc: Loc, reading: Reading) -> Any:  # Any: what YAML holds
@@ -125,6 +143,14 @@ def _settle_adapter(reading: Reading) -> None:
         loc = reading.places["adapter", name]
         reading.notes.append(placed(Problem("", allowed="has no effect without `adapter: lora`"), loc, reading))
     del reading.nested["adapter"]
+
+
+def _settle_precision(reading: Reading) -> None:
+    """A DeepSpeed file that enables bf16 says what the config leaves open."""
+    deepspeed = reading.nested["parallel"].get("deepspeed")
+    is_open = reading.nested["precision"].get("compute") in (None, "auto")
+    if is_open and isinstance(deepspeed, dict) and zero_of(deepspeed).bf16:
+        reading.nested["precision"]["compute"] = "bf16"
 
 
 def _without_nulls(value: Any) -> Any:  # Any: what YAML holds

@@ -134,7 +134,7 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     total = trained = 0
     for parameter in model.parameters():
         state = getattr(parameter, "quant_state", None)
-        count = parameter.numel() if state is None else math.prod(state.shape)
+        count = math.prod(state.shape) if state is not None else getattr(parameter, "ds_numel", parameter.numel())
         total += count
         trained += count if parameter.requires_grad else 0
     return total, trained

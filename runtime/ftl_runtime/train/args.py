@@ -24,10 +24,17 @@ def compute_dtype(precision: PrecisionSection, device: Device) -> torch.dtype:
 
 
 def training_args(
-    optim: OptimSection, precision: PrecisionSection, parallel: ParallelSection, schedule: Schedule, ctx: Context
+    optim: OptimSection,
+    precision: PrecisionSection,
+    parallel: ParallelSection,
+    schedule: Schedule,
+    ctx: Context,
+    *,
+    has_own_format: bool = False,
 ) -> TrainingArguments:
     """Everything that transformers would do by itself and we do is off: reports, hub, saving, evaluating, bars."""
-    dtype = compute_dtype(precision, ctx.device)
+    # DeepSpeed holds the weights in what is computed in, and wants no autocast around them.
+    dtype = torch.float32 if has_own_format else compute_dtype(precision, ctx.device)
     on_cpu = ctx.device.kind == "cpu"
     return TrainingArguments(
         output_dir=str(ctx.run_dir / CHECKPOINTS_DIR),

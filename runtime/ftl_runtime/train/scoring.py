@@ -9,7 +9,6 @@ from weakref import WeakKeyDictionary
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ftl_runtime.kernels.head import chosen_logits, head_gives, summed_cross_entropy
 from ftl_runtime.objectives.logprobs import log_sum_squares, token_logprobs
@@ -125,7 +124,9 @@ class ModelScorer:
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if isinstance(model, DistributedDataParallel) else model
+    """Without what distributes it: torch's wrapper, or DeepSpeed's engine."""
+    inner = getattr(model, "module", None)
+    return inner if isinstance(inner, nn.Module) else model
 
 
 def _as_before_training(reference: Reference) -> Any:  # Any: a context manager of peft's, or none
@@ -155,7 +156,7 @@ def _has_dropout(model: nn.Module) -> bool:
 
 
 def _find_dropout(model: nn.Module) -> bool:
-    config = getattr(model, "config", None)
+    config = getattr(_unwrapped(model), "config", None)
     settings = config.to_dict() if config is not None else {}
     in_config = (value for key, value in settings.items() if "drop" in key and isinstance(value, float))
     in_layers = (layer.p for layer in model.modules() if isinstance(layer, nn.Dropout))

@@ -34,6 +34,7 @@ from ftl_runtime.evaluate.writing import Writing
 from ftl_runtime.objectives import Objective
 from ftl_runtime.objectives.terms import Batch, Counts, Terms
 from ftl_runtime.parallel import fsdp
+from ftl_runtime.parallel.deepspeed import Zero
 from ftl_runtime.parallel.spread import spread_of
 from ftl_runtime.patches import accelerate_lomo
 from ftl_runtime.train.averaging import averaged_weights, bare, mark_averaged, restore_trained
@@ -78,6 +79,7 @@ class Trainer(TransformersTrainer):
         inputs: Inputs,
         reference: Reference | None = None,
         writing: Writing | None = None,
+        zero: Zero | None = None,
     ) -> None:
         self.progress = progress
         self.stopped_at: int | None = None
@@ -107,9 +109,12 @@ class Trainer(TransformersTrainer):
         self._marked_s = 0.0
         self._is_sharded = fsdp.is_sharded(model)
         accelerate_lomo.apply()
+        self._zero = zero
         super().__init__(model=model, args=args, train_dataset=loaders.train.dataset, data_collator=loaders.collator)
         if self._is_sharded:
             self._leave_unwrapped()
+        if zero is not None:
+            zero.take_over(self.accelerator, self.create_optimizer)
         # Sums on the device, so that no step waits for them.
         self._first_loss = torch.tensor(progress.first_loss, device=self.args.device)
         self._last_loss = torch.tensor(progress.last_loss, device=self.args.device)
@@ -123,7 +128,7 @@ class Trainer(TransformersTrainer):
     # -- shards
 
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
-        if not self._is_sharded:  # shards are where they belong
+        if not self._is_sharded and self._zero is None:  # shards are where they belong
             super()._move_model_to_device(model, device)
 
     def _leave_unwrapped(self) -> None:
@@ -137,15 +142,27 @@ class Trainer(TransformersTrainer):
         self.accelerator.prepare_model = prepare_model
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:  # Any: a tensor, or none
+        if self._zero is not None:
+            return None  # its step clips
         return fsdp.whole(super()._clip_grad_norm(model))  # type: ignore[no-untyped-call]
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:  # Any: as above
+        if self._zero is not None:
+            return None  # known after the step
         return fsdp.whole(super()._get_grad_norm(model, grad_norm=grad_norm))  # type: ignore[no-untyped-call]
 
     def whole_weights(self) -> dict[str, Tensor] | None:
         """What `save_pretrained` is to write where the model is in shards. All ranks must ask; rank 0 gets it."""
+        if self._zero is not None:
+            return self._zero.whole_weights()
         assert isinstance(self.model, nn.Module)
         return fsdp.whole_weights(self.model, self._ctx.device) if self._is_sharded else None
+
+    def write_model(self, model: Any, directory: Path, weights: dict[str, Tensor] | None) -> None:  # Any: has no type
+        """`weights` are those that `whole_weights` gave."""
+        model.save_pretrained(directory, state_dict=weights)
+        if self._zero is not None:
+            self._zero.mend_config(directory)
 
     # -- optimizer
 
@@ -162,6 +179,8 @@ class Trainer(TransformersTrainer):
         if self.lr_scheduler is None:
             stepped = self.optimizer if optimizer is None else optimizer
             assert stepped is not None
+            if self._zero is not None:
+                stepped = bare(stepped)  # the engine hands its groups on
             self.lr_scheduler = self._make_scheduler(stepped)  # type: ignore[assignment]
             self._created_lr_scheduler = True
         assert self.lr_scheduler is not None
@@ -186,6 +205,8 @@ class Trainer(TransformersTrainer):
         num_tokens = sum(int(batch.pop("num_tokens")) for batch in batches)
         self.progress.tokens += ranks.sum_counts(num_tokens, self._ctx.device)
         self._num_micro_batches = len(batches)
+        if self._zero is not None:
+            self._zero.expect(len(batches))
         return batches, counts
 
     def compute_loss(
@@ -260,7 +281,8 @@ class Trainer(TransformersTrainer):
         """Once, before the first step: carry on the sums of the checkpoint, and evaluate where it left that undone."""
         self._tr_loss.fill_(self.progress.window_loss)
         self._globalstep_last_logged = self.progress.logged_step
-        self.spread = spread_of(self.model_wrapped, self._ctx.device.num_ranks)
+        num_ranks = self._ctx.device.num_ranks
+        self.spread = self._zero.spread() if self._zero is not None else spread_of(self.model_wrapped, num_ranks)
         self._ctx.phase("training")
         self.stopwatch = Stopwatch()
         step = self.state.global_step
@@ -288,6 +310,8 @@ class Trainer(TransformersTrainer):
         learning_rate: float | None = None,
     ) -> None:
         """Called after each step, and once more after each epoch, when nothing is left to do."""
+        if self._zero is not None:
+            grad_norm = self._zero.grad_norm()
         if self.control.should_log or self.control.should_save:
             self._check_finite(tr_loss, grad_norm)
         if self.control.should_log:
@@ -356,6 +380,8 @@ class Trainer(TransformersTrainer):
         self._ctx.phase("evaluating")
         assert isinstance(self.model, nn.Module)
         model = self.model  # not the DDP wrapper, which would wait for ranks that have fewer batches
+        if self._zero is not None and self._zero.shards_weights:
+            model = self.model_wrapped  # which gathers weights where they are used
         model.eval()
         evaluation = Evaluation(self.args.device)
         with self.stopwatch.paused(), torch.no_grad(), averaged_weights(self.optimizer):
@@ -456,6 +482,11 @@ class Trainer(TransformersTrainer):
             assert self.lr_scheduler is not None
             self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
             return
+        if self._zero is not None and checkpoint is not None:
+            self._zero.load_states(Path(checkpoint))
+            assert self.lr_scheduler is not None
+            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+            return
         super()._load_optimizer_and_scheduler(checkpoint)
         restore_trained(self.optimizer)
 
@@ -507,17 +538,20 @@ class Trainer(TransformersTrainer):
         self.progress.window_metrics = self._metrics.share(self._ctx.device)
         weights = self.whole_weights()
         states = fsdp.whole_states(bare(self.optimizer), self._ctx.device) if self._is_sharded else None
+        if self._zero is not None:
+            self._zero.save_states(stage)
         if not self._ctx.device.is_main:
             return
         with averaged_weights(self.optimizer):
             unwrapped = self.accelerator.unwrap_model(self.model)
-            unwrapped.save_pretrained(stage, state_dict=weights)
-            if states is None:
-                self._save_optimizer_and_scheduler(str(stage))
-            else:
-                assert self.lr_scheduler is not None
+            self.write_model(unwrapped, stage, weights)
+            if states is not None:
                 torch.save(states, stage / OPTIMIZER_NAME)
+            if states is not None or self._zero is not None:
+                assert self.lr_scheduler is not None
                 torch.save(self.lr_scheduler.state_dict(), stage / SCHEDULER_NAME)
+            else:
+                self._save_optimizer_and_scheduler(str(stage))
         (stage / "README.md").unlink(missing_ok=True)  # peft's model card names local paths
         for write in self._companions:
             write(stage)

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import socket
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,20 @@ def train_together(attempt: Any, num_ranks: int, *, stop_at: int | None = None) 
 
     Gives what each rank was seen to have built.
     """
-    job = attempt._write({})
-    seen = [attempt.directory / f"seen-{rank}.json" for rank in range(num_ranks)]
-    for file in seen:
-        file.unlink(missing_ok=True)
-    run_ranks(partial(_train, job.model_dump_json(), seen, stop_at), num_ranks)
-    return [json.loads(file.read_text()) for file in seen]
+    return train_in_turn([(attempt, stop_at)], num_ranks)[0]
+
+
+def train_in_turn(trainings: list[tuple[Any, int | None]], num_ranks: int) -> list[list[dict[str, Any]]]:
+    """Several attempts, each with the step after which it is asked to stop, one after the other in the same ranks."""
+    jobs, files = [], []
+    for number, (attempt, stop_at) in enumerate(trainings):
+        seen = [attempt.directory / f"seen-{number}-{rank}.json" for rank in range(num_ranks)]
+        for file in seen:
+            file.unlink(missing_ok=True)
+        jobs.append(partial(_train, attempt._write({}).model_dump_json(), seen, stop_at))
+        files.append(seen)
+    run_ranks(partial(_in_turn, jobs), num_ranks)
+    return [[json.loads(file.read_text()) for file in seen] for seen in files]
 
 
 def run_ranks(target: Any, num_ranks: int) -> None:
@@ -53,6 +62,11 @@ def _in_rank(target: Any, env: dict[str, str]) -> None:
     os.environ.update(env)
     target(Device("cpu", has_bf16=True, rank=int(env["RANK"]), num_ranks=int(env["WORLD_SIZE"])))
     os._exit(0)
+
+
+def _in_turn(targets: list[Any], device: Any) -> None:
+    for target in targets:
+        target(device)
 
 
 def _train(job_json: str, seen: list[Path], stop_at: int | None, device: Any) -> None:
@@ -97,6 +111,8 @@ def _train(job_json: str, seen: list[Path], stop_at: int | None, device: Any) ->
         assert stop_at is not None
     else:
         assert stop_at is None
+    finally:
+        run._train = train
 
 
 def _built(trainer: Any) -> dict[str, Any]:
@@ -112,6 +128,10 @@ def _built(trainer: Any) -> dict[str, Any]:
         "unused": getattr(model, "find_unused_parameters", None),
         "bucket_bytes": getattr(model, "bucket_bytes_cap", None),
         "local": {name: list(getattr(p, "_local_tensor", p).shape) for name, p in parameters},
+        "compiled": [
+            name for name, it in sys.modules.items() if "torch_extensions" in str(getattr(it, "__file__", ""))
+        ],
+        "part": {name: p.ds_tensor.numel() for name, p in parameters if hasattr(p, "ds_tensor")},
         "whole": {name: list(p.shape) for name, p in parameters},
     }
 

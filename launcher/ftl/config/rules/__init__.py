@@ -2,6 +2,7 @@
 
 from ftl.config.rules.adapter import ADAPTER_RULES
 from ftl.config.rules.data import DATA_RULES, DATASET_RULES
+from ftl.config.rules.deepspeed import DEEPSPEED_RULES
 from ftl.config.rules.effect import without_effect
 from ftl.config.rules.given import KEY_NOTES, KEY_RULES
 from ftl.config.rules.harness import HARNESS_RULES
@@ -16,4 +17,5 @@ __all__ = ["DATASET_RULES", "KEY_NOTES", "KEY_RULES", "RULES", "KeyRule", "witho
 RULES: tuple[Rule, ...] = (
     *(*SCHEDULE_RULES, *OPTIM_RULES, *DATA_RULES, *MODEL_RULES, *ADAPTER_RULES, *OBJECTIVE_RULES),
     *HARNESS_RULES,
+    *DEEPSPEED_RULES,
 )

@@ -19,6 +19,7 @@ _WITHOUT_BETAS = (
 )
 _LION = ("lion_32bit", "lion_8bit", "paged_lion_32bit", "paged_lion_8bit")
 _OWN_WARMUP = ("schedule_free_adamw", "schedule_free_sgd")
+_OF_DDP = ("ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_find_unused_parameters")
 _COSINES = ("cosine", "cosine_with_min_lr", "cosine_warmup_with_min_lr")
 
 
@@ -85,6 +86,7 @@ WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
     WithoutEffect(
         ("lm_eval_batch_size", "lm_eval_model"), lambda config: not config.harness.tasks, "without lm_eval_tasks"
     ),
+    WithoutEffect(_OF_DDP, lambda config: config.parallel.zero is not None, "beside deepspeed, whose file says it"),
     WithoutEffect(
         ("loss_watchdog_patience",),
         lambda config: config.watch.loss_threshold is None,

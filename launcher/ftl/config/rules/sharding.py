@@ -121,7 +121,7 @@ SHARDING: tuple[KeyRule, ...] = (
     KeyRule(
         "torch_compile",
         lambda given: given.get("torch_compile") is True and is_on(given, "deepspeed"),
-        "is decided by the file that `deepspeed` names",
-        "set it there",
+        "has not been tried on the engine of `deepspeed`",
+        "remove one of them",
     ),
 )

@@ -50,7 +50,7 @@ NESTED: dict[str, tuple[str, ...]] = {
 OPEN: tuple[str, ...] = (
     *("chat_template_kwargs", "overrides_of_model_config", "model_config", "overrides_of_model_kwargs"),
     *("model_kwargs", "model_quantization_config_kwargs", "lr_scheduler_kwargs", "optim_args"),
-    *("rope_scaling", "device_map", "max_memory", "resources_per_worker", "comet_experiment_config"),
+    *("rope_scaling", "device_map", "max_memory", "deepspeed", "resources_per_worker", "comet_experiment_config"),
     *("trl.generation_kwargs", "trl.chat_template_kwargs", "llmcompressor.recipe"),
 )
 """Mappings that take any key: they go to a library, or to a template, as they stand."""

@@ -5,7 +5,7 @@ from ftl.config.tables.aside import unbuilt
 
 _FORMAT = "weights are held in 4 or 8 bits by bitsandbytes, or in 16 or 32"
 _DRAWN = "training on completions that the model draws itself"
-_SHARDING = "only data parallel training and FSDP so far"
+_SHARDING = "only data parallel training, FSDP and ZeRO so far"
 _PICTURES = "only text is trained so far"
 
 UNBUILT: dict[str, Aside] = {
@@ -16,7 +16,7 @@ UNBUILT: dict[str, Aside] = {
     # Many GPUs.
     **unbuilt(
         (
-            *("deepspeed", "use_ray"),
+            "use_ray",
             *("ray_num_workers", "ray_run_name", "resources_per_worker", "expert_parallel_num_nvl_bytes"),
             *("expert_parallel_token_capacity", "accelerator_config", "qlora_sharded_model_loading"),
         ),

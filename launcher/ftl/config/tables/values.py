@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from ftl.config.dialect import Conversion, Convert, NotBuiltError, Values
 from ftl.config.model import Attention
-from ftl.config.tables import fsdp
+from ftl.config.tables import deepspeed, fsdp
 from ftl.errors import ConfigError
 from ftl.yamlfile import parse_value
 
@@ -172,6 +172,11 @@ VALUES: dict[str, Conversion] = {
         "experts_implementation: grouped_mm",
         "torch's own grouped product gives the same numbers",
         is_noted=True,
+    ),
+    "deepspeed": Conversion(
+        deepspeed.from_settings,
+        "deepspeed: deepspeed_configs/zero2.json",
+        "settings of a DeepSpeed file; what a key of the config says is left to it",
     ),
     "fsdp_config": Conversion(
         fsdp.from_settings,
