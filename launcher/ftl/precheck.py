@@ -176,8 +176,8 @@ def _vocabulary(file: Path) -> set[str]:
 def _without_gpu(config: TrainConfig) -> list[Problem]:
     """Settings that a machine without a GPU cannot honour."""
     found: list[Problem] = []
-    if config.model.attention == "flash_attention_2":
-        found.append(Problem("attn_implementation", "flash_attention_2", "needs a GPU", "ask for one, or use sdpa"))
+    if config.model.attention in ("flash_attention_2", "flash_attention_3", "flex_attention"):
+        found.append(Problem("attn_implementation", config.model.attention, "needs a GPU", "ask for one, or use sdpa"))
     if config.precision.compute == "fp16":
         found.append(Problem("precision", "fp16", "needs a GPU", "ask for one, or use bf16 or fp32"))
     if config.precision.tf32:
@@ -199,4 +199,7 @@ def _wrong_kind(config: TrainConfig, name: str | None) -> list[Problem]:
         found.append(Problem("tf32", "true", has, "remove it"))
     if config.model.attention == "flash_attention_2" and not kind.has_flash_attention_2:
         found.append(Problem("attn_implementation", "flash_attention_2", has, "use sdpa, or ask for an A10G or newer"))
+    if config.model.attention == "flash_attention_3" and not kind.has_flash_attention_3:
+        hopper = f"needs a Hopper GPU, and {kind.name} is none"
+        found.append(Problem("attn_implementation", "flash_attention_3", hopper, "remove it, or ask for an H100"))
     return found

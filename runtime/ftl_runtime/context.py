@@ -25,6 +25,8 @@ class Device:
     num_ranks: int
     has_flash: bool = False
     """Whether it is a GPU that FlashAttention runs on: compute capability 8.0."""
+    is_hopper: bool = False
+    """Whether it is a GPU that FlashAttention 3 runs on: compute capability 9.0, and no other."""
 
     @property
     def is_main(self) -> bool:

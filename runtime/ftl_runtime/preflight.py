@@ -36,8 +36,9 @@ def probe(job: JobSpec) -> Device:
             "check the driver with nvidia-smi, and that the image is a CUDA one"
         )
     torch.cuda.set_device(rank_on_machine()[0] % present)
-    is_ampere = torch.cuda.get_device_capability() >= (8, 0)
-    return Device("cuda", has_bf16=is_ampere, rank=rank, num_ranks=num_ranks, has_flash=is_ampere)
+    capability = torch.cuda.get_device_capability()
+    is_ampere, is_hopper = capability >= (8, 0), capability == (9, 0)
+    return Device("cuda", has_bf16=is_ampere, rank=rank, num_ranks=num_ranks, has_flash=is_ampere, is_hopper=is_hopper)
 
 
 def check(cfg: TrainConfig, ctx: Context) -> None:
@@ -54,6 +55,10 @@ def check(cfg: TrainConfig, ctx: Context) -> None:
             "attn_implementation: flash_attention_2: runs on GPUs of compute capability 8.0 and above only; use sdpa, "
             "or remove it"
         )
+    if cfg.model.attention == "flash_attention_3" and not ctx.device.is_hopper:
+        problems.append("attn_implementation: flash_attention_3: runs on Hopper GPUs only; remove it")
+    if cfg.model.attention == "flex_attention" and ctx.device.kind == "cpu":
+        problems.append("attn_implementation: flex_attention: has no backward pass without a GPU; use sdpa")
     if cfg.trained.lisa_num_layers is not None and ctx.device.num_ranks > 1:
         problems.append("lisa_n_layers: trains on one GPU only: ranks would wait for gradients of frozen layers")
     if missing := missing_package(cfg.quant):

@@ -8,7 +8,7 @@ from ftl.config.marker import Flat
 from ftl.section import Section
 
 Experts = Literal["eager", "batched_mm", "grouped_mm"]
-Attention = Literal["eager", "sdpa", "varlen", "flash_attention_2"]
+Attention = Literal["eager", "sdpa", "varlen", "flash_attention_2", "flash_attention_3", "flex_attention"]
 
 
 class SpecialTokens(Section):
@@ -53,7 +53,8 @@ class ModelSection(Section):
     """Start from random weights drawn with `seed`; the base then needs a config.json and no weights."""
     attention: Annotated[Attention | None, Flat("attn_implementation")] = None
     """The fastest that fits when absent: varlen where the model allows it, which computes each document of a row by
-    itself with torch's own FlashAttention, and no mask."""
+    itself with torch's own FlashAttention, and no mask. flash_attention_3 needs a Hopper GPU and its package, and
+    flex_attention a GPU."""
     experts: Annotated[Experts | None, Flat("experts_implementation")] = None
     """How stacked experts are computed: one after the other (eager), or all in one product; transformers' own choice
     when absent."""

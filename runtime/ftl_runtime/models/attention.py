@@ -13,6 +13,9 @@ from ftl_runtime.data.collate import Documents
 from ftl_runtime.kernels import varlen
 from ftl_runtime.models.packing import carries_state, keeps_apart
 
+_TAKES_NO_MASK = ("flash_attention_2", "flash_attention_3", "flex_attention")
+"""They take documents as positions or borders; a 4D mask would be ignored."""
+
 
 @dataclass(frozen=True)
 class AttentionPlan:
@@ -35,8 +38,9 @@ def plan_attention(
     """The implementation asked for, else the fastest that keeps documents apart.
 
     `dtype` is what is computed in. `gives_borders` tells whether batches can come as one long row with the borders of
-    its documents. FlashAttention 2 is torch's own where the flash-attn package is not installed. Raises ConfigError
-    where nothing would do, BackendError where a package is missing.
+    its documents. FlashAttention 2 is torch's own where the flash-attn package is not installed; FlashAttention 3 and
+    flex_attention are used where they are asked for only. Raises ConfigError where nothing would do, BackendError where
+    a package is missing.
     """
     runs_varlen = device.kind == "cpu" or (device.has_flash and dtype != torch.float32)
     has_varlen = gives_borders and runs_varlen and varlen.fits(config, architecture)
@@ -56,7 +60,33 @@ def plan_attention(
     documents = _documents(config, wanted, is_packed=is_packed)
     if wanted is None:
         return AttentionPlan(_fastest(architecture, device, documents), documents)
-    return AttentionPlan(wanted, "borders" if wanted == "flash_attention_2" and gives_borders else documents)
+    if wanted == "flash_attention_3":
+        _check_flash_3(config, architecture, dtype)
+    if wanted == "flex_attention":
+        _check_flex(config, architecture)
+    has_borders = gives_borders and wanted in ("flash_attention_2", "flash_attention_3")
+    return AttentionPlan(wanted, "borders" if has_borders else documents)
+
+
+def _check_flash_3(config: PreTrainedConfig, architecture: type[PreTrainedModel], dtype: torch.dtype) -> None:
+    where = "attn_implementation: flash_attention_3"
+    if not getattr(architecture, "_supports_flash_attn", False):
+        raise ConfigError(f"{where}: a {config.model_type} model cannot use it; remove the key")
+    if dtype == torch.float32:
+        raise ConfigError(f"{where}: computes in bf16 or fp16 only; set precision: bf16, or remove the key")
+    if find_spec("flash_attn_interface") is None:
+        raise BackendError(
+            f"{where}: needs the flash-attn-3 package, which is not installed here; remove the key, or build an image "
+            "that has it"
+        )
+
+
+def _check_flex(config: PreTrainedConfig, architecture: type[PreTrainedModel]) -> None:
+    where = "attn_implementation: flex_attention"
+    if not getattr(architecture, "_supports_flex_attn", False):
+        raise ConfigError(f"{where}: a {config.model_type} model cannot use it; remove the key")
+    if getattr(config, "attention_dropout", 0.0):
+        raise ConfigError(f"{where}: knows no dropout, and this model has attention_dropout; use sdpa")
 
 
 def _fastest(architecture: type[PreTrainedModel], device: Device, documents: Documents) -> Attention:
@@ -77,9 +107,9 @@ def _documents(config: PreTrainedConfig, attention: Attention | None, *, is_pack
             f"sample_packing: documents cannot be kept apart in a {config.model_type} model{why}; "
             "set sample_packing: false"
         )
-    if attention == "flash_attention_2":
+    if attention in _TAKES_NO_MASK:
         raise ConfigError(
-            f"sample_packing: flash_attention_2 cannot keep documents apart in a {config.model_type} model; "
+            f"sample_packing: {attention} cannot keep documents apart in a {config.model_type} model; "
             "set attn_implementation: sdpa, or sample_packing: false"
         )
     return kept_by

@@ -88,6 +88,7 @@ def test_flag_kinds():
         ({"adam_eps": 1e-6}, {"adam_epsilon": 1e-6}),
         ({"optimizer": "adamw_hf"}, {"optimizer": "adamw_torch"}),
         ({"flash_attention": True}, {"attn_implementation": "flash_attention_2"}),
+        ({"flex_attention": True}, {"attn_implementation": "flex_attention"}),
         ({"flash_attention": False}, {"attn_implementation": "sdpa"}),
         ({"flash_attention": False, "eager_attention": True}, {"attn_implementation": "eager"}),
         ({"flash_attention": False, "attn_implementation": "eager"}, {"attn_implementation": "eager"}),
@@ -331,7 +332,6 @@ def test_dataset_keys_are_refused_with_the_reason(given, sentence):
 @pytest.mark.parametrize(
     ("given", "where", "told"),
     [
-        ({"flex_attention": True}, "flex_attention", "not built yet: so far eager"),
         ({"rl": "grpo"}, "rl", "not built yet: training on completions"),
         ({"plugins": ["my.Plugin"]}, "plugins", "not built yet: my.Plugin"),
     ],

@@ -22,6 +22,7 @@ from ftl_runtime.models.attention import AttentionPlan, plan_attention  # noqa: 
 
 CPU = Device("cpu", has_bf16=True, rank=0, num_ranks=1)
 AMPERE = Device("cuda", has_bf16=True, rank=0, num_ranks=1, has_flash=True)
+HOPPER = Device("cuda", has_bf16=True, rank=0, num_ranks=1, has_flash=True, is_hopper=True)
 TURING = Device("cuda", has_bf16=False, rank=0, num_ranks=1)
 
 
@@ -79,6 +80,47 @@ def test_packing_is_refused_where_nothing_keeps_documents_apart(monkeypatch):
     monkeypatch.setattr("ftl_runtime.models.attention.find_spec", lambda name: object())
     with pytest.raises(ConfigError, match="flash_attention_2 cannot keep documents apart in a falcon model"):
         plan(FalconConfig(), FalconForCausalLM, "flash_attention_2", device=AMPERE)
+
+
+FLASH_3, FLEX = "flash_attention_3", "flex_attention"
+SPOILT = LlamaConfig(attention_dropout=0.1)
+
+
+# What is asked for, of which GPU, with which packages -> the plan, or the words of the refusal.
+@pytest.mark.parametrize(
+    ("wanted", "packages", "keys", "config", "architecture", "expected"),
+    [
+        (None, {"flash_attn_interface"}, {}, LlamaConfig(), LlamaForCausalLM, ("varlen", "borders")),
+        (FLASH_3, {"flash_attn_interface"}, {}, LlamaConfig(), LlamaForCausalLM, (FLASH_3, "borders")),
+        (
+            *(FLASH_3, {"flash_attn_interface"}, {"gives_borders": False}, LlamaConfig(), LlamaForCausalLM),
+            (FLASH_3, "positions"),
+        ),
+        (FLASH_3, {"flash_attn"}, {}, LlamaConfig(), LlamaForCausalLM, "needs the flash-attn-3 package"),
+        (
+            *(FLASH_3, {"flash_attn_interface"}, {"dtype": torch.float32}, LlamaConfig(), LlamaForCausalLM),
+            "in bf16 or fp16 only",
+        ),
+        (FLASH_3, {"flash_attn_interface"}, {"is_packed": False}, MptConfig(), MptForCausalLM, "a mpt model cannot"),
+        (FLASH_3, {"flash_attn_interface"}, {}, FalconConfig(), FalconForCausalLM, "cannot keep documents apart"),
+        (FLEX, set(), {}, LlamaConfig(), LlamaForCausalLM, (FLEX, "positions")),
+        (FLEX, set(), {"dtype": torch.float32}, LlamaConfig(), LlamaForCausalLM, (FLEX, "positions")),
+        (FLEX, set(), {"device": TURING}, LlamaConfig(), LlamaForCausalLM, (FLEX, "positions")),
+        (FLEX, set(), {}, SPOILT, LlamaForCausalLM, "knows no dropout"),
+        (FLEX, set(), {"is_packed": False}, MptConfig(), MptForCausalLM, "a mpt model cannot"),
+        (FLEX, set(), {}, FalconConfig(), FalconForCausalLM, "cannot keep documents apart"),
+    ],
+)
+def test_attention_asked_for_is_had_or_refused_with_the_reason(
+    monkeypatch, wanted, packages, keys, config, architecture, expected
+):
+    monkeypatch.setattr("ftl_runtime.models.attention.find_spec", lambda name: name in packages or None)
+    given = {"device": HOPPER} | keys
+    if isinstance(expected, tuple):
+        assert plan(config, architecture, wanted, **given) == AttentionPlan(*expected)
+    else:
+        with pytest.raises((ConfigError, BackendError), match=expected):
+            plan(config, architecture, wanted, **given)
 
 
 def test_varlen_is_refused_where_it_cannot_be():

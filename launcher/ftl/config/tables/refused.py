@@ -54,7 +54,7 @@ REFUSED: dict[str, Aside] = {
     ),
     **aside(
         ("flex_attn_compile_kwargs",),
-        "belongs to flex_attention, which is not used: documents are kept apart without a mask to compile",
+        "says how transformers is to compile flex_attention, and it compiles it in one way alone",
     ),
     **aside(
         ("llama4_linearized_experts",),

@@ -144,7 +144,7 @@ ATTENTIONS: dict[str, str | ValueError] = {
         "shifted sparse attention is gone; overrides_of_model_config with rope_scaling yarn is today's way"
     ),
     **dict.fromkeys(
-        ("flex_attention", "flash_attention_3", "flash_attention_4", "sage", "fp8"),
+        ("flash_attention_4", "sage", "fp8"),
         NotBuiltError(f"not built yet: so far {', '.join(get_args(Attention))}"),
     ),
 }
