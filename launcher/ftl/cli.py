@@ -478,6 +478,25 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def reproduce(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="REPO", help="A repository that ftl delivered to, or an ftl-run.json.", show_default=False
+        ),
+    ],
+    dest: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DEST]", help="A folder; the name of the run when left out.", show_default=False),
+    ] = None,
+) -> None:
+    """Write the config and cloud file of a published model, and say what of it cannot be pinned any more."""
+    from ftl.commands.reproduce import run
+
+    raise typer.Exit(run(source, dest))
+
+
+@app.command()
 def fetch(
     name: Annotated[str, typer.Argument(metavar="cloud_templates|examples", help="What to copy.", show_default=False)],
     dest: Annotated[

@@ -20,6 +20,7 @@ LOCK_FILE = "run.lock"
 SHOWN_FILE = "documents.jsonl"
 CHECKPOINTS_DIR = "checkpoints"
 OUTPUT_DIR = "output"
+PROVENANCE_FILE = "ftl-run.json"
 MANIFEST_FILE = "manifest.json"
 
 # Files of a bundle.
@@ -124,6 +125,8 @@ class JobSpec(Section):
     task: Task = "train"
     num_shown: Annotated[int, Field(ge=0)] = 0
     """preprocess: so many documents go to SHOWN_FILE, token by token."""
+    cloud: dict[str, Any] = {}  # Any: JSON
+    """What the cloud file asked for, for the record: provider, GPUs; no variables, no secrets."""
     image: str | None = None
     """Name in images.lock.toml, or repository@sha256 digest; None where the backend has no images."""
     resources: Resources = Resources()
@@ -297,6 +300,31 @@ class TaskResult(Section):
     """Directory below the run directory with what was made; its manifest.json lists every file."""
     versions: dict[str, str] = {}
     """As in RunResult."""
+
+
+class Provenance(Section):
+    """ftl-run.json beside a delivered model: what it was made from, so that it can be made again."""
+
+    version: Literal[1] = 1
+    run_id: str
+    ftl: str
+    """The version of ftl."""
+    finished_at: float
+    """Seconds since the epoch."""
+    config: dict[str, Any]  # Any: JSON
+    """The effective config, in the dialect people write; local files by their name alone."""
+    inputs: dict[str, str] = {}
+    """Local files that the config names, `directory/file` for those of a directory -> sha256."""
+    bundle: str | None = None
+    """sha256 of the manifest of all that was sent to the job, ftl's code included."""
+    cloud: dict[str, Any] = {}  # Any: JSON
+    image: str | None = None
+    """The container image by digest; None where there was none."""
+    gpu_hours: float | None = None
+    """GPUs times hours, over all attempts; None without a GPU."""
+    hours: float
+    """From the first to the last sign of life of each attempt."""
+    result: RunResult
 
 
 class Event(Section):

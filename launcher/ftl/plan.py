@@ -6,6 +6,9 @@ from ftl.cloud import CloudSection
 from ftl.config.hub import HubSection
 from ftl.contract import HubRef, JobSpec, Mount, StoreRef, UrlRef
 
+_UNRECORDED = {"env", "secrets", "checkpoints", "max_attempts", "grace"}
+"""Keys of a cloud file that are not told with a delivered model: they hold private things, or change nothing in it."""
+
 
 def plan(
     cloud: CloudSection,
@@ -18,6 +21,7 @@ def plan(
     """The first attempt of a run. `fields` are what the backend decides: image and resources."""
     return JobSpec(
         run_id=run_id,
+        cloud=cloud.model_dump(mode="json", exclude_defaults=True, exclude=_UNRECORDED) | {"provider": cloud.provider},
         env=cloud.env,
         secrets=cloud.secrets,
         timeout_s=cloud.timeout,

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ftl.errors import ConfigError, Problem
@@ -53,6 +54,22 @@ def check_access(repo: Repo, *, delays_s: tuple[float, ...] = DELAYS_S) -> None:
     from huggingface_hub import HfApi
 
     ask_hub(repo, lambda: HfApi().auth_check(repo.id, repo_type=repo.kind), delays_s=delays_s)
+
+
+def read_file(repo: Repo, name: str) -> bytes | None:
+    """The content of a small file of the repository; None when it has none of that name. Raises as `check_access`."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import EntryNotFoundError
+
+    def ask() -> bytes | None:
+        try:
+            return Path(
+                HfApi().hf_hub_download(repo.id, name, repo_type=repo.kind, revision=repo.revision)
+            ).read_bytes()
+        except EntryNotFoundError:
+            return None
+
+    return ask_hub(repo, ask, delays_s=())
 
 
 def readable_commit(repo: Repo) -> str:

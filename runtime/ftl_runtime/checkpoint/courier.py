@@ -32,6 +32,7 @@ class Courier(threading.Thread):
     def __init__(self, store: RemoteStore, ref: StoreRef, run_dir: Path, number: int, owner: str, emit: Emit) -> None:
         super().__init__(name=store.label, daemon=True)
         self.store = store
+        self.ref = ref
         self.failing_since: float | None = None
         self.failure: str | None = None
         """The sentence of the failure that it is in, if it is in one."""

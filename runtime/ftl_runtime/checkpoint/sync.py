@@ -20,7 +20,8 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ftl.contract import EVENTS_FILE, OUTPUT_DIR, JobSpec
+from ftl.contract import EVENTS_FILE, HubRef, JobSpec, StoreRef
+from ftl_runtime.checkpoint import publish
 from ftl_runtime.checkpoint.courier import Courier, Finish
 from ftl_runtime.checkpoint.remote import PATIENCE_S, RemoteStore, Told, open_store
 from ftl_runtime.events import EventLog
@@ -70,7 +71,7 @@ def _sync(job: JobSpec, run_dir: Path) -> Ending:
         if orders.line is not None and not has_ended:
             has_ended = True
             for courier in couriers:
-                courier.end(_finish(run_dir) if orders.line == "finish output" else None)
+                courier.end(_finish(job, courier.ref) if orders.line == "finish output" else None)
             ended_at = time.monotonic()
         if has_ended and all(_is_over(courier, ended_at) for courier in couriers):
             failed = next((courier for courier in couriers if not courier.is_done), None)
@@ -78,11 +79,15 @@ def _sync(job: JobSpec, run_dir: Path) -> Ending:
         time.sleep(_POLL_S)
 
 
-def _finish(run_dir: Path) -> Finish:
+def _finish(job: JobSpec, ref: StoreRef) -> Finish:
     """What sends the finished model."""
 
     def finish(store: RemoteStore, told: Told) -> str | None:
-        return store.deliver(run_dir / OUTPUT_DIR, told)
+        stage = publish.prepare(job, ref.repo if isinstance(ref, HubRef) else None)
+        try:
+            return store.deliver(stage, told)
+        finally:
+            publish.clear(stage)
 
     return finish
 
