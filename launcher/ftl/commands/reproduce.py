@@ -49,12 +49,13 @@ def _record(source: str) -> Provenance:
     if path.is_dir():
         path = path / PROVENANCE_FILE
     if path.is_file():
-        content: bytes | None = path.read_bytes()
+        content = path.read_bytes()
     elif is_repo_id(source) and "/" in source and not source.endswith(".json"):
-        content = read_file(Repo(source, None, "model", "ftl reproduce"), PROVENANCE_FILE)
-        if content is None:
+        found = read_file(Repo(source, None, "model", "ftl reproduce"), PROVENANCE_FILE)
+        if found is None:
             given = f"{source}: has no {PROVENANCE_FILE}, so it is no model that ftl has delivered"
             raise ConfigError(Problem("ftl reproduce", given))
+        content = found
     else:
         allowed = f"must be a repository of the Hub (user/name), or a {PROVENANCE_FILE}"
         raise ConfigError(Problem("ftl reproduce", source, allowed))

@@ -28,7 +28,7 @@ learning_rate: 1e-4
 rl: dpo
 datasets: [{path: rows.jsonl, type: chat_template.default, field_messages: talk}]
 chat_template: chatml
-optimizer: adamw_bnb_8bit
+optimizer: adamw_torch
 gradient_checkpointing: true
 num_epochs: 2.5
 fsdp_config: {reshard_after_forward: true}
