@@ -95,6 +95,15 @@ def train(
     config: ConfigFile,
     cloud: CloudFile = None,
     assignments: Assignments = None,
+    sweep: Annotated[
+        Path | None,
+        typer.Option(
+            "--sweep",
+            metavar="FILE",
+            help="Train once for each combination of values in this file.",
+            show_default=False,
+        ),
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return as soon as the run is accepted.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and print what would be submitted; start nothing.")
@@ -113,13 +122,18 @@ def train(
     - `ftl train cfg.yml --cloud cloud_templates/docker.yml --detach`
 
     - `ftl train cfg.yml --learning-rate 1e-4 --set datasets.0.path=my.jsonl --dry-run`
-    """
-    from ftl.commands.train import run
 
+    - `ftl train cfg.yml --sweep sweep.yml`
+    """
+    from functools import partial
+
+    from ftl.commands import sweep as sweeping
+    from ftl.commands import train as training
+
+    run = partial(training.run, config) if sweep is None else partial(sweeping.run, config, sweep)
     flags = list(context.args)
     raise typer.Exit(
         run(
-            config,
             flags=flags,
             assignments=assignments or [],
             cloud=cloud,

@@ -242,7 +242,7 @@ class LiveView:
                 self._task,
                 total=data.get("max_steps"),
                 completed=data.get("step", 0),
-                loss=f"loss {_loss(data.get('loss'))}",
+                loss=f"loss {loss_text(data.get('loss'))}",
                 speed=_speed(data.get("tokens_per_s")),
                 memory=_memory(data.get("memory_gib")),
                 eta=self._eta.text(),
@@ -276,6 +276,11 @@ class LiveView:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+
+
+def loss_text(loss: object) -> str:
+    """Four digits behind the point; nan where there is none."""
+    return f"{loss:.4f}" if isinstance(loss, int | float) else "nan"
 
 
 def result_panel(result: RunResult, *, output: Path | None = None, train: Points = (), evals: Points = ()) -> Panel:
@@ -397,7 +402,7 @@ def _step_line(event: Event, eta: _Eta) -> str:
     data = event.data
     parts = [
         f"step {data.get('step')}/{data.get('max_steps')}",
-        f"loss {_loss(data.get('loss'))}",
+        f"loss {loss_text(data.get('loss'))}",
         _speed(data.get("tokens_per_s")),
         _memory(data.get("memory_gib")),
         eta.text(),
@@ -411,7 +416,7 @@ def _event_line(event: Event) -> Text | None:
     step = data.get("step")
     match event.event:
         case "eval":
-            return Text(f"step {step}: eval loss {_loss(data.get('loss'))}{_measured(data)}")
+            return Text(f"step {step}: eval loss {loss_text(data.get('loss'))}{_measured(data)}")
         case "samples" if isinstance(data.get("samples"), list):
             lines = [f"step {step}: what the model writes", *map(_clean, sample_lines(data["samples"]))]
             return Text("\n".join(lines))
@@ -419,7 +424,7 @@ def _event_line(event: Event) -> Text | None:
             steps = f"steps {data.get('first_step')} to {data.get('last_step')}"
             return Text(f"{steps} were profiled: {data.get('path')}/ of the run's directory")
         case "early_stop":
-            since = f"no better {data.get('metric')} than {_loss(data.get('best'))} of step {data.get('best_step')}"
+            since = f"no better {data.get('metric')} than {loss_text(data.get('best'))} of step {data.get('best_step')}"
             return Text(f"step {step}: {since} in {data.get('patience')} evaluations: training ends here")
         case "checkpoint" if data.get("state") == "verified":
             size = f", {data['bytes'] / 2**20:,.1f} MiB" if isinstance(data.get("bytes"), int) else ""
@@ -477,11 +482,7 @@ def _facts(result: RunResult, output: Path | None) -> list[tuple[str, str]]:
 
 
 def _fall(first: float | None, last: float | None) -> str:
-    return "" if last is None else f"{_loss(first)} -> {_loss(last)}"
-
-
-def _loss(loss: object) -> str:
-    return f"{loss:.4f}" if isinstance(loss, int | float) else "nan"
+    return "" if last is None else f"{loss_text(first)} -> {loss_text(last)}"
 
 
 def _speed(tokens_per_s: object) -> str:

@@ -1,11 +1,12 @@
 """Run records: what this user has launched, one directory a run below the state directory."""
 
 import fcntl
+import hashlib
 import json
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -73,15 +74,29 @@ def runs_dir() -> Path:
 
 def new_id(name: str) -> str:
     """A fresh run id: six random characters, then the name, so that a short prefix is enough to type."""
-    token = "".join(secrets.choice(_ID_ALPHABET) for _ in range(6))
+    return _id((secrets.choice(_ID_ALPHABET) for _ in range(6)), name)
+
+
+def id_from(name: str, identity: bytes) -> str:
+    """The same, but the same identity has the same id again."""
+    digest = hashlib.sha256(identity).digest()
+    return _id((_ID_ALPHABET[byte % len(_ID_ALPHABET)] for byte in digest[:6]), name)
+
+
+def _id(token: Iterable[str], name: str) -> str:
     clean = "".join(c if c.isascii() and c.isalnum() else "-" for c in name.lower()).strip("-")[:40]
-    return f"{token}-{clean}" if clean else token
+    return "-".join(filter(None, ("".join(token), clean)))
 
 
 def save(record: RunRecord) -> None:
     """Write the record atomically: a reader sees the old one or the new one, also after a crash."""
     make_private(record.dir)
     write_atomic(record.dir / RECORD_FILE, record.model_dump_json(indent=1).encode())
+
+
+def is_known(run_id: str) -> bool:
+    """Whether there is a run of exactly that id."""
+    return (runs_dir() / run_id / RECORD_FILE).exists()
 
 
 def load(run_id: str) -> RunRecord:

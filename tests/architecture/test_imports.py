@@ -40,6 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "gpus": YAML,
     "importers": YAML | {"gpus"},
     "manual": YAML | {"config"},
+    "sweep": YAML | {"config"},
     "migrate": YAML | {"config"},
     "precheck": CONTRACT | {"config", "references", "gpus", "trackers"},
     "launch": CONTRACT | {"backends", "jobs"},

@@ -17,8 +17,8 @@ from ftl import deliver, jobs, launch
 from ftl.backends import Backend
 from ftl.bundle import Packed
 from ftl.config.load import Loaded
-from ftl.console import console, make_view, notice, result_panel, show_error, task_panel
-from ftl.contract import LOG_FILE, TaskResult
+from ftl.console import RunView, console, make_view, notice, result_panel, show_error, task_panel
+from ftl.contract import LOG_FILE, RunResult, TaskResult
 from ftl.errors import DeliveryError, ExitCode, FtlError, Problem
 from ftl.jobs import RunRecord
 from ftl.launch import Outcome
@@ -43,7 +43,7 @@ class RunLine:
 def note(text: str, *, as_json: bool = False) -> None:
     """One line for the user; with `as_json` an object, so that a program's input stays JSON."""
     if as_json:
-        _emit({"note": text})
+        emit({"note": text})
     else:
         notice(text)
 
@@ -51,7 +51,7 @@ def note(text: str, *, as_json: bool = False) -> None:
 def detached(record: RunRecord, *, as_json: bool) -> None:
     """Say how to come back to a run that goes on alone."""
     if as_json:
-        _emit({"run": record.id, "state": "submitted"})
+        emit({"run": record.id, "state": "submitted"})
         return
     console.print(f"run [bold]{record.id}[/] goes on without this terminal")
     short = record.id.split("-")[0]
@@ -67,19 +67,67 @@ def watch(record: RunRecord, backend: Backend, *, as_json: bool) -> int:
 
     Ctrl-C stops watching, never the run.
     """
+    try:
+        outcome, view = follow(record, backend, as_json=as_json)
+    except KeyboardInterrupt:
+        detached(record, as_json=as_json)
+        return ExitCode.DETACHED
+
+    def tell(result: RunResult | TaskResult, where: Path) -> None:
+        if isinstance(result, TaskResult):
+            console.print(task_panel(result, output=where))
+        else:
+            console.print(result_panel(result, output=where, train=view.train_points, evals=view.eval_points))
+
+    return conclude(outcome, backend, tell, as_json=as_json)
+
+
+def follow(record: RunRecord, backend: Backend, *, as_json: bool) -> tuple[Outcome, RunView]:
+    """Show a run until it has ended; how it stands then, and who has seen its losses. KeyboardInterrupt passes."""
     if not as_json:
         console.print(
             f"run [bold]{record.id}[/] on {record.provider}; Ctrl-C stops following, not the run", highlight=False
         )
     else:
-        _emit({"run": record.id, "state": "submitted"})
+        emit({"run": record.id, "state": "submitted"})
+    with make_view(as_json) as view, _noticing_ctrl_c() as sleep:
+        return launch.follow(record, backend, view, sleep=sleep), view
+
+
+def conclude(
+    outcome: Outcome, backend: Backend, tell: Callable[[RunResult | TaskResult, Path], None], *, as_json: bool
+) -> int:
+    """Deliver the model of a run that is done, or say why there is none; the exit code.
+
+    People are told by `tell` what the result is and where it lies.
+    """
+    record, state = outcome.record, outcome.state
+    if outcome.result is None:
+        _explain_failure(outcome, backend, as_json=as_json)
+        return int(ExitCode.TRAINING if state.exit_code in (None, 0) else state.exit_code)
     try:
-        with make_view(as_json) as view, _noticing_ctrl_c() as sleep:
-            outcome = launch.follow(record, backend, view, sleep=sleep)
-    except KeyboardInterrupt:
-        detached(record, as_json=as_json)
-        return ExitCode.DETACHED
-    return _conclude(outcome, backend, as_json=as_json, points=view)
+        where = deliver.output(record, backend, Path(record.output_dir))
+    except FtlError as error:
+        show_error(
+            DeliveryError(
+                Problem(f"run {record.id}", "trained, not delivered", str(error), f"`ftl pull {record.id} DEST`")
+            )
+        )
+        return ExitCode.UNDELIVERED
+    if isinstance(outcome.result, TaskResult) and not outcome.result.scores:
+        _forget(record, backend)
+    is_sent = state.exit_code != ExitCode.UNDELIVERED
+    if as_json:
+        told = "done" if is_sent else "undelivered"
+        emit({"run": record.id, "state": told, "output": str(where), "result": outcome.result.model_dump()})
+    else:
+        tell(outcome.result, where)
+    if is_sent:
+        return ExitCode.DONE
+    what = state.message or "trained, but not delivered"
+    remedy = f"the model is here all the same; `ftl push {record.id.split('-')[0]}` sends it"
+    show_error(DeliveryError(Problem(f"run {record.id}", what, None, remedy)))
+    return ExitCode.UNDELIVERED
 
 
 @contextmanager
@@ -108,37 +156,6 @@ def _noticing_ctrl_c() -> Iterator[Callable[[float], None]]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _conclude(outcome: Outcome, backend: Backend, *, as_json: bool, points: Any) -> int:  # Any: the view
-    record, state = outcome.record, outcome.state
-    if outcome.result is None:
-        _explain_failure(outcome, backend, as_json=as_json)
-        return int(ExitCode.TRAINING if state.exit_code in (None, 0) else state.exit_code)
-    try:
-        where = deliver.output(record, backend, Path(record.output_dir))
-    except FtlError as error:
-        show_error(
-            DeliveryError(
-                Problem(f"run {record.id}", "trained, not delivered", str(error), f"`ftl pull {record.id} DEST`")
-            )
-        )
-        return ExitCode.UNDELIVERED
-    if isinstance(outcome.result, TaskResult) and not outcome.result.scores:
-        _forget(record, backend)
-    if as_json:
-        told = "undelivered" if outcome.state.exit_code == ExitCode.UNDELIVERED else "done"
-        _emit({"run": record.id, "state": told, "output": str(where), "result": outcome.result.model_dump()})
-    elif isinstance(outcome.result, TaskResult):
-        console.print(task_panel(outcome.result, output=where))
-    else:
-        console.print(result_panel(outcome.result, output=where, train=points.train_points, evals=points.eval_points))
-    if outcome.state.exit_code != ExitCode.UNDELIVERED:
-        return ExitCode.DONE
-    what = outcome.state.message or "trained, but not delivered"
-    remedy = f"the model is here all the same; `ftl push {record.id.split('-')[0]}` sends it"
-    show_error(DeliveryError(Problem(f"run {record.id}", what, None, remedy)))
-    return ExitCode.UNDELIVERED
-
-
 def _forget(record: RunRecord, backend: Backend) -> None:
     """Remove a run whose only result has been delivered: a second copy of a model is worth less than its room."""
     for attempt in record.attempts:
@@ -157,7 +174,7 @@ def _explain_failure(outcome: Outcome, backend: Backend, *, as_json: bool) -> No
         kept = f"the checkpoint of step {step} is verified; {again} goes on from there"
     how = kept if resumable else "mend it and train again"
     if as_json:
-        _emit(
+        emit(
             {
                 "run": record.id,
                 "state": state.cause,
@@ -189,7 +206,7 @@ def dry_run(loaded: Loaded, packed: Packed, request: dict[str, Any], problems: l
         "problems": [str(problem) for problem in problems],
     }
     if as_json:
-        _emit(plan)
+        emit(plan)
         return
     import yaml
 
@@ -202,7 +219,7 @@ def run_table(lines: list[RunLine], *, as_json: bool) -> None:
     """The table of `ftl ps`."""
     if as_json:
         for line in lines:
-            _emit(
+            emit(
                 {
                     "run": line.record.id,
                     "state": line.state,
@@ -235,7 +252,7 @@ def findings(found: "list[Finding]", *, as_json: bool) -> None:
     """The list of `ftl doctor`."""
     if as_json:
         for finding in found:
-            _emit({"name": finding.name, "ok": finding.ok, "text": finding.text})
+            emit({"name": finding.name, "ok": finding.ok, "text": finding.text})
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
@@ -255,6 +272,7 @@ def _age(created_at: float) -> str:
     return f"{seconds}s"
 
 
-def _emit(value: dict[str, Any]) -> None:
+def emit(value: dict[str, Any]) -> None:  # Any: what JSON holds
+    """One JSON object on a line of its own."""
     sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ftl.config import remote
-from ftl.config.override import override
+from ftl.config.override import Setting, override
 from ftl.config.reading import loc_in_file, placed, read_keys
 from ftl.config.rules import KEY_NOTES, KEY_RULES, without_effect
 from ftl.config.train import TrainConfig
@@ -37,17 +37,23 @@ class Loaded:
     """Top-level key -> the key that the user wrote for it, an older spelling maybe."""
 
 
-def load_train(path: Path, overrides: Sequence[tuple[str, str]] = (), *, bear_unbuilt: bool = False) -> Loaded:
+def load_train(
+    path: Path,
+    overrides: Sequence[tuple[str, str]] = (),
+    *,
+    settings: Sequence[Setting] = (),
+    bear_unbuilt: bool = False,
+) -> Loaded:
     """The config in the file at `path`, or in the only .yml of that directory, with `overrides` written over it.
 
     `path` may also be an https address, where the environment allows that; local paths in such a config are then
     those of the working directory.
 
     An override is a key, dotted for nested values (`datasets.0.path`), and its value as text, typed as in the file.
-    Raises ConfigError with every problem, in the user's own keys. Keys that ftl cannot train yet are problems too,
-    unless `bear_unbuilt`.
+    `settings` are what a sweep writes over the file. Raises ConfigError with every problem, in the user's own keys.
+    Keys that ftl cannot train yet are problems too, unless `bear_unbuilt`.
     """
-    file = override(open_train(path), overrides)
+    file = override(open_train(path), overrides, settings)
     reading = read_keys(file)
     contradictions = key_problems(KEY_RULES, reading)
     reading.notes += key_problems(KEY_NOTES, reading)

@@ -1,6 +1,7 @@
 """What the command line says of a config: written over the file, typed as in the file."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ftl.config.data import DATASET_KEYS
@@ -13,12 +14,28 @@ from ftl.yamlparse import Loc
 _NULLS = {"", "~", "null", "Null", "NULL"}
 
 
-def override(file: YamlFile, overrides: Sequence[tuple[str, str]]) -> YamlFile:
-    """`file` with the overrides in it: keys, dotted for nested values, and their values as text.
+@dataclass(frozen=True)
+class Setting:
+    """A value that another file writes over the config."""
 
-    Raises ConfigError with every override that cannot be placed or looks secret.
+    key: str
+    """Dotted for nested values: datasets.0.path"""
+    value: Any  # Any: what YAML holds
+    origin: str
+    """Who says so, for messages: sweep.yml:3"""
+
+
+def override(file: YamlFile, overrides: Sequence[tuple[str, str]], settings: Sequence[Setting] = ()) -> YamlFile:
+    """`file` with the settings and then the overrides in it: keys, dotted for nested values, and their values as text.
+
+    Raises ConfigError with every one that cannot be placed or looks secret.
     """
     problems: list[Problem | str] = []
+    for setting in settings:
+        try:
+            file = file.with_value(_loc(setting.key, file.data), setting.value, setting.origin)
+        except ConfigError as e:
+            problems += e.problems
     for dotted, text in overrides:
         origin = "--set" if "." in dotted else f"--{dotted.replace('_', '-')}"
         try:
