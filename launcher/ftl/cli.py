@@ -379,6 +379,52 @@ def lm_eval(
     raise typer.Exit(run(config, flags=list(context.args), assignments=assignments or [], tasks=tasks, how=how))
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def quantize(
+    context: typer.Context,
+    config: ConfigFile,
+    base_model: Annotated[
+        str | None,
+        typer.Option("--base-model", metavar="MODEL", help="The model; that in output_dir when left out."),
+    ] = None,
+    weight_dtype: Annotated[
+        str | None, typer.Option("--weight-dtype", metavar="int8|int4|fp8", help="What weights become.")
+    ] = None,
+    activation_dtype: Annotated[
+        str | None, typer.Option("--activation-dtype", metavar="int8|fp8", help="What activations are rounded to.")
+    ] = None,
+    group_size: Annotated[
+        int | None, typer.Option("--group-size", metavar="N", help="Weights that share a scale.")
+    ] = None,
+    quantize_embedding: Annotated[
+        bool | None, typer.Option("--quantize-embedding/--no-quantize-embedding", help="Round the embeddings too.")
+    ] = None,
+    cloud: CloudFile = None,
+    assignments: Assignments = None,
+    detach: Detach = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Round the model that CFG has trained to few bits, as `qat` or `quantization` of CFG says: output_dir/quantized.
+
+    Every config key is also a flag, as in `ftl train`.
+
+    Examples: `ftl quantize cfg.yml`, `ftl quantize cfg.yml --weight-dtype int4 --group-size 64`
+    """
+    from ftl.commands.finished import How
+    from ftl.commands.quantize import run
+
+    how = How(cloud=cloud, detach=detach, dry_run=dry_run, as_json=as_json)
+    scheme = {
+        "weight_dtype": weight_dtype,
+        "activation_dtype": activation_dtype,
+        "group_size": group_size,
+        "quantize_embedding": quantize_embedding,
+    }
+    flags = list(context.args)
+    raise typer.Exit(run(config, flags=flags, assignments=assignments or [], model=base_model, scheme=scheme, how=how))
+
+
 @app.command()
 def ps(as_json: AsJson = False) -> None:
     """List the runs launched from this machine, newest first."""

@@ -109,9 +109,9 @@ StoreRef = Annotated[HubRef | UrlRef, Field(discriminator="kind")]
 """A place outside the run directory where checkpoints are kept and the finished model goes."""
 
 
-Task = Literal["train", "preprocess", "merge", "lm-eval"]
+Task = Literal["train", "preprocess", "merge", "lm-eval", "quantize"]
 """train; preprocess fills the token cache and trains nothing; merge puts a trained adapter into its base; lm-eval
-measures a finished model."""
+measures a finished model, quantize rounds one to few bits."""
 Scores = dict[str, dict[str, float]]
 """Of tasks of lm-eval: task -> what it measures -> value."""
 
@@ -284,7 +284,7 @@ class RunResult(Section):
 
 
 class TaskResult(Section):
-    """result.json of a task on a finished model: merging an adapter, measuring."""
+    """result.json of a task on a finished model: merging an adapter, measuring, rounding."""
 
     version: Literal[1] = 1
     run_id: str

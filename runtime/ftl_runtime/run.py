@@ -50,6 +50,8 @@ from ftl_runtime.models.reference import find_reference
 from ftl_runtime.models.tokenizer import fit_to_tokenizer, load_tokenizer, new_tokens, view_of
 from ftl_runtime.objectives import OBJECTIVES
 from ftl_runtime.parallel import deepspeed, fsdp
+from ftl_runtime.rounding import qat
+from ftl_runtime.rounding.ptq import quantize
 from ftl_runtime.stop import StopFlag
 from ftl_runtime.tracking.session import tracked
 from ftl_runtime.train.args import compute_dtype, training_args
@@ -103,6 +105,7 @@ _OTHER_TASKS: dict[Task, Callable[[TrainConfig, Context], None]] = {
     "preprocess": preprocess,
     "merge": merge,
     "lm-eval": lm_eval,
+    "quantize": quantize,
 }
 """What is done in place of a training, in one process."""
 
@@ -230,6 +233,8 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     if cfg.trained.lisa_num_layers is not None:
         lisa: TrainerCallback = Lisa(model, cfg.trained, seed=cfg.optim.seed)
         trainer.add_callback(lisa)
+    if cfg.rounding.qat is not None:
+        trainer.add_callback(qat.Delay(model, cfg.rounding.qat.fake_quant_after_n_steps))
     relora = _add_restarts(trainer, model, cfg, resume)
     with watching(trainer, cfg.watch, ctx):
         _train(trainer, schedule, resume, ctx)
@@ -297,6 +302,8 @@ def _build_model(
     checkpoint = resume.path if resume else None
     model = add_adapter(base, cfg.adapter, ctx, base=cfg.model, head=head, checkpoint=checkpoint)
     choose_trained(base, cfg.trained, progress, ctx)
+    if cfg.rounding.qat is not None:
+        qat.prepare(base, cfg.rounding.qat)
     lora.fuse(model)
     if cfg.kernels.tiled_mlp and not tile_mlps(model, cfg.kernels.num_tiles):
         ctx.warn(f"tiled_mlp: a {config.model_type} model has no MLP that stands by itself; it is computed whole")

@@ -14,6 +14,7 @@ from ftl.config.parallel import ParallelSection
 from ftl.config.precision import PrecisionSection
 from ftl.config.quantize import QuantSection
 from ftl.config.rates import RatesSection
+from ftl.config.rounding import RoundingSection
 from ftl.config.tracking import TrackingSection
 from ftl.config.trained import TrainedSection
 from ftl.config.watch import WatchSection
@@ -33,6 +34,7 @@ class TrainConfig(Section):
     parallel: ParallelSection = ParallelSection()
     kernels: KernelsSection = KernelsSection()
     quant: QuantSection = QuantSection()
+    rounding: RoundingSection = RoundingSection()
     trained: TrainedSection = TrainedSection()
     output: OutputSection = OutputSection()
     hub: HubSection = HubSection()

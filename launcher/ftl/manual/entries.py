@@ -24,6 +24,7 @@ SECTIONS: Mapping[str, str] = {
     "parallel": "Several processes",
     "trained": "What a full fine-tune trains",
     "quant": "Quantisation of the frozen base",
+    "rounding": "Few bits in training and after it",
     "output": "Saving, evaluation and logging",
     "evaluation": "The best model",
     "harness": "Measuring with lm-eval",
@@ -36,6 +37,8 @@ SECTIONS: Mapping[str, str] = {
     "special_tokens": "Special tokens",
     "fsdp_config": "Shards, under `fsdp_config`",
     "bnb_config_kwargs": "Options of bitsandbytes",
+    "qat": "Rounding in training, under `qat`",
+    "quantization": "Rounding of the finished model, under `quantization`",
 }
 """The parts that honoured keys belong to, in the order of the manual."""
 

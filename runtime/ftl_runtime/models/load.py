@@ -17,6 +17,7 @@ from transformers import (
     GPTQConfig,
     PreTrainedConfig,
     PreTrainedModel,
+    TorchAoConfig,
 )
 
 from ftl.config.model import Attention, ModelSection
@@ -98,7 +99,7 @@ def load_model(
     attention: Attention,
     seed: int,
     head: Head = "lm",
-    quantisation: BitsAndBytesConfig | GPTQConfig | None = None,
+    quantisation: BitsAndBytesConfig | GPTQConfig | TorchAoConfig | None = None,
     checkpoint: Path | None = None,
 ) -> PreTrainedModel:
     """The model with its weights, on the CPU; quantised weights are on the device of this rank.

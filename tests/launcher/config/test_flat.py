@@ -342,9 +342,9 @@ def test_what_an_old_key_stands_for_is_refused_in_its_name(given, where, told):
 
 
 def test_slip_below_a_refused_key_is_told_with_its_place():
-    result = translate({"qat": {"weight_dtyp": "int4"}}, TRAIN)
+    result = translate({"diffusion": {"noise_schedul": "linear"}}, TRAIN)
     assert [str(problem) for problem in result.problems] == [
-        "qat.weight_dtyp: qat.weight_dtyp: unknown key; did you mean `weight_dtype`?"
+        "diffusion.noise_schedul: diffusion.noise_schedul: unknown key; did you mean `noise_schedule`?"
     ]
 
 

@@ -9,6 +9,7 @@ from ftl.config.rules.harness import HARNESS_RULES
 from ftl.config.rules.model import MODEL_RULES
 from ftl.config.rules.objective import OBJECTIVE_RULES
 from ftl.config.rules.optim import OPTIM_RULES
+from ftl.config.rules.rounding import ROUNDING_RULES
 from ftl.config.rules.rule import KeyRule, Rule
 from ftl.config.rules.schedule import SCHEDULE_RULES
 
@@ -16,6 +17,6 @@ __all__ = ["DATASET_RULES", "KEY_NOTES", "KEY_RULES", "RULES", "KeyRule", "witho
 
 RULES: tuple[Rule, ...] = (
     *(*SCHEDULE_RULES, *OPTIM_RULES, *DATA_RULES, *MODEL_RULES, *ADAPTER_RULES, *OBJECTIVE_RULES),
-    *HARNESS_RULES,
+    *(*HARNESS_RULES, *ROUNDING_RULES),
     *DEEPSPEED_RULES,
 )

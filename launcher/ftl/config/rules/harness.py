@@ -1,7 +1,7 @@
 """What the tasks of lm-eval must keep to."""
 
 from ftl.config.harness import is_folder, name_and_examples
-from ftl.config.rules.rule import Rule
+from ftl.config.rules.rule import Rule, sharding_key
 from ftl.config.train import TrainConfig
 from ftl.errors import Problem
 
@@ -24,9 +24,10 @@ def measured_models_write_text(config: TrainConfig) -> Problem | None:
 
 
 def measured_model_is_whole(config: TrainConfig) -> Problem | None:
-    if not (config.harness.tasks and config.harness.after_training) or config.parallel.fsdp is None:
+    shards = sharding_key(config)
+    if not (config.harness.tasks and config.harness.after_training) or shards is None:
         return None
-    allowed = "measures the model on one GPU when it is trained, and `fsdp_config` spreads it over all of them"
+    allowed = f"measures the model on one GPU when it is trained, and `{shards}` spreads it over all of them"
     remedy = "write `lm_eval_post_train: false`, and run `ftl lm-eval CFG` afterwards"
     return Problem("lm_eval_tasks", allowed=allowed, remedy=remedy)
 

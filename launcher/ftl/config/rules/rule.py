@@ -54,3 +54,10 @@ def on_and(key: str, also: Holds) -> Holds:
 def together(where: str, other: str, allowed: str, remedy: str = "keep one of them") -> KeyRule:
     """`where` and `other` are both on."""
     return KeyRule(where, lambda given: is_on(given, where, other), allowed, remedy)
+
+
+def sharding_key(config: TrainConfig) -> str | None:
+    """The key that cuts the weights to pieces; None where every process has them whole."""
+    if config.parallel.fsdp is not None:
+        return "fsdp_config"
+    return "deepspeed" if config.parallel.deepspeed else None

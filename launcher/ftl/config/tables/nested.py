@@ -36,7 +36,6 @@ NESTED: dict[str, tuple[str, ...]] = {
         *("use_whitening", "advantage_estimator", "context_length", "generate_max_len", "n_samples_per_prompt"),
         *("stride", "temperature", "top_p", "min_completion_prefix"),
     ),
-    "qat": ("activation_dtype", "weight_dtype", "group_size", "quantize_embedding", "fake_quant_after_n_steps"),
     "diffusion": (
         *("eps", "noise_schedule", "min_mask_ratio", "max_mask_ratio", "num_diffusion_steps", "mask_token_id"),
         *("importance_weighting", "generate_samples", "generation_interval", "num_generation_samples"),

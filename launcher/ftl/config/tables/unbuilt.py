@@ -33,7 +33,7 @@ UNBUILT: dict[str, Aside] = {
     # Numbers.
     **unbuilt(
         (
-            *("model_quantization_config", "model_quantization_config_kwargs", "quantize_moe_experts", "qat"),
+            *("model_quantization_config", "model_quantization_config_kwargs", "quantize_moe_experts"),
             *("nvfp4_merge_aware", "llmcompressor", "use_onebitllms", "fp8", "fp8_enable_fsdp_float8_all_gather"),
         ),
         _FORMAT,

@@ -42,6 +42,25 @@ def _init_weights(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAM
     return {"peft_init_lora_weights": value}
 
 
+_BLACKWELL = "not built yet: only Blackwell GPUs multiply {}, and ftl has not been tried there; use int8, int4 or fp8"
+
+
+def _rounding(key: str) -> Convert:
+    """Formats by their other names; those in 4 bits of floating point are for GPUs that ftl has not seen."""
+
+    def convert(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
+        if not isinstance(value, dict):
+            return {key: value}
+        formats = {name: value[name] for name in ("weight_dtype", "activation_dtype") if name in value}
+        for name, format in formats.items():
+            if format in ("nvfp4", "mxfp4"):
+                raise NotBuiltError(f"{name}: {_BLACKWELL.format(format)}")
+        plain = {name: "fp8" if str(format).startswith("float8") else format for name, format in formats.items()}
+        return {key: value | plain}
+
+    return convert
+
+
 def _gib(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*Gi?B", value) if isinstance(value, str) else None
     return {"gpu_memory_limit": float(found[1]) if found else value}
@@ -188,6 +207,10 @@ VALUES: dict[str, Conversion] = {
     "peft_init_lora_weights": Conversion(
         _init_weights, "peft_init_lora_weights: pissa", "ways to start that look at the weights alone"
     ),
+    **{
+        key: Conversion(_rounding(key), f"{key}: {{weight_dtype: fp8}}", "float8_e4m3fn is fp8 in short")
+        for key in ("qat", "quantization")
+    },
     "optimizer": Conversion(
         _one_of(OPTIMIZERS, "optimizer"),
         "optimizer: adamw_torch_fused",
