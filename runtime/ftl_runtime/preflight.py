@@ -15,6 +15,7 @@ from ftl.config.train import TrainConfig
 from ftl.contract import Gpu, JobSpec
 from ftl.errors import BackendError, StorageError
 from ftl_runtime.context import Context, Device, rank_of_process, rank_on_machine
+from ftl_runtime.models.compile import compiler_problem
 from ftl_runtime.models.quantize import missing_package
 from ftl_runtime.train.optim import optimizer_problems
 
@@ -67,6 +68,8 @@ def check(cfg: TrainConfig, ctx: Context) -> None:
         problems.append(missing)
     if cfg.parallel.deepspeed and find_spec("deepspeed") is None:
         problems.append("deepspeed: needs the 'deepspeed' package: pip install 'ftl-launcher[scale]'")
+    if told := compiler_problem(cfg.kernels):
+        problems.append(told)
     problems += optimizer_problems(cfg.optim, ctx.device)
     if problems:
         raise BackendError(*problems)

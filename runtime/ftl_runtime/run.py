@@ -38,6 +38,7 @@ from ftl_runtime.memory import BatchTooLargeError, fitted, is_out_of_memory, mem
 from ftl_runtime.merge.lora import merge
 from ftl_runtime.models.adapter import add_adapter, check_new_tokens
 from ftl_runtime.models.attention import plan_attention
+from ftl_runtime.models.compile import compile_layers
 from ftl_runtime.models.fuse import apply_liger
 from ftl_runtime.models.hub import on_this_machine
 from ftl_runtime.models.load import architecture, load_config, load_model, weights_dtype
@@ -187,6 +188,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         ctx.warn("fsdp_config has no effect with one process: there is nothing to share with")
     load = partial(footprint_of, model, base, cfg, dtype, ctx, objective.layout, makes_logits=not inputs.splits_head)
     recompute = settle_recompute(model, cfg, ctx, footprint=load)
+    compile_layers(model, cfg.kernels, recompute, ctx)
     zero = deepspeed.plan(cfg.parallel.zero, cfg.optim, dtype, ctx.device)
     if cfg.parallel.zero is not None and zero is None:
         ctx.warn("deepspeed has no effect with one process that offloads nothing: there is nothing to share with")

@@ -1,6 +1,6 @@
 """How the model's own layers are computed. The numbers differ in their last bits, the model does not."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -23,3 +23,10 @@ class KernelsSection(Section):
     """Compute the MLPs a tile of the row at a time, and again in the backward pass: long rows take less memory."""
     num_tiles: Annotated[int | None, Flat("tiled_mlp_num_shards"), Field(ge=1)] = None
     """Tiles of a row; when absent, tokens of the row by the width of the model."""
+    is_compiled: Annotated[bool, Flat("torch_compile")] = False
+    """Compile the decoder layers. Takes a quarter of a minute or more before the first step, so it pays in long
+    trainings; needs a C++ compiler, which the images have."""
+    compile_backend: Annotated[Literal["inductor", "aot_eager", "eager"], Flat("torch_compile_backend")] = "inductor"
+    """torch's compiler behind torch_compile; the last two only trace, to look for faults."""
+    compile_mode: Annotated[Literal["default", "max-autotune-no-cudagraphs"] | None, Flat("torch_compile_mode")] = None
+    """What inductor tries hardest; its own choice when absent."""

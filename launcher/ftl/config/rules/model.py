@@ -43,7 +43,28 @@ def only_activations_that_are_recomputed_are_moved(config: TrainConfig) -> Probl
     )
 
 
+def compile_mode_is_inductors(config: TrainConfig) -> Problem | None:
+    kernels = config.kernels
+    if kernels.compile_mode is None or kernels.compile_backend == "inductor":
+        return None
+    return Problem("torch_compile_mode", allowed="is inductor's own", remedy="remove it, or `torch_compile_backend`")
+
+
+def compiled_layers_are_plain_ones(config: TrainConfig) -> Problem | None:
+    if not config.kernels.is_compiled:
+        return None
+    tried = "has not been tried on"
+    if config.parallel.fsdp is not None:
+        return Problem("torch_compile", allowed=f"{tried} the sharded weights of `fsdp_config`", remedy="remove it")
+    if config.quant.in_4bit or config.quant.in_8bit:
+        told = f"{tried} the bases of `load_in_4bit` and `load_in_8bit`"
+        return Problem("torch_compile", allowed=told, remedy="remove it")
+    return None
+
+
 MODEL_RULES: tuple[Rule, ...] = (
+    compile_mode_is_inductors,
+    compiled_layers_are_plain_ones,
     load_options_leave_to_other_keys_what_those_decide,
     only_activations_that_are_recomputed_are_moved,
 )

@@ -39,8 +39,5 @@ UNBUILT: dict[str, Aside] = {
         _FORMAT,
     ),
     # The model and its kernels.
-    **unbuilt(
-        ("torch_compile", "torch_compile_backend", "torch_compile_mode"), "models run as they are, uncompiled", "auto"
-    ),
     **unbuilt(("processor_type", "skip_prepare_dataset", "freeze_mm_modules", "image_size"), _PICTURES),
 }

@@ -267,6 +267,9 @@ VALUES: dict[str, Conversion] = {
         "there is one way to move activations: to main memory",
         is_noted=True,
     ),
+    "torch_compile": Conversion(
+        _one_of({"auto": False}, "torch_compile"), "torch_compile: false", "compiling pays in long trainings only"
+    ),
     "tokens": Conversion(_tokens, "special_tokens", "a mapping of roles belongs there", is_noted=True),
     "resume_from_checkpoint": Conversion(
         _resume, "resume_from_checkpoint: DIRECTORY", "`ftl resume ID` finds the newest checkpoint of a run"
