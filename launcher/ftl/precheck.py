@@ -2,6 +2,7 @@
 
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from ftl import gpus
@@ -33,9 +34,13 @@ def file_problems(config: TrainConfig, refs: list[Reference]) -> list[Problem]:
 
 def machine_problems(config: TrainConfig, resources: Resources) -> list[Problem]:
     """Those of the machine asked for."""
+    found: list[Problem] = []
+    if config.ray.is_used and resources.processes > 1:
+        allowed = "has no effect with use_ray, where ray_num_workers says how many there are"
+        found.append(Problem("processes", str(resources.processes), allowed, "remove it from the cloud file"))
     if not resources.gpus:
-        return _without_gpu(config)
-    found = _wrong_kind(config, resources.gpu_kind)
+        return [*found, *_without_gpu(config)]
+    found += _wrong_kind(config, resources.gpu_kind)
     if resources.processes > 1:
         allowed = "counts processes where there is no GPU; with GPUs there is one a GPU"
         found = [*found, Problem("processes", str(resources.processes), allowed, "remove it from the cloud file")]
@@ -70,6 +75,14 @@ def store_problems(stores: tuple[StoreRef, ...], cloud: CloudSection) -> list[Pr
     if cloud.provider == "local":
         allowed, remedy = "needs HF_TOKEN, which this shell does not have", "`export HF_TOKEN=...`, or `hf auth login`"
     return [Problem("hub_model_id", allowed=allowed, remedy=f"{remedy}, or write push_to_hub: false")]
+
+
+def ray_problems(config: TrainConfig, cloud: CloudSection) -> list[Problem]:
+    """Whether this machine lacks Ray where the job is to run on it."""
+    if not config.ray.is_used or cloud.provider != "local" or find_spec("ray") is not None:
+        return []
+    allowed = "needs the ray package, which is not installed here"
+    return [Problem("use_ray", allowed=allowed, remedy="`pip install 'ftl-launcher[scale]'`, or remove it")]
 
 
 _LOGINS = {"WANDB_API_KEY": ".netrc", "COMET_API_KEY": ".comet.config", "HF_TOKEN": ".cache/huggingface/token"}

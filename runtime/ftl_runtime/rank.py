@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # at run time, imports come after the signal handlers
 
 
 def main() -> NoReturn:
-    _die_with_supervisor()
+    die_with_supervisor()
     stop = StopFlag()
     stop.install()
     _do(stop, sys.argv[1])
@@ -34,8 +34,8 @@ def _do(stop: StopFlag, job_file: str) -> NoReturn:
     try:
         job = JobSpec.read_json(Path(job_file).read_bytes())
         assert job.paths is not None, "the supervisor refuses a job without paths"
-        emit = _open_events(job)
-        stop.leave_with(lambda reason: _leave(job, emit, reason))
+        emit = open_events(job)
+        stop.leave_with(lambda reason: leave(job, emit, reason))
         from ftl_runtime.lean import leave_out_unused
 
         leave_out_unused(job)
@@ -57,7 +57,7 @@ def _do(stop: StopFlag, job_file: str) -> NoReturn:
     _exit(verdict.exit_code)
 
 
-def _open_events(job: "JobSpec") -> "Emit":
+def open_events(job: "JobSpec") -> "Emit":
     """The sink of this rank's events: rank 0 writes them, the others keep quiet."""
     from pathlib import Path
 
@@ -70,7 +70,7 @@ def _open_events(job: "JobSpec") -> "Emit":
     return EventLog(Path(job.paths.run) / EVENTS_FILE, job.attempt).emit
 
 
-def _leave(job: "JobSpec", emit: "Emit", reason: Reason) -> NoReturn:
+def leave(job: "JobSpec", emit: "Emit", reason: Reason) -> NoReturn:
     """End at once, from inside a signal handler, because training has not started."""
     from pathlib import Path
 
@@ -96,7 +96,7 @@ def _exit(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _die_with_supervisor() -> None:
+def die_with_supervisor() -> None:
     """Have the kernel kill this process when its supervisor dies, however it dies."""
     expected = os.environ.get("FTL_SUPERVISOR_PID")
     if expected is None:

@@ -14,9 +14,12 @@ import sys
 from pathlib import Path
 
 from ftl.contract import JobSpec
+from ftl.errors import BackendError
+from ftl_runtime.leftovers import end_session
 from ftl_runtime.rendezvous import Rendezvous
 from ftl_runtime.stop import STOP_SIGNALS
 
+_RAY_DRIVER = "ftl_runtime.parallel.raydriver"
 SUPERVISOR_PID = "FTL_SUPERVISOR_PID"
 """The variable with the process a rank must not outlive."""
 
@@ -33,6 +36,16 @@ def num_ranks(job: JobSpec) -> int:
     return gpus if isinstance(gpus, int) else len(gpus)
 
 
+def default_env(*, has_gpu: bool) -> dict[str, str]:
+    """What ranks need in their environment, unless the user says otherwise."""
+    env = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "true", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    if not has_gpu:
+        # Threads that wait for work by spinning take the cores from those that have it: on two cores shared with other
+        # work, training was six times slower. Sleeping at once costs a quiet machine a third: so they spin a little.
+        env |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "3000"}
+    return env
+
+
 class Trainers:
     """The ranks of one attempt, as one thing to signal, poll and kill."""
 
@@ -44,8 +57,15 @@ class Trainers:
         env: dict[str, str],
         log_fd: int,
         keep_fds: tuple[int, ...],
+        module: str = "ftl_runtime.rank",
+        has_own_session: bool = False,
     ) -> None:
-        """Start those of this machine. They append to `log_fd` and hold `keep_fds` open until the last is gone."""
+        """Start those of this machine. They append to `log_fd` and hold `keep_fds` open until the last is gone.
+
+        `module` is what each of them runs. With `has_own_session`, `end_leftovers` ends what they started in turn.
+        """
+        self._module = module
+        self._has_own_session = has_own_session
         num_all = ranks * place.num_nodes
         shared = {**env, SUPERVISOR_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
         if num_all > 1:
@@ -73,12 +93,13 @@ class Trainers:
         keep_fds: tuple[int, ...],
     ) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-m", "ftl_runtime.rank", str(job_file)],
+            [sys.executable, "-m", self._module, str(job_file)],
             env=env | ({"RANK": str(rank), "LOCAL_RANK": str(rank_here)} if num_all > 1 else {}),
             stdin=subprocess.DEVNULL,
             stdout=log_fd,
             stderr=log_fd,
             pass_fds=keep_fds,
+            start_new_session=self._has_own_session,
         )
 
     def poll(self) -> list[int | None]:
@@ -98,6 +119,24 @@ class Trainers:
     def wait(self) -> None:
         for process in self._processes:
             process.wait()
+
+    def end_leftovers(self) -> None:
+        """End what trainers that are gone have left behind; Ray's processes outlive a killed driver by a minute."""
+        if self._has_own_session:
+            for process in self._processes:
+                end_session(process.pid)
+
+
+def ray_driver(
+    job_file: Path, place: Rendezvous, env: dict[str, str], log_fd: int, keep_fds: tuple[int, ...]
+) -> Trainers:
+    """The one process that has Ray start the ranks, in place of them. Raises BackendError on several machines."""
+    if place.num_nodes > 1:
+        raise BackendError(
+            f"use_ray: the Ray cluster knows its machines, and this job was started on {place.num_nodes} of them; "
+            "start it on one, with RAY_ADDRESS naming the cluster"
+        )
+    return Trainers(job_file, 1, place, env, log_fd, keep_fds, module=_RAY_DRIVER, has_own_session=True)
 
 
 def _num_visible_gpus() -> int:

@@ -31,7 +31,7 @@ from ftl_runtime.events import EventLog
 from ftl_runtime.memory import fitted, keep_fit, shrunk
 from ftl_runtime.relay import Relay
 from ftl_runtime.rendezvous import Rendezvous, file_of, rendezvous
-from ftl_runtime.spawn import Trainers, num_ranks
+from ftl_runtime.spawn import Trainers, default_env, num_ranks, ray_driver
 from ftl_runtime.stop import DEADLINE_SIGNAL, Reason
 from ftl_runtime.uploads import Uploads
 from ftl_runtime.verdict import VERDICT_FD, Verdict, receive, verdict_of
@@ -118,8 +118,7 @@ def _start_uploads(job: JobSpec, job_file: Path, run_dir: Path, place: Rendezvou
 
 def _shrink(job: JobSpec, run_dir: Path, verdict: Verdict) -> bool:
     """Have the run go on in smaller pieces, from its newest checkpoint; False where that is not wanted or possible."""
-    assert job.paths is not None
-    cfg = TrainConfig.read_json((Path(job.paths.bundle) / BUNDLE_CONFIG).read_bytes())
+    cfg = _config(job)
     smaller = shrunk(fitted(cfg, run_dir), has_gpu=job.resources.gpus != 0) if cfg.watch.retries_smaller else None
     if smaller is None:
         return False
@@ -128,6 +127,18 @@ def _shrink(job: JobSpec, run_dir: Path, verdict: Verdict) -> bool:
     message = f"{what}: trained on with {told}: the same rows a step, and from here on the same numbers up to rounding"
     EventLog(run_dir / EVENTS_FILE, job.attempt).emit("warning", {"message": message})
     return True
+
+
+def _config(job: JobSpec) -> TrainConfig:
+    assert job.paths is not None
+    return TrainConfig.read_json((Path(job.paths.bundle) / BUNDLE_CONFIG).read_bytes())
+
+
+def _uses_ray(job: JobSpec) -> bool:
+    try:
+        return job.task == "train" and _config(job).ray.is_used
+    except (OSError, ValidationError):
+        return False  # a rank reads it, too, and says what is wrong with it
 
 
 def _run(
@@ -152,7 +163,10 @@ def _run(
     os.set_blocking(read_fd, False)
     relay = Relay(log_file, sys.stdout.fileno())
     env = _environment(job) | {VERDICT_FD: str(write_fd), "FTL_STARTED": repr(time.time())}
-    trainers = Trainers(job_file.absolute(), num_ranks(job), place, env, log_fd, (lock_fd, write_fd))
+    if _uses_ray(job):
+        trainers = ray_driver(job_file.absolute(), place, env, log_fd, (lock_fd, write_fd))
+    else:
+        trainers = Trainers(job_file.absolute(), num_ranks(job), place, env, log_fd, (lock_fd, write_fd))
     os.close(write_fd)
     watch = _Watch(job, trainers, started)
     received = b""
@@ -161,6 +175,7 @@ def _run(
         relay.turn()
         received += _read_available(read_fd)
         select.select([read_fd] if not received else [], [], [], _POLL_S)
+    trainers.end_leftovers()
     received += _read_available(read_fd)
     told = receive(received)
     verdict = watch.verdict(told, newest_step(run_dir / CHECKPOINTS_DIR))
@@ -251,12 +266,7 @@ def _take_lock(path: Path, num_requests: Callable[[], int]) -> int:
 
 def _environment(job: JobSpec) -> dict[str, str]:
     """The trainers' environment: ours, the job's plain variables, and the secrets from their files."""
-    env = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "true", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-    if job.resources.gpus == 0:
-        # Threads that wait for work by spinning take the cores from those that have it: on two cores shared with other
-        # work, training was six times slower. Sleeping at once costs a quiet machine a third: so they spin a little.
-        env |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "3000"}
-    env |= dict(os.environ) | job.env
+    env = default_env(has_gpu=job.resources.gpus != 0) | dict(os.environ) | job.env
     if job.paths is None or job.paths.secrets is None:
         return env
     missing = []

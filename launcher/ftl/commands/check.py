@@ -76,7 +76,7 @@ def run(
                 view.note(note)
             _check_files(loaded, findings)
             _check_machine(loaded, backend, view, findings, is_asked_for=cloud is not None)
-            _check_trackers(loaded, backend, view, findings, is_asked_for=cloud is not None)
+            _check_surroundings(loaded, backend, view, findings, is_asked_for=cloud is not None)
             is_online = network and os.environ.get("HF_HUB_OFFLINE", "0") in ("", "0")
             lookup = _look_up(loaded, view, findings, is_online=is_online, is_told=not (data and read.is_data_clear))
             if not read.is_data_clear:
@@ -131,11 +131,14 @@ def _check_machine(
         view.note(str(located(told, loaded)))
 
 
-def _check_trackers(
+def _check_surroundings(
     loaded: Loaded, backend: Backend | None, view: CheckView, findings: _Findings, *, is_asked_for: bool
 ) -> None:
-    """The passwords of trackers. Without a cloud file it is not known which machine is to have them."""
-    for problem in precheck.tracker_problems(loaded.config, backend.cloud) if backend is not None else ():
+    """Passwords of trackers, and Ray. Without a cloud file it is not known which machine is to have them."""
+    if backend is None:
+        return
+    config, cloud = loaded.config, backend.cloud
+    for problem in (*precheck.tracker_problems(config, cloud), *precheck.ray_problems(config, cloud)):
         if is_asked_for:
             findings.add(located(problem, loaded))
         else:

@@ -118,6 +118,7 @@ def _references(
     unfit = [
         *precheck.problems(loaded.config, refs, resources),
         *precheck.tracker_problems(loaded.config, cloud),
+        *precheck.ray_problems(loaded.config, cloud),
         *precheck.store_problems(stores, cloud),
     ]
     return refs, [located(problem, loaded) for problem in (*missing, *unfit)]

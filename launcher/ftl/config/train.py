@@ -14,6 +14,7 @@ from ftl.config.parallel import ParallelSection
 from ftl.config.precision import PrecisionSection
 from ftl.config.quantize import QuantSection
 from ftl.config.rates import RatesSection
+from ftl.config.ray import RaySection
 from ftl.config.rounding import RoundingSection
 from ftl.config.tracking import TrackingSection
 from ftl.config.trained import TrainedSection
@@ -32,6 +33,7 @@ class TrainConfig(Section):
     objective: ObjectiveSection = ObjectiveSection()
     precision: PrecisionSection = PrecisionSection()
     parallel: ParallelSection = ParallelSection()
+    ray: RaySection = RaySection()
     kernels: KernelsSection = KernelsSection()
     quant: QuantSection = QuantSection()
     rounding: RoundingSection = RoundingSection()

@@ -27,6 +27,7 @@ SECTIONS: Mapping[str, str] = {
     "rounding": "Few bits in training and after it",
     "output": "Saving, evaluation and logging",
     "evaluation": "The best model",
+    "ray": "Ray",
     "harness": "Measuring with lm-eval",
     "watch": "Watching the training",
     "hub": "Hub",

@@ -10,6 +10,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from ftl.config.watch import WatchSection
 from ftl_runtime.context import Context
+from ftl_runtime.parallel.rayreport import ray_report
 from ftl_runtime.train.hang import HangWatch
 from ftl_runtime.train.profile import StepProfiler
 
@@ -46,6 +47,8 @@ def watching(trainer: Trainer, watch: WatchSection, ctx: Context) -> Iterator[No
         found.append(GarbageCollector(watch.gc_steps))
     if watch.profiler_steps and ctx.device.is_main:
         found.append(StepProfiler(watch.profiler_steps, ctx))
+    if report := ray_report(trainer):
+        found.append(report)
     for callback in found:
         trainer.add_callback(callback)
     hang.start()

@@ -196,6 +196,11 @@ WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
         "without jagged_restart_steps",
     ),
     WithoutEffect(
+        ("ray_num_workers", "ray_run_name", "resources_per_worker"),
+        lambda config: not config.ray.is_used,
+        "without use_ray: true",
+    ),
+    WithoutEffect(
         ("relora_prune_ratio", "relora_cpu_offload"),
         lambda config: config.adapter is None or not config.adapter.restarts,
         "without relora",

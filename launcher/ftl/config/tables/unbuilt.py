@@ -16,8 +16,7 @@ UNBUILT: dict[str, Aside] = {
     # Many GPUs.
     **unbuilt(
         (
-            "use_ray",
-            *("ray_num_workers", "ray_run_name", "resources_per_worker", "expert_parallel_num_nvl_bytes"),
+            "expert_parallel_num_nvl_bytes",
             *("expert_parallel_token_capacity", "accelerator_config", "qlora_sharded_model_loading"),
         ),
         _SHARDING,
