@@ -34,7 +34,7 @@ def file_problems(config: TrainConfig, refs: list[Reference]) -> list[Problem]:
 
 def machine_problems(config: TrainConfig, resources: Resources) -> list[Problem]:
     """Those of the machine asked for."""
-    found: list[Problem] = []
+    found = _not_shared_out(config, resources)
     if config.ray.is_used and resources.processes > 1:
         allowed = "has no effect with use_ray, where ray_num_workers says how many there are"
         found.append(Problem("processes", str(resources.processes), allowed, "remove it from the cloud file"))
@@ -196,6 +196,19 @@ def _without_gpu(config: TrainConfig) -> list[Problem]:
     if config.precision.tf32:
         found.append(Problem("tf32", "true", "needs a GPU", "ask for one, or remove it"))
     return found
+
+
+def _not_shared_out(config: TrainConfig, resources: Resources) -> list[Problem]:
+    """Whether so many processes cannot work on each copy of the model, where it is known how many there will be."""
+    gpus = resources.gpus if isinstance(resources.gpus, int | str) else len(resources.gpus)
+    num = config.ray.num_workers if config.ray.is_used else gpus or resources.processes
+    sizes = {"tensor_parallel_size": config.parallel.tensor_size, "context_parallel_size": config.parallel.context_size}
+    allowed = f"must divide the {num} processes that train together, one a GPU where there are GPUs"
+    return [
+        Problem(key, str(size), allowed, "change it, or ask for more of them")
+        for key, size in sizes.items()
+        if isinstance(num, int) and num % size
+    ]
 
 
 def _wrong_kind(config: TrainConfig, name: str | None) -> list[Problem]:

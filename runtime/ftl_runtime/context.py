@@ -27,10 +27,21 @@ class Device:
     """Whether it is a GPU that FlashAttention runs on: compute capability 8.0."""
     is_hopper: bool = False
     """Whether it is a GPU that FlashAttention 3 runs on: compute capability 9.0, and no other."""
+    ranks_per_copy: int = 1
+    """So many ranks, one after the other, work on one copy of the model and read the same rows."""
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
+
+    @property
+    def copy(self) -> int:
+        """Which copy of the model this rank works on: it decides which rows it reads."""
+        return self.rank // self.ranks_per_copy
+
+    @property
+    def num_copies(self) -> int:
+        return self.num_ranks // self.ranks_per_copy
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from importlib.util import find_spec
 import torch
 
 from ftl.config.harness import HarnessSection
+from ftl.config.parallel import ParallelSection
 from ftl.config.train import TrainConfig
 from ftl.contract import Gpu, JobSpec
-from ftl.errors import BackendError, StorageError
+from ftl.errors import BackendError, ConfigError, StorageError
 from ftl_runtime.context import Context, Device, rank_of_process, rank_on_machine
 from ftl_runtime.models.compile import compiler_problem
 from ftl_runtime.models.quantize import missing_package
@@ -24,11 +25,16 @@ _KEPT_AT_ONCE = 2
 """An old checkpoint goes only once a newer one is verified, so two must fit."""
 
 
-def probe(job: JobSpec) -> Device:
-    """What this rank will compute on. Raises BackendError when the machine lacks the GPUs the job asks for."""
+def probe(job: JobSpec, parallel: ParallelSection) -> Device:
+    """What this rank will compute on. Raises BackendError when the machine lacks the GPUs the job asks for, and
+    ConfigError where its ranks do not share out."""
     rank, num_ranks = rank_of_process()
+    ranks_per_copy = parallel.tensor_size * parallel.context_size if job.task == "train" else 1
+    if num_ranks % ranks_per_copy:
+        key = "tensor_parallel_size" if parallel.tensor_size > 1 else "context_parallel_size"
+        raise ConfigError(f"{key}: {ranks_per_copy}: must divide the {num_ranks} processes that train together")
     if job.resources.gpus == 0:
-        return Device("cpu", has_bf16=True, rank=rank, num_ranks=num_ranks)
+        return Device("cpu", has_bf16=True, rank=rank, num_ranks=num_ranks, ranks_per_copy=ranks_per_copy)
     present = torch.cuda.device_count() if torch.cuda.is_available() else 0
     wanted = _num_wanted(job.resources.gpus)
     if present < wanted:
@@ -38,8 +44,16 @@ def probe(job: JobSpec) -> Device:
         )
     torch.cuda.set_device(rank_on_machine()[0] % present)
     capability = torch.cuda.get_device_capability()
-    is_ampere, is_hopper = capability >= (8, 0), capability == (9, 0)
-    return Device("cuda", has_bf16=is_ampere, rank=rank, num_ranks=num_ranks, has_flash=is_ampere, is_hopper=is_hopper)
+    is_ampere = capability >= (8, 0)
+    return Device(
+        "cuda",
+        has_bf16=is_ampere,
+        rank=rank,
+        num_ranks=num_ranks,
+        has_flash=is_ampere,
+        is_hopper=capability == (9, 0),
+        ranks_per_copy=ranks_per_copy,
+    )
 
 
 def check(cfg: TrainConfig, ctx: Context) -> None:

@@ -90,6 +90,11 @@ def sum_counts(count: int, device: Device) -> int:
     return int(total)
 
 
+def sum_over_copies(count: int, device: Device) -> int:
+    """The sum of what each copy of the model counts in its rows; its ranks, which all count them, count once."""
+    return sum_counts(count, device) // device.ranks_per_copy
+
+
 def sum_floats(value: float, device: Device) -> float:
     if device.num_ranks == 1:
         return value

@@ -50,7 +50,7 @@ from ftl_runtime.models.recompute import footprint_of, settle_recompute
 from ftl_runtime.models.reference import find_reference
 from ftl_runtime.models.tokenizer import fit_to_tokenizer, load_tokenizer, new_tokens, view_of
 from ftl_runtime.objectives import OBJECTIVES
-from ftl_runtime.parallel import deepspeed, fsdp
+from ftl_runtime.parallel import deepspeed, fsdp, sequence, tensor
 from ftl_runtime.rounding import qat
 from ftl_runtime.rounding.ptq import quantize
 from ftl_runtime.stop import StopFlag
@@ -76,16 +76,16 @@ def do_job(job: JobSpec, emit: Emit, stop: StopFlag) -> None:
     assert job.paths is not None, "the supervisor refuses a job without paths"
     emit("phase", {"name": "starting"})
     run_dir = Path(job.paths.run)
+    cfg = TrainConfig.read_json((Path(job.paths.bundle) / BUNDLE_CONFIG).read_bytes())
     ctx = Context(
         job=job,
         paths=job.paths,
         emit=emit,
         store=VolumeStore(run_dir / CHECKPOINTS_DIR, job.run_id, emit),
         stop=stop,
-        device=preflight.probe(job),
+        device=preflight.probe(job, cfg.parallel),
         started=float(os.environ["FTL_STARTED"]),
     )
-    cfg = TrainConfig.read_json((Path(job.paths.bundle) / BUNDLE_CONFIG).read_bytes())
     if job.task != "train":
         _OTHER_TASKS[job.task](cfg, ctx)
     else:
@@ -139,6 +139,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         dtype=dtype,
         gives_borders=objective.layout == "texts",
     )
+    split = sequence.split(attention, ctx.device) if cfg.parallel.context_size > 1 else None
 
     ctx.phase("data")
     with ranks.main_first(ctx.device):
@@ -167,6 +168,8 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         is_flat=lies_end_to_end(cfg.data, documents),
     )
     collate = collator_of(objective.layout, texts)
+    if split is not None:
+        sequence.check(inputs, base)
     reference = None
     if cfg.objective.is_compared:
         is_untrained = resume is None and cfg.adapter is None
@@ -208,6 +211,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     )
     if shards is not None:
         fsdp.shard(model, shards, dtype, ctx.device)
+    cut = tensor.cut(model, dtype, ctx.device) if cfg.parallel.tensor_size > 1 else None
     trainer = Trainer(
         model,
         objective,
@@ -223,6 +227,8 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         loss_watch=LossWatch(cfg.watch, progress),
         keep_checkpoints=cfg.output.save_total_limit,
         inputs=inputs,
+        cut=cut,
+        split=split,
         reference=reference,
         writing=plan_writing(
             cfg.evaluation,
@@ -296,7 +302,8 @@ def _build_model(
         quantisation=quantisation(config, cfg.quant, compute, has_adapter=has_adapter),
         checkpoint=resume.path if resume and not has_adapter else None,
     )
-    if ctx.device.kind == "cuda" and cfg.parallel.fsdp is None and not deepspeed.cuts_weights(cfg.parallel.zero):
+    is_moved_later = cfg.parallel.fsdp is not None or cfg.parallel.tensor_size > 1
+    if ctx.device.kind == "cuda" and not is_moved_later and not deepspeed.cuts_weights(cfg.parallel.zero):
         base.to(torch.device("cuda"))  # type: ignore[arg-type]  # transformers wraps it untyped
     apply_liger(base, cfg.kernels, ctx)
     check_new_tokens(new_tokens(cfg.model, ctx), base, cfg.adapter)

@@ -26,6 +26,10 @@ class ParallelSection(Section):
     """Cut the model into shards, one a process, instead of a copy in each."""
     deepspeed: Annotated[dict[str, Any] | str | None, Flat("deepspeed")] = None  # Any: JSON, as DeepSpeed takes it
     """Shards by DeepSpeed ZeRO: a JSON file of its settings, the name of one that ftl ships, or a mapping of them."""
+    tensor_size: Annotated[int, Flat("tensor_parallel_size"), Field(ge=1)] = 1
+    """So many processes hold the large matrices of each layer between them, and read the same rows."""
+    context_size: Annotated[int, Flat("context_parallel_size"), Field(ge=1)] = 1
+    """So many processes share out the tokens of the same rows: for rows that are too long for one GPU."""
     timeout_s: Annotated[int, Flat("ddp_timeout"), Field(ge=1)] = 1800
     """Seconds a rank waits for the others in a step before the training fails. While rank 0 tokenises, downloads or
     saves, they wait for as long as it takes."""

@@ -37,7 +37,7 @@ class TrainingData:
 def open_data(cfg: TrainConfig, view: TokenizerView, progress: Progress, ctx: Context) -> TrainingData:
     """The data to train on, a stream from where `progress` left it. Raises ConfigError for data that cannot be used."""
     seed = _seed(cfg)
-    rows_per_batch = cfg.optim.micro_batch_size * ctx.device.num_ranks
+    rows_per_batch = cfg.optim.micro_batch_size * ctx.device.num_copies
     evaluation: TokenRows | None = None
     used: tuple[DatasetUse, ...] = ()
     if cfg.data.datasets or cfg.data.test_datasets:

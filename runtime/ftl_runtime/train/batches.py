@@ -109,24 +109,24 @@ class Loaders:
         self.collator = collator
         self._train = train
         self._order = order
-        self._rows_per_batch = batch_size * device.num_ranks
+        self._rows_per_batch = batch_size * device.num_copies
         self._pin_memory = device.kind == "cuda"
-        batches = GlobalBatches(order, batch_size, device.num_ranks, drop_last=drop_last)
+        batches = GlobalBatches(order, batch_size, device.num_copies, drop_last=drop_last)
         if not len(batches):
             raise ConfigError(
                 f"dataloader_drop_last: there are {len(order)} rows, and a batch of all ranks has "
                 f"{self._rows_per_batch}; remove it, or lower micro_batch_size"
             )
-        self.train = self._loader(RankShare(train, device.rank, device.num_ranks), batches)
+        self.train = self._loader(RankShare(train, device.copy, device.num_copies), batches)
         self.eval: DataLoader[Any] | None = None
         self.num_eval_batches = 0
         """So many count; one more may be there to keep step."""
         if eval is not None and len(eval):
             # Every rank takes every so-manieth batch; none is repeated, because sums are weighted by tokens.
             chunks = list(_chunks(len(eval), eval_batch_size))
-            mine = chunks[device.rank :: device.num_ranks]
+            mine = chunks[device.copy :: device.num_copies]
             self.num_eval_batches = len(mine)
-            if in_step and len(mine) < -(-len(chunks) // device.num_ranks):
+            if in_step and len(mine) < -(-len(chunks) // device.num_copies):
                 mine = [*mine, chunks[0]]
             self.eval = self._loader(eval, mine)
 

@@ -32,13 +32,12 @@ def parameter_groups(model: nn.Module, optim: OptimSection, rates: RatesSection)
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     own = _own_rates(model, [name for name, _ in trained], optim, rates)
     decaying = set(Trainer.get_decay_parameter_names(None, model)) if optim.weight_decay else set()  # type: ignore[arg-type]
-    members: dict[tuple[float, float, object], list[tuple[str, nn.Parameter]]] = {}
+    members: dict[tuple[float, float], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in trained:
         rate = own.get(name, optim.learning_rate)
         decay = optim.weight_decay if name in decaying else 0.0
-        mesh = getattr(parameter, "device_mesh", None)  # one kernel call cannot span two meshes of GPUs
-        members.setdefault((rate, decay, mesh), []).append((name, parameter))
-    groups = [Group(rate, decay, tuple(found)) for (rate, decay, _), found in members.items()]
+        members.setdefault((rate, decay), []).append((name, parameter))
+    groups = [Group(rate, decay, tuple(found)) for (rate, decay), found in members.items()]
     return sorted(groups, key=lambda group: group.rate != optim.learning_rate)
 
 

@@ -35,7 +35,9 @@ from ftl_runtime.objectives import Objective
 from ftl_runtime.objectives.terms import Batch, Counts, Terms
 from ftl_runtime.parallel import fsdp
 from ftl_runtime.parallel.deepspeed import Zero
+from ftl_runtime.parallel.sequence import Split
 from ftl_runtime.parallel.spread import spread_of
+from ftl_runtime.parallel.tensor import Cut, step_one_by_one
 from ftl_runtime.patches import accelerate_lomo
 from ftl_runtime.train.averaging import averaged_weights, bare, mark_averaged, restore_trained
 from ftl_runtime.train.batches import Loaders
@@ -77,6 +79,8 @@ class Trainer(TransformersTrainer):
         loss_watch: LossWatch,
         keep_checkpoints: int,
         inputs: Inputs,
+        cut: Cut | None = None,
+        split: Split | None = None,
         reference: Reference | None = None,
         writing: Writing | None = None,
         zero: Zero | None = None,
@@ -107,7 +111,9 @@ class Trainer(TransformersTrainer):
         self._marked_tokens = progress.tokens
         self.start_tokens = progress.tokens
         self._marked_s = 0.0
-        self._is_sharded = fsdp.is_sharded(model)
+        self._cut = cut
+        self._split = split
+        self._is_sharded = fsdp.is_sharded(model) or cut is not None
         accelerate_lomo.apply()
         self._zero = zero
         super().__init__(model=model, args=args, train_dataset=loaders.train.dataset, data_collator=loaders.collator)
@@ -171,6 +177,8 @@ class Trainer(TransformersTrainer):
             trained = self.model if model is None else model
             assert isinstance(trained, nn.Module)
             self.optimizer = self._make_optimizer(trained)
+            if self._cut is not None:
+                step_one_by_one(self.optimizer)
         return self.optimizer
 
     def create_scheduler(
@@ -203,7 +211,7 @@ class Trainer(TransformersTrainer):
             estimate = self._estimate(batches)
             batches = [{**batch, "estimate": estimate} for batch in batches]
         num_tokens = sum(int(batch.pop("num_tokens")) for batch in batches)
-        self.progress.tokens += ranks.sum_counts(num_tokens, self._ctx.device)
+        self.progress.tokens += ranks.sum_over_copies(num_tokens, self._ctx.device)
         self._num_micro_batches = len(batches)
         if self._zero is not None:
             self._zero.expect(len(batches))
@@ -219,7 +227,9 @@ class Trainer(TransformersTrainer):
         terms = self._terms(model, inputs)
         self._metrics.add(terms.metrics)
         # Gradients are averaged over ranks, while each rank divides by the counts of all of them.
-        loss = _divided(terms.sums, num_items_in_batch) * self._ctx.device.num_ranks
+        device = self._ctx.device
+        num_averaged = device.num_ranks if self._cut is None else device.num_copies
+        loss = _divided(terms.sums, num_items_in_batch) * num_averaged
         return loss if self._routers is None else loss + self._routers.take() / self._num_micro_batches
 
     def training_step(
@@ -231,6 +241,8 @@ class Trainer(TransformersTrainer):
         """transformers' own, but it does not put every module in training mode again for each micro-batch."""
         loss = self.compute_loss(model, self._prepare_inputs(inputs), num_items_in_batch=num_items_in_batch)
         self.accelerator.backward(loss, **({"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}))
+        if self._cut is not None and self.accelerator.sync_gradients:
+            self._cut.average_gradients(model)
         loss = loss.detach()
         tenth = _tenth(self._schedule.max_steps)
         step = self.state.global_step + 1
@@ -245,6 +257,8 @@ class Trainer(TransformersTrainer):
 
     def _terms(self, model: nn.Module, inputs: Batch) -> Terms:
         scorer = ModelScorer(model, self._inputs, self._reference)
+        if self._split is not None:
+            inputs = self._split.share(inputs)
         return self._objective.terms(scorer, inputs, self._settings)
 
     @torch.no_grad()
@@ -262,7 +276,7 @@ class Trainer(TransformersTrainer):
     def _count(self, batches: Iterable[Batch]) -> Counts:
         """Over all ranks."""
         counts = [self._objective.count(batch, self._settings) for batch in batches]
-        return tuple(ranks.sum_counts(sum(term), self._ctx.device) for term in zip(*counts, strict=True))
+        return tuple(ranks.sum_over_copies(sum(term), self._ctx.device) for term in zip(*counts, strict=True))
 
     # -- steps
 
@@ -281,8 +295,8 @@ class Trainer(TransformersTrainer):
         """Once, before the first step: carry on the sums of the checkpoint, and evaluate where it left that undone."""
         self._tr_loss.fill_(self.progress.window_loss)
         self._globalstep_last_logged = self.progress.logged_step
-        num_ranks = self._ctx.device.num_ranks
-        self.spread = self._zero.spread() if self._zero is not None else spread_of(self.model_wrapped, num_ranks)
+        device = self._ctx.device
+        self.spread = self._zero.spread() if self._zero else spread_of(self.model_wrapped, device, self._cut)
         self._ctx.phase("training")
         self.stopwatch = Stopwatch()
         step = self.state.global_step
@@ -392,7 +406,7 @@ class Trainer(TransformersTrainer):
                 counts = self._objective.count(batch, self._settings)
                 terms = self._terms(model, self._prepare_inputs(batch))
                 if number < self._loaders.num_eval_batches:
-                    evaluation.add(terms, counts)
+                    evaluation.add(terms, counts if self._split is None else self._split.once(counts))
                 self.callback_handler.on_prediction_step(self.args, self.state, self.control)
                 if self._may_break_off():
                     return {}
@@ -479,6 +493,8 @@ class Trainer(TransformersTrainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if self._is_sharded and checkpoint is not None:
             fsdp.load_states(bare(self.optimizer), Path(checkpoint) / OPTIMIZER_NAME)
+            if self._cut is not None:
+                step_one_by_one(bare(self.optimizer))
             assert self.lr_scheduler is not None
             self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
             return

@@ -3,6 +3,7 @@
 from typing import Any
 
 from ftl.config.dialect import Values
+from ftl.config.rules.mesh import MESH
 from ftl.config.rules.rule import Holds, KeyRule, both, is_given, is_on, on_and, together
 from ftl.config.rules.sharding import FSDP, SHARDING, offloads, recomputes_by_layer, shards_by
 
@@ -198,7 +199,7 @@ def _are_metrics(value: Any) -> bool:  # Any: what YAML holds
     return isinstance(value, list) and all(item in _TEXT_METRICS for item in value)
 
 
-KEY_RULES: tuple[KeyRule, ...] = (*_QUANTISATION, *SHARDING, *_ADAPTERS, *_KERNELS, *_EVALUATION, *_DELIVERY)
+KEY_RULES: tuple[KeyRule, ...] = (*_QUANTISATION, *SHARDING, *MESH, *_ADAPTERS, *_KERNELS, *_EVALUATION, *_DELIVERY)
 
 KEY_NOTES: tuple[KeyRule, ...] = (
     KeyRule(

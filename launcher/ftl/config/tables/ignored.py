@@ -43,6 +43,10 @@ IGNORED: dict[str, Aside] = {
     **aside(("gradient_checkpointing_kwargs",), "both ways of recomputing give the same gradients, and ftl picks one"),
     **aside(("hf_use_auth_token",), "HF_TOKEN of the environment is used wherever it is needed", True),
     "tokenizer_legacy": Aside("the tokenizer's own files say how it splits", ()),
+    **aside(
+        ("heads_k_stride", "ring_attn_func"),
+        "with context_parallel_size a rank gathers the keys and values of all tokens at once: the numbers are the same",
+    ),
     **aside(("experimental_skip_move_to_device",), "weights go to the GPU once, when they are needed there", True),
     **aside(("low_cpu_mem_usage",), "weights are always read without a second copy of them", True),
     **aside(("torchdistx_path",), "torchdistx is no longer developed"),

@@ -73,6 +73,12 @@ REFUSED: dict[str, Aside] = {
         "sharded with `deepspeed` or `fsdp_config`",
         "auto",
     ),
+    **aside(
+        ("expert_parallel_size", "expert_parallel_num_nvl_bytes", "expert_parallel_token_capacity"),
+        "experts on different GPUs exchange tokens through the kernels of DeepEP, which need GPUs joined by NVLink and "
+        "have not been built into any image; fsdp_config shards the experts like all other weights",
+        1,
+    ),
     **aside(("max_memory",), "every GPU holds a whole copy of the model; gpu_memory_limit says what it may take"),
     **aside(
         ("tokenizer_use_mistral_common",),

@@ -15,20 +15,10 @@ UNBUILT: dict[str, Aside] = {
     **unbuilt(("use_eaft", "eaft_alpha", "eaft_k"), "every trained token weighs the same so far"),
     # Many GPUs.
     **unbuilt(
-        (
-            "expert_parallel_num_nvl_bytes",
-            *("expert_parallel_token_capacity", "accelerator_config", "qlora_sharded_model_loading"),
-        ),
+        (*("accelerator_config", "qlora_sharded_model_loading"),),
         _SHARDING,
     ),
-    **unbuilt(
-        (
-            *("tensor_parallel_size", "context_parallel_size", "expert_parallel_size", "dp_shard_size"),
-            *("dp_replicate_size", "heads_k_stride", "ring_attn_func"),
-        ),
-        _SHARDING,
-        1,
-    ),
+    **unbuilt(("dp_shard_size", "dp_replicate_size"), _SHARDING, 1),
     # Numbers.
     **unbuilt(
         (
