@@ -46,8 +46,11 @@ class LayerShape:
     vocab_size: int
 
     @classmethod
-    def of(cls, config: PretrainedConfig) -> "LayerShape":
+    def of(cls, config: PretrainedConfig) -> "LayerShape | None":
+        """None for a config that names its sizes otherwise."""
         text = config.get_text_config()
+        if not all(hasattr(text, name) for name in ("hidden_size", "num_hidden_layers", "vocab_size")):
+            return None
         width = int(text.hidden_size)
         mlp = getattr(text, "intermediate_size", None) or getattr(text, "ffn_dim", None) or 4 * width
         experts = getattr(text, "num_experts_per_tok", None) or 0

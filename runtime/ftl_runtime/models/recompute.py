@@ -46,15 +46,19 @@ def footprint_of(
     layout: Layout,
     *,
     makes_logits: bool,
-) -> Footprint:
-    """Of a training of `model`, which is `base` or has it in an adapter, and computes in `dtype`."""
+) -> Footprint | None:
+    """Of a training of `model`, which is `base` or has it in an adapter, and computes in `dtype`; None where the
+    config does not tell the model's shape."""
     text = base.config.get_text_config()
+    shape = LayerShape.of(base.config)
+    if shape is None:
+        return None
     weights = [part for part in model.parameters() if part.is_floating_point()]
     trained = [part for part in weights if part.requires_grad]
     makes_scores = text._attn_implementation == "eager"
     num_rows = cfg.optim.micro_batch_size * (2 if layout in ("pairs", "scored") else 1)
     return estimate(
-        LayerShape.of(base.config),
+        shape,
         num_tokens=num_rows * cfg.data.sequence_len,
         num_trained=sum(part.numel() for part in trained),
         trained_bytes=sum(part.nbytes for part in trained),
@@ -75,7 +79,8 @@ def asked_for(cfg: TrainConfig) -> Recompute | None:
         return Recompute(None, offloads=True)
     if precision.gradient_checkpointing or (shards is not None and shards.activation_checkpointing):
         return Recompute(None)
-    return None if precision.gradient_checkpointing is None and shards is None else NOTHING
+    is_whole = shards is None and cfg.parallel.zero is None
+    return None if precision.gradient_checkpointing is None and is_whole else NOTHING
 
 
 def planned(footprint: Footprint, free_bytes: int) -> Recompute:
@@ -85,7 +90,7 @@ def planned(footprint: Footprint, free_bytes: int) -> Recompute:
 
 
 def settle_recompute(
-    model: nn.Module, cfg: TrainConfig, ctx: Context, *, footprint: Callable[[], Footprint]
+    model: nn.Module, cfg: TrainConfig, ctx: Context, *, footprint: Callable[[], Footprint | None]
 ) -> Recompute:
     """Have `model`, which lies on its device, recompute what the config says, else what the planner finds; tells which.
 
@@ -93,8 +98,8 @@ def settle_recompute(
     """
     chosen = asked_for(cfg)
     if chosen is None:
-        can_plan = ctx.device.kind == "cuda" and _can_recompute(model)
-        chosen = _plan(footprint(), cfg.model.gpu_memory_limit_gib, ctx) if can_plan else NOTHING
+        found = footprint() if ctx.device.kind == "cuda" and _can_recompute(model) else None
+        chosen = NOTHING if found is None else _plan(found, cfg.model.gpu_memory_limit_gib, ctx)
     if chosen.offloads and ctx.device.kind == "cpu":
         ctx.warn(
             "activation_offloading: has no effect without a GPU: activations are in main memory already; remove it"

@@ -130,6 +130,7 @@ TEST_SET = {"test_datasets": [{"path": "b", "type": "alpaca"}]}
         ({"optim": {"scheduler": "log_sweep"}, "rates": {"sweep_min": 20}}, "log_sweep_max_lr"),
         ({"kernels": {"compile_backend": "eager", "compile_mode": "default"}}, "torch_compile_mode"),
         ({"kernels": {"is_compiled": True}, "parallel": {"fsdp": {}}}, "torch_compile"),
+        ({"kernels": {"is_compiled": True, "tiled_mlp": True}}, "torch_compile"),
         ({"kernels": {"is_compiled": True}, "quant": {"in_8bit": True}, "adapter": {"kind": "lora"}}, "torch_compile"),
         ({"precision": {"gradient_checkpointing": False, "activation_offloading": True}}, "activation_offloading"),
     ],

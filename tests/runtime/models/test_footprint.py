@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
 from torch.autograd.graph import saved_tensors_hooks  # noqa: E402
-from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig  # noqa: E402
+from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, PretrainedConfig  # noqa: E402
 
 from ftl_runtime.models.footprint import Footprint, LayerShape, estimate, fewest_recomputed  # noqa: E402
 
@@ -62,6 +62,10 @@ def test_inputs_in_main_memory_leave_two_and_one_layer_at_work():
 def test_experts_count_as_often_as_a_token_meets_one():
     config = MixtralConfig(hidden_size=8, intermediate_size=16, num_experts_per_tok=2, num_hidden_layers=3)
     assert LayerShape.of(config) == LayerShape(8, 32, 3, 32_000)
+
+
+def test_config_that_does_not_tell_its_shape_gives_none():
+    assert LayerShape.of(PretrainedConfig()) is None
 
 
 def test_estimate_is_near_what_a_llama_keeps():

@@ -18,14 +18,14 @@ ALL = Recompute(None)
 OFFLOADED = Recompute(None, offloads=True)
 
 
-def config(fsdp=None, **precision):
+def config(fsdp=None, deepspeed=None, **precision):
     return TrainConfig.model_validate(
         {
             "model": {"base": "b"},
             "data": {"datasets": [{"path": "p", "type": "completion"}]},
             "optim": {"learning_rate": 1e-3},
             "precision": precision,
-            "parallel": {"fsdp": fsdp},
+            "parallel": {"fsdp": fsdp, "deepspeed": deepspeed},
         }
     )
 
@@ -40,6 +40,7 @@ def config(fsdp=None, **precision):
         ({"gradient_checkpointing": True, "activation_offloading": True}, OFFLOADED),
         ({"fsdp": {}}, NOTHING),
         ({"fsdp": {"activation_checkpointing": True}}, ALL),
+        ({"deepspeed": {"zero_optimization": {"stage": 3}}}, NOTHING),
     ],
     ids=str,
 )

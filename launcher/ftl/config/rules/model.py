@@ -59,6 +59,10 @@ def compiled_layers_are_plain_ones(config: TrainConfig) -> Problem | None:
     if config.quant.in_4bit or config.quant.in_8bit:
         told = f"{tried} the bases of `load_in_4bit` and `load_in_8bit`"
         return Problem("torch_compile", allowed=told, remedy="remove it")
+    if config.rounding.qat is not None:
+        return Problem("torch_compile", allowed=f"{tried} the rounded layers of `qat`", remedy="remove it")
+    if config.kernels.tiled_mlp:
+        return Problem("torch_compile", allowed=f"{tried} the layers of `tiled_mlp`", remedy="remove it")
     return None
 
 
