@@ -31,7 +31,7 @@ chat_template: chatml
 optimizer: adamw_torch
 gradient_checkpointing: true
 num_epochs: 2.5
-fsdp_config: {reshard_after_forward: true}
+wandb_project: mine
 """,
     "stream": """
 base_model: org/model
