@@ -1,17 +1,21 @@
 """One request to the Hub on loopback: what was asked by whom, and the ways to answer. The pages are functions of it."""
 
+import contextlib
 import json
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from hub_faults import flipped, tear_down
 from hub_repository import Repository
 
 if TYPE_CHECKING:
-    from hub_server import Fault, HubServer
+    from hub_faults import Fault
+    from hub_server import HubServer
 
 Page = Callable[..., None]
 """Takes the request, and the named groups of its route."""
@@ -46,6 +50,15 @@ class HubHandler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         self._serve()
+
+    def handle(self) -> None:
+        """As ever, but for a client, or a fault, that has torn the connection down."""
+        with contextlib.suppress(OSError, ValueError):
+            super().handle()
+
+    def finish(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            super().finish()
 
     def log_message(self, *_: object) -> None:
         """Quiet: `hub.requests` has them all."""
@@ -87,30 +100,55 @@ class HubHandler(BaseHTTPRequestHandler):
         self.answer(HTTPStatus.PARTIAL_CONTENT, content[first : last + 1], headers)
 
     def answer(self, status: int, content: bytes, headers: Mapping[str, str]) -> None:
-        if self.fault is not None:
+        kind = self.fault.kind if self.fault is not None else None
+        if self.fault is not None and kind == "status":
             status, content, headers = self.fault.status, b"{}", self.fault.headers
+        elif kind == "flip":
+            content = flipped(content)
+        elif kind == "page":
+            status, content, headers = HTTPStatus.OK, b"<html>Welcome to our network</html>", {}
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(content)
+            self.wfile.write(content if kind not in ("reset", "truncate") else content[: len(content) // 2])
+        if kind == "reset":
+            self.wfile.flush()
+            self._tear_down()
+        self.close_connection = self.close_connection or kind == "truncate"
 
     def _serve(self) -> None:
-        self.body = self._read_body()
         path = unquote(urlsplit(self.path).path)
         authorization = self.headers.get("Authorization") or ""
         self.token = authorization.removeprefix("Bearer ") or None
         self.fault: Fault | None = self.hub.note(self.command, path, self.token)
-        if self.fault is not None and not self.fault.is_answer_lost:
-            self.answer(self.fault.status, b"{}", self.fault.headers)
+        size = int(self.headers.get("Content-Length") or 0)
+        if self.fault is not None and self.fault.kind == "reset" and size:
+            self.rfile.read(size // 2)
+            self._tear_down()
             return
+        self.body = self._read_body()
+        if self.fault is not None:
+            if self.fault.kind == "hang":
+                self.hub.hang()
+                self._tear_down()
+                return
+            if self.fault.kind == "slow":
+                time.sleep(self.fault.seconds)
+            elif self.fault.kind == "status" and not self.fault.is_answer_lost:
+                self.answer(self.fault.status, b"{}", self.fault.headers)
+                return
         try:
             self._route(path)
         except RefusalError as refusal:
             headers = {"X-Error-Code": refusal.code, "X-Error-Message": refusal.message}
             self.answer(refusal.status, json.dumps({"error": refusal.message, **refusal.facts}).encode(), headers)
+
+    def _tear_down(self) -> None:
+        self.close_connection = True
+        tear_down(self.connection)
 
     def _read_body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":

@@ -5,32 +5,26 @@
         hub.accounts["hf_ann"] = {"name": "ann", "auth": {"accessToken": {"role": "write"}}}
         ...                                    # clients started with HF_ENDPOINT=hub.url and HF_HUB_DISABLE_XET=1
         hub.fail(503, times=2, path="/resolve/", headers={"Retry-After": "1"})
+        hub.disturb("reset", times=1, path="/_objects/")      # see hub_faults.py
 
 Repositories are kept in memory: each `add` is a commit on a branch, and so is each upload by a client. Serves
 repository info, file trees, files with etags and ranges (hub_reading.py), and uploads (hub_upload.py). What it does not
 serve is a 404, and listed in `hub.requests` like everything else.
 """
 
+import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.server import ThreadingHTTPServer
 from typing import Any, Self
 
+from hub_faults import Fault, Faults
+from hub_faults import Kind as FaultKind
 from hub_handler import HubHandler
 from hub_reading import READING
-from hub_repository import Files, Kind, Repository
+from hub_repository import Files, Kind, Repository, object_id
 from hub_upload import UPLOAD
-
-
-@dataclass
-class Fault:
-    status: int
-    times: int
-    path: str
-    headers: Mapping[str, str]
-    is_answer_lost: bool
-    """What was asked is done, and only then answered with the status."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +46,7 @@ class HubServer:
         """Token -> what the Hub says of whose it is."""
         self.lock = threading.Lock()
         """Held while a repository is made or changed."""
-        self._faults: list[Fault] = []
+        self._faults = Faults()
         self._notes = threading.Lock()
         handler = type("Handler", (HubHandler,), {"hub": self, "routes": (*READING, *UPLOAD)})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -67,6 +61,7 @@ class HubServer:
         self.close()
 
     def close(self) -> None:
+        self._faults.heal()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -95,6 +90,7 @@ class HubServer:
         *,
         times: int,
         path: str = "",
+        method: str | None = None,
         headers: Mapping[str, str] | None = None,
         is_answer_lost: bool = False,
     ) -> None:
@@ -102,21 +98,49 @@ class HubServer:
 
         They are not carried out, unless it is the answer that is lost.
         """
-        with self._notes:
-            self._faults.append(Fault(status, times, path, headers or {}, is_answer_lost))
+        self._faults.add(Fault("status", times, path, method, status, headers or {}, is_answer_lost))
+
+    def disturb(
+        self, kind: FaultKind, *, times: int, path: str = "", method: str | None = None, seconds: float = 0.0
+    ) -> None:
+        """Have the next `times` requests whose path contains `path` go wrong in that way; see hub_faults."""
+        self._faults.add(Fault(kind, times, path, method, seconds=seconds))
 
     def heal(self) -> None:
         """Forget the faults that have not happened, and the requests made so far."""
+        self._faults.heal()
         with self._notes:
-            self._faults.clear()
             self.requests.clear()
+
+    def hang(self) -> None:
+        self._faults.hang()
 
     def note(self, method: str, path: str, token: str | None) -> Fault | None:
         """Remember a request; the fault that is due for it."""
         with self._notes:
             self.requests.append(Request(method, path, token))
-            for fault in self._faults:
-                if fault.times and fault.path in path:
-                    fault.times -= 1
-                    return fault
-        return None
+        return self._faults.take(method, path)
+
+    def fsck(self) -> list[str]:
+        """What is wrong with what is kept, a sentence each: contents that are not what their sha256 says, and manifests
+        of checkpoints in the newest commits that list what is not there."""
+        found = [
+            f"object {oid} has other content" for oid, content in self.objects.items() if object_id(content) != oid
+        ]
+        for repository in self.repositories.values():
+            for branch, commit in repository.refs.items():
+                files = repository.commits[commit]
+                for name, content in files.items():
+                    if name.endswith("/manifest.json") and (wrong := _wrong(name.rpartition("/")[0], content, files)):
+                        found.append(f"{repository.id}@{branch}: {name}: {wrong}")
+        return found
+
+
+def _wrong(directory: str, manifest: bytes, files: Files) -> str | None:
+    for name, entry in json.loads(manifest)["files"].items():
+        content = files.get(f"{directory}/{name}")
+        if content is None:
+            return f"{name} is missing"
+        if object_id(content) != entry["sha256"]:
+            return f"{name} has other content"
+    return None

@@ -1,7 +1,8 @@
 """Talks to remote checkpoint stores in a process of its own, whose environment the real clients read once.
 
 in:   {"store": {"kind": "hub", ...}, "run_id": "run-a", "name": "any", "call": "put", "with": {...}}
-out:  {"gave": ..., "told": [[done, total]...]}   or   {"raised": "SupersededError", "says": "the sentence"}
+out:  {"gave": ..., "told": [[done, total]...], "waits": [seconds...]}
+or:   {"raised": "SupersededError", "says": "the sentence", "waits": [...]}
 
 A store is opened once for each `name`, as by a process of its own.
 """
@@ -10,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,12 +87,15 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
 
 
 def _main() -> None:
+    waits: list[float] = []
+    time.sleep = waits.append  # what the clients wait between tries is looked at, not waited for
     for line in sys.stdin:
+        waits.clear()
         try:
             answer = _answer(json.loads(line))
         except (FtlError, BrokenCheckpoint) as e:
             answer = {"raised": type(e).__name__, "says": str(e)}
-        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.write(json.dumps(answer | {"waits": waits}) + "\n")
         sys.stdout.flush()
 
 

@@ -1,5 +1,6 @@
 """Repositories of the Hub: which commit a revision is, and why one cannot be read, in a sentence each."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -113,6 +114,8 @@ def _in_words(repo: Repo) -> Iterator[None]:
                 raise ConfigError(Problem(repo.key, repo.id, allowed)) from e
             if isinstance(cause, httpx2.TransportError | ConnectionError | TimeoutError):
                 raise PassingError(f"{_endpoint()} does not answer ({type(cause).__name__})") from e
+            if isinstance(cause, json.JSONDecodeError):  # a page of some proxy on the way
+                raise PassingError(f"{_endpoint()} answered what is no JSON") from e
         raise
 
 
