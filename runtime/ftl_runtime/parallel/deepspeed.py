@@ -238,6 +238,11 @@ class _Steps:
     def step(self) -> None:
         self._zero.step()
 
+    def train(self) -> None:
+        """For those that tell training from evaluation, as accelerate's wrapper does."""
+        if callable(switch := getattr(self.optimizer, "train", None)):
+            switch()
+
 
 def _shard(flat: Tensor, start: int, size: int, weight: Any, device: Device) -> Part:  # Any: DeepSpeed's own attributes
     """Of stage 3: each rank has `size` elements, the last ones less, and padding."""
