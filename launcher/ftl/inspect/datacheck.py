@@ -85,7 +85,8 @@ def check_dataset(
     if report.tally.broken > limit:
         report.problems.append(Problem(report.name, f"{report.tally.broken - limit:,} more broken rows"))
     if not report.tally.broken:
-        report.problems += _whole_problems(report, loaded.config.data)
+        has_labels = recipe.options.family != "reward"  # whole texts get a score there
+        report.problems += _whole_problems(report, loaded.config.data, has_labels=has_labels)
 
 
 def _first(
@@ -166,7 +167,7 @@ def _note_broken(report: DatasetReport, problem: Problem, limit: int) -> None:
         report.problems.append(problem)
 
 
-def _whole_problems(report: DatasetReport, data: DataSection) -> Iterator[Problem]:
+def _whole_problems(report: DatasetReport, data: DataSection, *, has_labels: bool) -> Iterator[Problem]:
     """What is wrong with a dataset whose rows are all right one by one."""
     tally = report.tally
     if report.is_tokenised and not tally.samples:
@@ -175,7 +176,7 @@ def _whole_problems(report: DatasetReport, data: DataSection) -> Iterator[Proble
         parts += [f"{tally.repeated:,} are duplicates"] * bool(tally.repeated)
         remedy = "raise sequence_len, or set excess_length_strategy: truncate" if tally.too_long else None
         yield Problem(report.name, f"none of {tally.rows:,} rows is usable: {', '.join(parts)}", remedy=remedy)
-    elif not tally.trained and not report.has_trained_text:
+    elif has_labels and not tally.trained and not report.has_trained_text:
         remedy = "check the columns with the answers, `roles` and `roles_to_train`, `train_on_inputs`"
         yield Problem(report.name, f"nothing is trained in any of {tally.rows:,} rows", remedy=remedy)
 
