@@ -57,4 +57,4 @@ lock:
 	.ci/lock.sh
 
 clean:
-	rm -rf .venv examples/quickstart/{data,model,base,adapter}
+	rm -rf .venv examples/tiny examples/quickstart/{data,model,base,adapter}

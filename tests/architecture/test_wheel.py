@@ -24,6 +24,8 @@ def test_wheel_holds_what_ships_and_nothing_that_was_made(tmp_path: Path) -> Non
         "ftl_runtime/__main__.py",
         "ftl/_data/images/Dockerfile",
         "ftl/_data/examples/quickstart/cfg.yml",
+        "ftl/_data/examples/dpo/cfg.yml",
+        "ftl/_data/examples/tiny.py",
     }
     assert shipped | {"ftl/_data/cloud_templates/docker.yml", "ftl/_data/images/requirements-cpu.txt"} <= names
     assert [name for name in names if name.startswith("ftl/_data/examples/") and name.count("/") > 4] == []
