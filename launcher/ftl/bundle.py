@@ -32,7 +32,7 @@ from ftl.contract import (
 )
 from ftl.errors import ConfigError, Problem, StorageError
 from ftl.formats.python import with_strategy_file
-from ftl.references import Reference
+from ftl.references import REWARDS, Reference
 from ftl.sources.local import LOADERS
 from ftl.state import make_private, state_dir
 
@@ -191,12 +191,16 @@ def _resolved(config: TrainConfig, placed: dict[str, list[str]]) -> TrainConfig:
         section, name = _SECTIONS.get(key, ("data", key))
         if key.startswith("lm_eval_tasks."):
             section, name = "harness", key.removeprefix("lm_eval_")
+        elif key.startswith(REWARDS):
+            section, name = "objective", f"grpo{key.removeprefix('trl')}"
         *way, last = name.split(".")
         holder = nested[section]
         for part in way:
             holder = holder[int(part)] if part.isdigit() else holder[part]
         if section == "harness":
             holder[int(last)] = places[0]
+        elif section == "objective":
+            holder[int(last)] = with_strategy_file(holder[int(last)], places[0])
         elif last.isdigit():  # an entry of data_files; one with a pattern stands for several files
             holder[int(last)] = places
         else:

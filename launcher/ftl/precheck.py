@@ -11,6 +11,7 @@ from ftl.config.train import TrainConfig
 from ftl.contract import HubRef, Resources, StoreRef
 from ftl.errors import Problem
 from ftl.references import Reference
+from ftl.rewards import reward_problems
 from ftl.trackers import TRACKERS, chosen
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -29,6 +30,7 @@ def file_problems(config: TrainConfig, refs: list[Reference]) -> list[Problem]:
         *_initial_adapter(config, paths),
         *_untrained_tokens(config, paths),
         *_task_folders(refs),
+        *reward_problems(config, refs),
     ]
 
 

@@ -18,6 +18,8 @@ from ftl.sources.hubrepo import Repo, is_repo_id, readable_commit
 from ftl.sources.local import LOADERS, find_listed, looks_local
 
 _BASE = "base_model"
+REWARDS = "trl.reward_funcs"
+"""The key whose entries name files with reward functions."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,10 @@ def _wanted(config: TrainConfig) -> Iterator[_Wanted]:
         if is_folder(task):
             yield _Wanted(f"lm_eval_tasks.{number}", task, False)
     yield from _templates("", config.data.chat_template_jinja)
+    for number, function in enumerate(config.objective.grpo.reward_funcs if config.objective.grpo else ()):
+        file = strategy_file(function)
+        if file is not None:
+            yield _Wanted(f"{REWARDS}.{number}", file, False)
     for key, dataset in datasets_of(config):
         if dataset.path is not None and not dataset.data_files and not is_address(dataset.path):
             yield _Wanted(f"{key}.path", dataset.path, True)

@@ -65,6 +65,7 @@ from ftl_runtime.train.precompute import with_reference
 from ftl_runtime.train.progress import Progress
 from ftl_runtime.train.rates import make_scheduler
 from ftl_runtime.train.relora import Relora
+from ftl_runtime.train.rollout import plan_rollouts
 from ftl_runtime.train.schedule import Schedule, plan_schedule
 from ftl_runtime.train.scoring import Inputs, Reference
 from ftl_runtime.train.trainer import Trainer
@@ -230,6 +231,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         cut=cut,
         split=split,
         reference=reference,
+        rollouts=plan_rollouts(cfg, tokenizer, ctx),
         writing=plan_writing(
             cfg.evaluation,
             data.eval if objective.layout == "texts" else None,

@@ -4,10 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from ftl.config.grpo import GrpoSection
 from ftl.config.marker import Flat
 from ftl.section import Section
 
-ObjectiveKind = Literal["sft", "dpo", "ipo", "orpo", "kto", "simpo", "cpo", "reward", "prm", "kd"]
+ObjectiveKind = Literal["sft", "dpo", "ipo", "orpo", "kto", "simpo", "cpo", "reward", "prm", "kd", "grpo"]
 DpoLoss = Literal[
     "sigmoid",
     "sigmoid_norm",
@@ -86,6 +87,9 @@ class ObjectiveSection(Section):
     kd_top_k_before_softmax: Annotated[bool, Flat("kd_top_k_before_softmax")] = False
     """kd: compare the shares among the teacher's tokens alone; else the model loses by expecting others, too."""
 
+    grpo: Annotated[GrpoSection | None, Flat("trl")] = None
+    """grpo: rewards, and how completions are drawn."""
+
     @property
     def trains_texts(self) -> bool:
         """Rows are single texts, which may be packed, split, and have a mask."""
@@ -98,4 +102,6 @@ class ObjectiveSection(Section):
     @property
     def is_compared(self) -> bool:
         """Whether training needs the reference."""
+        if self.kind == "grpo":
+            return self.grpo is not None and self.grpo.beta > 0
         return self.kind in COMPARED and not (self.kind in ("dpo", "ipo") and self.dpo_reference_free)

@@ -10,7 +10,7 @@ from ftl.errors import ConfigError
 
 TrainOn = Literal["all", "turn", "last", "none"]
 
-Family = Literal["sft", "dpo", "orpo", "kto", "reward", "prm", "kd"]
+Family = Literal["sft", "dpo", "orpo", "kto", "reward", "prm", "kd", "grpo"]
 """What a sample consists of; a `type` may mean different things in different families."""
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -25,6 +25,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "reward": "reward",
         "prm": "prm",
         "kd": "kd",
+        "grpo": "grpo",
     }
 )
 """Objective of a config -> the family of its data."""
@@ -162,6 +163,13 @@ class TaughtConversation:
 
 
 @dataclass(frozen=True)
+class Opening:
+    """Turns that the model is to go on with."""
+
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True)
 class ConversationPair:
     """Turns with a better and a worse continuation, that a chat template has yet to put into text."""
 
@@ -173,8 +181,8 @@ class ConversationPair:
 Sample = Example | TokenRow | Preference | Judged | Pair | Steps
 """What a row is in the end."""
 
-Rendered = Sample | Conversation | TaughtConversation | ConversationPair
-"""What a format makes of a row; the last three still need a chat template."""
+Rendered = Sample | Conversation | TaughtConversation | Opening | ConversationPair
+"""What a format makes of a row; the last four still need a chat template."""
 
 
 @dataclass(frozen=True)

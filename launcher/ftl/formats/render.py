@@ -9,6 +9,7 @@ from ftl.errors import ConfigError, Problem
 from ftl.formats.example import Family
 from ftl.formats.format import ABSENT, INLINE, Format
 from ftl.formats.preference import DPO, ORPO
+from ftl.formats.prompts import GRPO
 from ftl.formats.python import python_format, strategy_file
 from ftl.formats.reward import REWARD
 from ftl.formats.sft import SFT
@@ -24,6 +25,7 @@ FORMATS: Mapping[Family, Mapping[str, Format]] = {
     "reward": REWARD,
     "prm": PRM,
     "kd": KD,
+    "grpo": GRPO,
 }
 
 

@@ -75,6 +75,7 @@ def check_dataset(
     """
     recipe = recipe_of(report.dataset, loaded, view)
     report.has_template = recipe.template is not None
+    report.has_trained_text = recipe.options.family == "grpo"  # the model writes it
     report.no_tools = _no_tools(recipe)
     field_tools = report.dataset.section.field_tools
     scanned = _first(rows or open_rows(report.dataset, loaded), num_rows, report, on_share)

@@ -13,6 +13,7 @@ from ftl.formats.example import (
     ConversationPair,
     Example,
     FormatOptions,
+    Opening,
     Pair,
     Preference,
     Rendered,
@@ -90,6 +91,9 @@ class Recipe:
             _check_ids(rendered, self.view)
         if isinstance(rendered, Conversation):
             return self._written(rendered)
+        if isinstance(rendered, Opening):
+            text = self._template().render(rendered.turns, add_generation_prompt=True)
+            return Example((Segment(text, False),), bos=False, num_eos=0, is_one_text=True)
         if isinstance(rendered, TaughtConversation):
             assert self.view is not None, "without a tokenizer rows are only read"
             taught = taught_row(encode([self._written(rendered.conversation)], self.view)[0], rendered.targets)
@@ -100,11 +104,14 @@ class Recipe:
         return rendered
 
     def _written(self, conversation: Conversation) -> Example:
+        return self._template().example(conversation)
+
+    def _template(self) -> ChatTemplate:
         if self.template is None:
             raise RowError(
                 "messages need a chat template, and the tokenizer has none: set chat_template to the name of one"
             )
-        return self.template.example(conversation)
+        return self.template
 
     def _of_pair(self, pair: ConversationPair) -> Preference | Pair:
         assert self.template is not None, "a format with conversations says that it needs a template"

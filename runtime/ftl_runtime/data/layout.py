@@ -8,6 +8,7 @@ from ftl.errors import ConfigError
 from ftl_runtime.data.collate import Collator, Documents
 from ftl_runtime.data.compare import ComparedRows, JudgedCollator, JudgedRows, PairCollator, ScoredCollator
 from ftl_runtime.data.dataset import TokenRows
+from ftl_runtime.data.prompts import PromptCollator
 from ftl_runtime.objectives import Layout
 
 Collate = Callable[[list[Any]], dict[str, Any]]  # Any: rows of one layout; tensors, and ints on the host
@@ -18,6 +19,8 @@ def collator_of(layout: Layout, texts: Collator) -> Collate:
     match layout:
         case "texts":
             return texts
+        case "prompts":
+            return PromptCollator()
         case "pairs":
             return PairCollator(texts.pad_id, texts.sequence_len, texts.pad_to_sequence_len)
         case "judged":
@@ -43,7 +46,7 @@ def lies_end_to_end(data: DataSection, documents: Documents) -> bool:
 def rows_of(layout: Layout, rows: TokenRows, sequence_len: int) -> TokenRows | ComparedRows | JudgedRows:
     """The rows as the collator of that layout takes them."""
     match layout:
-        case "texts":
+        case "texts" | "prompts":
             return rows
         case "judged":
             return JudgedRows(rows, sequence_len)

@@ -10,20 +10,21 @@ from ftl.config.train import TrainConfig
 from ftl.contract import SHOWN_FILE, DatasetUse
 from ftl.formats.python import strategy_file, with_strategy_file
 from ftl.sources import Source, open_source
-from ftl.tokens import TokenizerView
+from ftl.tokens import Recipe, TokenizerView
 from ftl_runtime.context import Context
 from ftl_runtime.data.compare import ComparedRows, JudgedRows
 from ftl_runtime.data.dataset import Open, Splits, TokenRows, build_splits
 from ftl_runtime.data.layout import rows_of
+from ftl_runtime.data.prompts import Prompt, PromptOrder, PromptRows, read_prompts
 from ftl_runtime.data.push import configuration_of, open_target, push_rows
 from ftl_runtime.data.sampler import BatchOrder, GivenOrder, LengthOrder, ReadingOrder
 from ftl_runtime.data.stream import Mark, Stream, open_stream
 from ftl_runtime.objectives import OBJECTIVES
 from ftl_runtime.train.progress import Progress
 
-Rows = TokenRows | ComparedRows | JudgedRows
+Rows = TokenRows | ComparedRows | JudgedRows | PromptRows
 _DOWNLOADS = "downloads"
-Order = BatchOrder | GivenOrder | LengthOrder | ReadingOrder
+Order = BatchOrder | GivenOrder | LengthOrder | PromptOrder | ReadingOrder
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class TrainingData:
 
 def open_data(cfg: TrainConfig, view: TokenizerView, progress: Progress, ctx: Context) -> TrainingData:
     """The data to train on, a stream from where `progress` left it. Raises ConfigError for data that cannot be used."""
+    if cfg.objective.grpo is not None and cfg.objective.kind == "grpo":
+        return _open_prompts(cfg, view, ctx, num_copies=cfg.objective.grpo.num_generations)
     seed = _seed(cfg)
     rows_per_batch = cfg.optim.micro_batch_size * ctx.device.num_copies
     evaluation: TokenRows | None = None
@@ -62,6 +65,31 @@ def open_data(cfg: TrainConfig, view: TokenizerView, progress: Progress, ctx: Co
         emit=ctx.emit,
     )
     return TrainingData(stream, evaluation, ReadingOrder(len(stream)), (*used, *stream.used))
+
+
+def _open_prompts(cfg: TrainConfig, view: TokenizerView, ctx: Context, *, num_copies: int) -> TrainingData:
+    """All of them in memory: nothing is cached, because nothing of them is trained."""
+    find = _finder(cfg, ctx)
+    prompts: list[Prompt] = []
+    used: list[DatasetUse] = []
+    for number, dataset in enumerate(cfg.data.datasets):
+        recipe = Recipe.of(dataset, cfg.data, cfg.objective.kind, view)
+        key = f"datasets.{number}"
+        found, use = read_prompts(key, dataset, find(dataset), recipe, view, cfg.data.sequence_len)
+        if use.too_long:
+            ctx.warn(f"{key}: {use.label}: {use.too_long} prompts left out, which fill sequence_len: raise it")
+        prompts += found
+        used.append(use)
+    ctx.emit("data", {"datasets": [use.model_dump(mode="json") for use in used], "cache": str(ctx.cache_dir)})
+    rows = PromptRows(tuple(prompts), num_copies)
+    order = PromptOrder(
+        rows,
+        per_step=cfg.optim.micro_batch_size * cfg.optim.gradient_accumulation_steps,
+        num_ranks=ctx.device.num_ranks,
+        seed=_seed(cfg),
+        is_shuffled=cfg.data.shuffle and not cfg.data.keep_order,
+    )
+    return TrainingData(rows, None, order, tuple(used))
 
 
 def prepare_data(cfg: TrainConfig, view: TokenizerView, ctx: Context) -> None:

@@ -24,7 +24,7 @@ def answers(
     writer: Any = model  # Any: nn.Module does not know that every causal model, and peft's, can generate
     base = writer.get_base_model() if hasattr(writer, "get_base_model") else writer
     limit = getattr(base.config, "max_position_embeddings", None)
-    ends = _ends(tokenizer, base)
+    ends = ends_of(tokenizer, base)
     pad = tokenizer.pad_token_id
     greedy = {"do_sample": False, "num_beams": 1, "pad_token_id": pad, "eos_token_id": ends}
     with plain_attention(base):
@@ -41,7 +41,8 @@ def answers(
                 yield _up_to_end(row, ends)
 
 
-def _ends(tokenizer: PreTrainedTokenizerBase, base: Any) -> list[int]:  # Any: a model of any class
+def ends_of(tokenizer: PreTrainedTokenizerBase, base: Any) -> list[int]:  # Any: a model of any class
+    """The tokens that end an answer."""
     own = getattr(getattr(base, "generation_config", None), "eos_token_id", None)
     found = [tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])]
     return list(dict.fromkeys(end for end in found if end is not None))

@@ -9,6 +9,7 @@ from torch import Tensor
 from ftl.config.objective import ObjectiveKind, ObjectiveSection
 from ftl_runtime.objectives.cpo import count_cpo, cpo_terms
 from ftl_runtime.objectives.dpo import count_dpo, dpo_terms
+from ftl_runtime.objectives.grpo import count_grpo, grpo_terms
 from ftl_runtime.objectives.kd import count_kd, kd_terms
 from ftl_runtime.objectives.kto import count_kto, estimate_kto, kto_terms
 from ftl_runtime.objectives.orpo import count_orpo, orpo_terms
@@ -20,9 +21,9 @@ from ftl_runtime.objectives.terms import Batch, Counts, Scorer, Terms
 Head = Literal["lm", "sequence", "token"]
 """What the model ends in: a token's successor, or classes of a whole text or of each token."""
 
-Layout = Literal["texts", "pairs", "judged", "scored", "steps"]
+Layout = Literal["texts", "pairs", "judged", "scored", "steps", "prompts"]
 """What a row of the data is: texts packed into a row of tokens, a better and a worse answer, a good or bad answer, a
-better and a worse whole text, or a text whose steps have classes."""
+better and a worse whole text, a text whose steps have classes, or a prompt that the model answers itself."""
 
 
 @dataclass(frozen=True)
@@ -55,4 +56,5 @@ OBJECTIVES: Mapping[ObjectiveKind, Objective] = {
     "reward": Objective("scored", count_reward, reward_terms, head="sequence", num_classes=1),
     "prm": Objective("steps", count_prm, prm_terms, head="token", num_classes=2),
     "kd": Objective("texts", count_kd, kd_terms),
+    "grpo": Objective("prompts", count_grpo, grpo_terms),
 }

@@ -44,12 +44,16 @@ class Scorer(Protocol):
         """[B, C] or [B, T, C], of a model with a head for C classes."""
         ...
 
-    def logprobs(self, batch: Batch, *, with_squares: bool = False) -> "Logprobs":
-        """Of the labels; `with_squares` gives log_sum_squares_BK, too."""
+    def logprobs(self, batch: Batch, *, with_squares: bool = False, temperature: float = 1.0) -> "Logprobs":
+        """Of the labels, of logits over that temperature; `with_squares` gives log_sum_squares_BK, too."""
         ...
 
     def measure(self, batch: Batch) -> Tensor:
         """[B]: log-probability of the labels of each row, summed, by the model as it is; no gradient, no dropout."""
+        ...
+
+    def reference_logprobs(self, batch: Batch, *, temperature: float = 1.0) -> Tensor:
+        """[B, K], as `logprobs` has them, by the frozen reference; no gradient."""
         ...
 
     def reference(self, batch: Batch) -> Tensor:

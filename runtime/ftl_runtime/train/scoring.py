@@ -89,8 +89,9 @@ class ModelScorer:
         logits: Tensor = self.model(**self._given(batch), use_cache=False).logits
         return logits
 
-    def logprobs(self, batch: Batch, *, with_squares: bool = False) -> Logprobs:
+    def logprobs(self, batch: Batch, *, with_squares: bool = False, temperature: float = 1.0) -> Logprobs:
         logits_BKV, labels_BK = self._answer_logits(self.model, batch)
+        logits_BKV = logits_BKV if temperature == 1 else logits_BKV / temperature
         squares_BK = log_sum_squares(logits_BKV.detach(), labels_BK) if with_squares else None
         return Logprobs(token_logprobs(logits_BKV, labels_BK), labels_BK[:, 1:] != IGNORED, squares_BK)
 
@@ -98,6 +99,13 @@ class ModelScorer:
     def measure(self, batch: Batch) -> Tensor:
         with _without_dropout(self.model):
             return token_logprobs(*self._answer_logits(self.model, batch)).sum(1)
+
+    @torch.no_grad()
+    def reference_logprobs(self, batch: Batch, *, temperature: float = 1.0) -> Tensor:
+        assert self.compared_with is not None, "ObjectiveSection.is_compared says who has one"
+        with _as_before_training(self.compared_with), _without_dropout(self.compared_with.model):
+            logits_BKV, labels_BK = self._answer_logits(self.compared_with.model, batch)
+            return token_logprobs(logits_BKV if temperature == 1 else logits_BKV / temperature, labels_BK)
 
     @torch.no_grad()
     def reference(self, batch: Batch) -> Tensor:

@@ -47,6 +47,7 @@ from ftl_runtime.train.gpustats import GpuStats
 from ftl_runtime.train.losswatch import LossWatch
 from ftl_runtime.train.metrics import Evaluation, Metrics
 from ftl_runtime.train.progress import Progress, Stopwatch, peak_memory_gib
+from ftl_runtime.train.rollout import Rollouts
 from ftl_runtime.train.routers import RouterLoss
 from ftl_runtime.train.schedule import Schedule
 from ftl_runtime.train.scoring import Inputs, ModelScorer, Reference
@@ -84,6 +85,7 @@ class Trainer(TransformersTrainer):
         reference: Reference | None = None,
         writing: Writing | None = None,
         zero: Zero | None = None,
+        rollouts: Rollouts | None = None,
     ) -> None:
         self.progress = progress
         self.stopped_at: int | None = None
@@ -98,6 +100,7 @@ class Trainer(TransformersTrainer):
         self._schedule = schedule
         self._selection = selection
         self._writing = writing
+        self._rollouts = rollouts
         self._loss_watch = loss_watch
         self._gpu_stats = GpuStats(ctx.device)
         self._ctx = ctx
@@ -107,6 +110,8 @@ class Trainer(TransformersTrainer):
         self._routers = RouterLoss.of(model)
         self._num_micro_batches = 1
         self._has_restored = False
+        self._has_random_state = False
+        self._resumed_from: str | None = None
         self._companions: list[Callable[[Path], None]] = []
         self._marked_tokens = progress.tokens
         self.start_tokens = progress.tokens
@@ -205,6 +210,12 @@ class Trainer(TransformersTrainer):
         """The micro-batches of one step, and what each term of their loss is divided by, over all ranks; counted
         before they go to the device."""
         batches = list(itertools.islice(epoch_iterator, num_batches))
+        if self._rollouts is not None and batches:
+            assert isinstance(self.model, nn.Module)
+            self._load_rng_state(self._resumed_from)
+            step = self.state.global_step + 1
+            is_logged = step % self._schedule.log_every == 0
+            batches = self._rollouts.play(self.model, batches, step=step if is_logged else None)
         counts = self._count(batches)
         if self._objective.estimate is not None:
             batches = [self._prepare_inputs(batch) for batch in batches]
@@ -280,10 +291,17 @@ class Trainer(TransformersTrainer):
 
     # -- steps
 
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Once: transformers asks for it after the batches of a step are there, when completions were drawn already."""
+        if not self._has_random_state:
+            super()._load_rng_state(checkpoint)
+            self._has_random_state = True
+
     def _run_epoch(self, *, epoch: int, **rest: Any) -> None:  # type: ignore[override]  # called by keywords only
         self._loaders.set_epoch(epoch)
         if not self._has_restored:
             self._has_restored = True
+            self._resumed_from = rest["resume_from_checkpoint"]
             self._begin()
             is_over = self.state.global_step >= self._schedule.max_steps or self.progress.is_exhausted
             if self.stopped_at is not None or is_over:

@@ -332,7 +332,7 @@ def test_dataset_keys_are_refused_with_the_reason(given, sentence):
 @pytest.mark.parametrize(
     ("given", "where", "told"),
     [
-        ({"rl": "grpo"}, "rl", "not built yet: training on completions"),
+        ({"rl": "rloo"}, "rl", "not built yet: training on completions"),
         ({"plugins": ["my.Plugin"]}, "plugins", "not built yet: my.Plugin"),
     ],
     ids=str,

@@ -283,8 +283,8 @@ def test_keys_that_a_reader_looks_at_are_accepted(objective, type, keys):
             "orpo",
             "chat_template",
             ["field_messages"],
-            "field_messages: belongs to type chat_template of `objective` sft or dpo or ipo or simpo or cpo or kd; "
-            "remove it, or correct `type`, which is chat_template",
+            "field_messages: belongs to type chat_template of `objective` sft or dpo or ipo or simpo or cpo or kd or "
+            "grpo; remove it, or correct `type`, which is chat_template",
         ),
     ],
 )

@@ -25,6 +25,7 @@ HEADINGS: dict[Family, str] = {
     "reward": "### Reward models",
     "prm": "### Process reward models",
     "kd": "### Distillation",
+    "grpo": "### Prompts",
 }
 IN_WORDS = {ABSENT: "*no type*", INLINE: "*a mapping*"}
 

@@ -267,6 +267,7 @@ WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
         _is_not("kd"),
         "without kd_trainer: true",
     ),
+    WithoutEffect(("trl",), _is_not("grpo"), "without rl: grpo"),
     WithoutEffect(
         ("kd_top_k_before_softmax",),
         lambda config: config.objective.kd_zscore_base_temp is not None,

@@ -1,5 +1,7 @@
 """What the objective must keep to, and what it cannot be trained with."""
 
+from collections.abc import Callable
+
 from ftl.config.rules.rule import Rule
 from ftl.config.train import TrainConfig
 from ftl.errors import Problem
@@ -52,6 +54,54 @@ def distillation_has_a_weight(config: TrainConfig) -> Problem | None:
     return Problem("kd_alpha", allowed="must be above 0 where `kd_ce_alpha` is 0: there is nothing else to learn from")
 
 
+def rewards_are_given(config: TrainConfig) -> Problem | None:
+    section = config.objective
+    if section.kind != "grpo" or section.grpo is not None:
+        return None
+    return Problem("objective", allowed="grpo needs rewards", remedy="name them: `trl: {reward_funcs: [rewards.NAME]}`")
+
+
+def rewards_have_a_weight_each(config: TrainConfig) -> Problem | None:
+    grpo = config.objective.grpo
+    if grpo is None or len(grpo.reward_weights) in (0, len(grpo.reward_funcs)):
+        return None
+    allowed = f"has {len(grpo.reward_weights)} reward_weights for {len(grpo.reward_funcs)} reward_funcs"
+    return Problem("trl", allowed=allowed, remedy="give one for each, or none")
+
+
+def groups_fill_a_step(config: TrainConfig) -> Problem | None:
+    grpo, optim = config.objective.grpo, config.optim
+    per_step = optim.micro_batch_size * optim.gradient_accumulation_steps
+    if config.objective.kind != "grpo" or grpo is None or per_step % grpo.num_generations == 0:
+        return None
+    allowed = f"has num_generations {grpo.num_generations}, and a step of one GPU takes {per_step} completions"
+    remedy = "make `micro_batch_size` x `gradient_accumulation_steps` a multiple of it"
+    return Problem("trl", allowed=allowed, remedy=remedy)
+
+
+_NOT_OF_PROMPTS: tuple[tuple[str, Callable[[TrainConfig], object]], ...] = (
+    ("val_set_size", lambda config: config.data.val_set_size),
+    ("test_datasets", lambda config: config.data.test_datasets),
+    ("fsdp_config", lambda config: config.parallel.fsdp),
+    ("deepspeed", lambda config: config.parallel.deepspeed),
+    ("precompute_ref_log_probs", lambda config: config.objective.precompute_reference),
+    ("group_by_length", lambda config: config.data.group_by_length),
+    ("dataset_exact_deduplication", lambda config: config.data.exact_deduplication),
+    ("dataset_shard_num", lambda config: config.data.shard_num),
+    ("relora", lambda config: config.adapter is not None and config.adapter.restarts),
+)
+"""Keys that go with rows of tokens, or with weights that never leave their place."""
+
+
+def _not_of_prompts(key: str, is_on: Callable[[TrainConfig], object]) -> Rule:
+    def rule(config: TrainConfig) -> Problem | None:
+        if config.objective.kind != "grpo" or not is_on(config):
+            return None
+        return Problem(key, allowed="is not built yet for `objective` grpo", remedy="remove it")
+
+    return rule
+
+
 OBJECTIVE_RULES: tuple[Rule, ...] = (
     answers_stay_whole,
     pushed_rows_are_single_texts,
@@ -59,4 +109,8 @@ OBJECTIVE_RULES: tuple[Rule, ...] = (
     classes_fit_the_objective,
     odds_have_one_weight,
     distillation_has_a_weight,
+    rewards_are_given,
+    rewards_have_a_weight_each,
+    groups_fill_a_step,
+    *(_not_of_prompts(key, is_on) for key, is_on in _NOT_OF_PROMPTS),
 )

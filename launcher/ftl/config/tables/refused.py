@@ -16,6 +16,11 @@ _DELIVERED = "trackers get numbers; the model goes, hashed and whole, to output_
 
 REFUSED: dict[str, Aside] = {
     **UNBUILT,
+    **aside(
+        ("vllm",),
+        "completions are drawn by the model in training itself, by transformers; the images hold no vLLM",
+        {},
+    ),
     **aside(("hub_token",), f"{_SECRET} HF_TOKEN"),
     **aside(("comet_api_key",), f"{_SECRET} COMET_API_KEY"),
     **aside(

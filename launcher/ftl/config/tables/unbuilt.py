@@ -10,7 +10,7 @@ _PICTURES = "only text is trained so far"
 
 UNBUILT: dict[str, Aside] = {
     # What is minimised.
-    **unbuilt(("trl", "vllm", "ebft"), _DRAWN),
+    **unbuilt(("ebft",), _DRAWN),
     **unbuilt(("diffusion",), "only next-token prediction so far"),
     **unbuilt(("use_eaft", "eaft_alpha", "eaft_k"), "every trained token weighs the same so far"),
     # Many GPUs.

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from ftl.config.dialect import Conversion, Convert, NotBuiltError, Values
 from ftl.config.model import Attention
-from ftl.config.tables import deepspeed, fsdp
+from ftl.config.tables import deepspeed, fsdp, grpo
 from ftl.errors import ConfigError
 from ftl.yamlfile import parse_value
 
@@ -203,6 +203,9 @@ VALUES: dict[str, Conversion] = {
         "the weights are sharded by torch's FSDP2, which decides the rest itself; each process reads the base",
         is_noted=True,
     ),
+    "trl": Conversion(
+        grpo.from_settings, "trl: {reward_funcs: [rewards.accuracy]}", "rewards and how completions are drawn"
+    ),
     "adapter": Conversion(_adapter, "adapter: lora", "adapters are plain LoRA so far"),
     "peft_init_lora_weights": Conversion(
         _init_weights, "peft_init_lora_weights: pissa", "ways to start that look at the weights alone"
@@ -231,7 +234,7 @@ VALUES: dict[str, Conversion] = {
         _one_of(
             {
                 **dict.fromkeys(
-                    ("grpo", "gdpo", "ebft", "rloo", "online_dpo"),
+                    ("gdpo", "ebft", "rloo", "online_dpo"),
                     NotBuiltError("not built yet: training on completions that the model draws itself"),
                 ),
                 "ppo": ValueError("axolotl never trained it, and neither does ftl; dpo needs no reward model"),
