@@ -22,6 +22,8 @@ def leave_out_unused(job: JobSpec) -> None:
     cfg = TrainConfig.read_json((Path(job.paths.bundle) / BUNDLE_CONFIG).read_bytes())
     # Two seconds, and patches all over torch; ftl_runtime.tracking.comet takes it back in.
     unused = ["comet_ml"]
+    if cfg.parallel.deepspeed is None:
+        unused += ["deepspeed"]  # accelerate looks for its wrapper around every model that it unwraps
     if not _has_few_bits(cfg, job):
         unused += ["bitsandbytes", "torchao"]
     if _is_all_local(cfg) and not cfg.harness.tasks:

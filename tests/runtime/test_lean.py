@@ -42,7 +42,7 @@ def left_out(directory, *, quantisation=None, **config) -> list[str]:
 
 
 def test_plain_training_on_local_rows_leaves_out_every_optional_package(tmp_path):
-    assert left_out(tmp_path) == ["bitsandbytes", "comet_ml", "datasets", "torchao"]
+    assert left_out(tmp_path) == ["bitsandbytes", "comet_ml", "datasets", "deepspeed", "torchao"]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_plain_training_on_local_rows_leaves_out_every_optional_package(tmp_path
     ids=["asked for", "base on the Hub", "quantised base"],
 )
 def test_quantisation_stays_where_it_may_be_used(tmp_path, config):
-    assert left_out(tmp_path, **config) == ["comet_ml", "datasets"]
+    assert left_out(tmp_path, **config) == ["comet_ml", "datasets", "deepspeed"]
 
 
 def test_datasets_stay_for_a_repository(tmp_path):
