@@ -195,6 +195,8 @@ def _without_gpu(config: TrainConfig) -> list[Problem]:
         found.append(Problem("attn_implementation", config.model.attention, "needs a GPU", "ask for one, or use sdpa"))
     if config.precision.compute == "fp16":
         found.append(Problem("precision", "fp16", "needs a GPU", "ask for one, or use bf16 or fp32"))
+    if config.precision.fp8:
+        found.append(Problem("fp8", "true", "needs a GPU", "ask for an H100, or remove it"))
     if config.precision.tf32:
         found.append(Problem("tf32", "true", "needs a GPU", "ask for one, or remove it"))
     return found
@@ -223,6 +225,9 @@ def _wrong_kind(config: TrainConfig, name: str | None) -> list[Problem]:
     found: list[Problem] = []
     if config.precision.compute == "bf16" and not kind.has_bf16:
         found.append(Problem("precision", "bf16", has, "use fp16 or auto, or ask for an A10G or newer"))
+    if config.precision.fp8 and not kind.has_fp8:
+        needed = f"needs compute capability 8.9, and {kind.name} has {kind.capability[0]}.{kind.capability[1]}"
+        found.append(Problem("fp8", "true", needed, "remove it, or ask for an H100"))
     if config.precision.tf32 and not kind.has_tf32:
         found.append(Problem("tf32", "true", has, "remove it"))
     if config.model.attention == "flash_attention_2" and not kind.has_flash_attention_2:

@@ -35,7 +35,9 @@ def leave_out_unused(job: JobSpec) -> None:
 def _has_few_bits(cfg: TrainConfig, job: JobSpec) -> bool:
     """Whether weights or optimizer states may be quantised; of a base that is not here nobody knows."""
     rounding = cfg.rounding
-    is_rounded = rounding.qat is not None or (job.task == "quantize" and rounding.quantization is not None)
+    is_rounded = (
+        cfg.precision.fp8 or rounding.qat is not None or (job.task == "quantize" and rounding.quantization is not None)
+    )
     is_asked_for = is_rounded or cfg.quant.num_bits is not None or "loftq" in cfg.model_dump_json()
     if is_asked_for or cfg.optim.optimizer not in _OF_TORCH:
         return True

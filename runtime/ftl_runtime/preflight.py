@@ -63,6 +63,8 @@ def check(cfg: TrainConfig, ctx: Context) -> None:
         problems.append("precision: bf16: this GPU has none (it needs compute capability 8.0); use fp16 or auto")
     if ctx.device.kind == "cpu" and cfg.precision.compute == "fp16":
         problems.append("precision: fp16: trains on GPUs only; without one use auto, fp32 or bf16")
+    if cfg.precision.fp8 and not _has_fp8(ctx.device):
+        problems.append("fp8: true: needs a GPU of compute capability 8.9, such as an H100; remove it")
     if cfg.precision.tf32 and ctx.device.kind == "cpu":
         problems.append("tf32: true: is a format of NVIDIA GPUs, and the job has none; remove it")
     if cfg.model.attention == "flash_attention_2" and not ctx.device.has_flash:
@@ -97,6 +99,10 @@ def missing_harness(harness: HarnessSection) -> str | None:
         "lm_eval_tasks: needs the package lm-eval, which is not installed here; pip install 'ftl-launcher[harness]', "
         "or remove the key"
     )
+
+
+def _has_fp8(device: Device) -> bool:
+    return device.kind == "cuda" and torch.cuda.get_device_capability() >= (8, 9)
 
 
 def limit_memory(limit_gib: float | None, device: Device) -> None:

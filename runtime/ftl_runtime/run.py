@@ -52,6 +52,7 @@ from ftl_runtime.models.tokenizer import fit_to_tokenizer, load_tokenizer, new_t
 from ftl_runtime.objectives import OBJECTIVES
 from ftl_runtime.parallel import deepspeed, fsdp, sequence, tensor
 from ftl_runtime.rounding import qat
+from ftl_runtime.rounding.fp8 import compute_in_fp8
 from ftl_runtime.rounding.ptq import quantize
 from ftl_runtime.stop import StopFlag
 from ftl_runtime.tracking.session import tracked
@@ -315,6 +316,8 @@ def _build_model(
     choose_trained(base, cfg.trained, progress, ctx)
     if cfg.rounding.qat is not None:
         qat.prepare(base, cfg.rounding.qat)
+    if cfg.precision.fp8:
+        compute_in_fp8(base)
     lora.fuse(model)
     if cfg.kernels.tiled_mlp and not tile_mlps(model, cfg.kernels.num_tiles):
         ctx.warn(f"tiled_mlp: a {config.model_type} model has no MLP that stands by itself; it is computed whole")

@@ -38,7 +38,7 @@ def effect(found: Explained, name: str) -> Effect:
         ("bf16: true", "translated", "precision = 'bf16': one key holds the number format"),
         ("warmup_steps: 0.1", "translated", "warmup_ratio = 0.1: "),
         ("hub_strategy: best", "wrong", "must be "),
-        ("fp8: false", "no effect", "false asks for nothing; anything else is not built yet: "),
+        ("quantize_moe_experts: false", "no effect", "false asks for nothing; anything else is not built yet: "),
         ("fp16:", "no effect", "without a value it is as if it were not there"),
         ("lora_r: 8", "no effect", "has no effect without `adapter: lora`"),
         ("strict: false", "ignored", "ftl always refuses keys it does not know"),

@@ -75,8 +75,9 @@ def test_model_without_tokenizer_is_found_unless_another_is_named(root: Path) ->
         ({"model": {"attention": "flex_attention"}}, "attn_implementation"),
         ({"precision": {"compute": "fp16"}}, "precision"),
         ({"precision": {"tf32": True}}, "tf32"),
+        ({"precision": {"fp8": True}}, "fp8"),
     ],
-    ids=["flash attention", "flex attention", "fp16", "tf32"],
+    ids=["flash attention", "flex attention", "fp16", "tf32", "fp8"],
 )
 def test_setting_for_gpus_is_found_on_a_machine_without(
     root: Path, sections: dict[str, dict[str, object]], key: str
@@ -115,9 +116,14 @@ BF16 = {"precision": {"compute": "bf16"}}
             {"precision": {"tf32": True}},
             "tf32: true: needs compute capability 8.0, and T4 has 7.5; remove it",
         ),
+        (
+            "A100-80GB",
+            {"precision": {"fp8": True}},
+            "fp8: true: needs compute capability 8.9, and A100-80GB has 8.0; remove it, or ask for an H100",
+        ),
         ("A100-80GG", BF16, "gpu: 'A100-80GG': is no GPU; did you mean `A100-80GB`?"),
     ],
-    ids=["bf16", "flash attention", "flash attention 3", "tf32", "misspelt"],
+    ids=["bf16", "flash attention", "flash attention 3", "tf32", "fp8", "misspelt"],
 )
 def test_setting_that_the_gpu_asked_for_lacks_is_found(
     root: Path, kind: str, sections: dict[str, dict[str, object]], told: str

@@ -94,7 +94,7 @@ def test_examples_are_valid(config: Path, schema: dict[str, Any]) -> None:
         ("load_in_4bit: false", True),
         ("bnb_config_kwargs: {bnb_4bit_quant_type: fp4}", True),
         ("bnb_config_kwargs: {bnb_4bit_quant_typ: fp4}", False),
-        ("fp8: true", False),
+        ("quantize_moe_experts: true", False),
         ("gpu_count: 2", False),
         ("strict: false", True),
         ("tokens: {pad_token: <p>}", True),

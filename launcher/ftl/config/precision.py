@@ -16,6 +16,9 @@ class PrecisionSection(Section):
     """
     tf32: Annotated[bool | None, Flat("tf32")] = None
     """Let fp32 products use TF32 on GPUs that have it; their default when absent."""
+    fp8: Annotated[bool, Flat("fp8")] = False
+    """Multiply in fp8 in linear layers, forward and backward, the head left out: faster for large layers on an H100 or
+    later. Weights are held, trained and saved as without it."""
     gradient_checkpointing: Annotated[bool | None, Flat("gradient_checkpointing")] = None
     """Recompute activations in the backward pass instead of keeping them. When absent: on a GPU, of as few layers as it
     has no room for; without one, of none."""

@@ -156,7 +156,7 @@ def test_set_displaces_the_old_spelling_in_a_dataset(write):
 
 def test_unbuilt_keys_are_borne_when_asked(write):
     path = write(
-        "adapter: ia3\nfp8: true\nuse_ray: true\nrl: rloo\n",
+        "adapter: ia3\nquantize_moe_experts: true\nnvfp4_merge_aware: true\nrl: rloo\n",
     )
     loaded = load_train(path, bear_unbuilt=True)
     assert [problem.where for problem in loaded.unbuilt] == ["cfg.yml:6", "cfg.yml:7", "cfg.yml:8", "cfg.yml:9"]

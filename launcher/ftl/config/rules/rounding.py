@@ -60,7 +60,22 @@ def _of(qat: Scheme) -> dict[str, object]:
     return qat.model_dump(exclude={"fake_quant_after_n_steps"})
 
 
+def fp8_products_are_of_trained_layers(config: TrainConfig) -> Problem | None:
+    if not config.precision.fp8:
+        return None
+    compute, shards = config.precision.compute, sharding_key(config)
+    reasons = (
+        (config.adapter is not None, "multiplies in layers that are trained, and an `adapter` freezes them"),
+        (config.rounding.qat is not None, "replaces the same layers as `qat`"),
+        (compute in ("fp16", "fp32"), f"computes all else in bf16, and `precision` is {compute}"),
+        (shards is not None, f"has not been tried on the sharded weights of `{shards}`"),
+    )
+    why = next((why for holds, why in reasons if holds), None)
+    return None if why is None else Problem("fp8", allowed=why, remedy="remove one of them")
+
+
 ROUNDING_RULES: tuple[Rule, ...] = (
+    fp8_products_are_of_trained_layers,
     schemes_fit_together,
     rounded_weights_are_trained,
     rounded_weights_are_whole,

@@ -51,6 +51,16 @@ REFUSED: dict[str, Aside] = {
         "",
         "false",
     ),
+    **aside(
+        ("llmcompressor",),
+        "its recipes are carried out by llm-compressor itself, on the model in output_dir; `ftl quantize` rounds that "
+        "to int8, int4 or fp8",
+    ),
+    **aside(
+        ("use_onebitllms",),
+        "training in 1.58 bits needs kernels of the package onebitllms; the fewest bits here are `qat: {weight_dtype: "
+        "int4}`",
+    ),
     **aside(("landmark_attention", "xpos_rope"), _LONG_CONTEXT),
     **aside(
         ("gemma4_hybrid_attn_impl",),

@@ -3,7 +3,7 @@
 from ftl.config.dialect import Aside
 from ftl.config.tables.aside import unbuilt
 
-_FORMAT = "weights are held in 4 or 8 bits by bitsandbytes, or in 16 or 32"
+_FORMAT = "a base is held in 16 or 32 bits, or in 4 or 8 by bitsandbytes or GPTQ"
 _DRAWN = "training on completions that the model draws itself"
 _SHARDING = "only data parallel training, FSDP and ZeRO so far"
 _PICTURES = "only text is trained so far"
@@ -20,13 +20,10 @@ UNBUILT: dict[str, Aside] = {
     ),
     **unbuilt(("dp_shard_size", "dp_replicate_size"), _SHARDING, 1),
     # Numbers.
-    **unbuilt(
-        (
-            *("model_quantization_config", "model_quantization_config_kwargs", "quantize_moe_experts"),
-            *("nvfp4_merge_aware", "llmcompressor", "use_onebitllms", "fp8", "fp8_enable_fsdp_float8_all_gather"),
-        ),
-        _FORMAT,
-    ),
+    **unbuilt(("model_quantization_config", "model_quantization_config_kwargs"), _FORMAT),
+    **unbuilt(("quantize_moe_experts",), "experts that are one stacked parameter stay in 16 bits"),
+    **unbuilt(("nvfp4_merge_aware",), "only Blackwell GPUs multiply nvfp4, and ftl has not been tried there"),
+    **unbuilt(("fp8_enable_fsdp_float8_all_gather",), "fp8 has not been tried on sharded weights"),
     # The model and its kernels.
     **unbuilt(("processor_type", "skip_prepare_dataset", "freeze_mm_modules", "image_size"), _PICTURES),
 }
