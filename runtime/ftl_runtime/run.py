@@ -39,7 +39,7 @@ from ftl_runtime.merge.lora import merge
 from ftl_runtime.models.adapter import add_adapter, check_new_tokens
 from ftl_runtime.models.attention import plan_attention
 from ftl_runtime.models.compile import compile_layers
-from ftl_runtime.models.fuse import apply_liger
+from ftl_runtime.models.fuse import apply_liger, has_fused_layers
 from ftl_runtime.models.hub import on_this_machine
 from ftl_runtime.models.load import architecture, load_config, load_model, weights_dtype
 from ftl_runtime.models.noise import add_noise
@@ -148,7 +148,10 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         data = open_data(cfg, view_of(tokenizer, cfg.data), progress, ctx)
 
     ctx.phase("model")
-    base, model = _build_model(cfg, config, tokenizer, attention.implementation, resume, progress, ctx)
+    zero = deepspeed.plan(cfg.parallel.zero, cfg.optim, dtype, ctx.device)
+    if cfg.parallel.zero is not None and zero is None:
+        ctx.warn("deepspeed has no effect with one process that offloads nothing: there is nothing to share with")
+    base, model = _build_model(cfg, config, tokenizer, attention.implementation, resume, progress, zero, ctx)
     documents = attention.documents
     if cfg.trained.noise_alpha is not None:
         rows_in_one = cfg.optim.micro_batch_size if documents == "borders" else 1
@@ -157,7 +160,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         documents = settle(base, config, documents)
     inputs = Inputs(
         accepted=frozenset(inspect.signature(base.forward).parameters),
-        splits_head=objective.layout == "texts" and splits_off_head(base),
+        splits_head=objective.layout == "texts" and _can_be_asked(base, cfg, ctx) and splits_off_head(base),
         scales_by_probability=cfg.objective.scales_by_probability,
     )
     texts = Collator(
@@ -194,9 +197,6 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     load = partial(footprint_of, model, base, cfg, dtype, ctx, objective.layout, makes_logits=not inputs.splits_head)
     recompute = settle_recompute(model, cfg, ctx, footprint=load)
     compile_layers(model, cfg.kernels, recompute, ctx)
-    zero = deepspeed.plan(cfg.parallel.zero, cfg.optim, dtype, ctx.device)
-    if cfg.parallel.zero is not None and zero is None:
-        ctx.warn("deepspeed has no effect with one process that offloads nothing: there is nothing to share with")
     loaders = Loaders(
         data.train,
         data.eval,
@@ -205,7 +205,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         batch_size=cfg.optim.micro_batch_size,
         eval_batch_size=cfg.optim.eval_batch_size or cfg.optim.micro_batch_size,
         device=ctx.device,
-        in_step=shards is not None or (zero is not None and zero.stage == 3),
+        in_step=shards is not None or (zero is not None and zero.cuts_weights),
         drop_last=cfg.data.drop_last and not cfg.data.pretraining_dataset,
     )
     schedule = plan_schedule(
@@ -282,6 +282,11 @@ def _is_packed(data: DataSection) -> bool:
     return data.sample_packing or bool(data.eval_sample_packing) or is_filled
 
 
+def _can_be_asked(base: PreTrainedModel, cfg: TrainConfig, ctx: Context) -> bool:
+    """Whether it can compute before it is in shards: kernels for GPUs do not, where it waits in main memory."""
+    return base.device.type == ctx.device.kind or not has_fused_layers(base, cfg.kernels, ctx)
+
+
 def _build_model(
     cfg: TrainConfig,
     config: PretrainedConfig,
@@ -289,24 +294,29 @@ def _build_model(
     attention: Attention,
     resume: Checkpoint | None,
     progress: Progress,
+    zero: deepspeed.Plan | None,
     ctx: Context,
 ) -> tuple[PreTrainedModel, nn.Module]:
     """The base model, and that model with the adapter if there is one."""
     has_adapter, head = cfg.adapter is not None, OBJECTIVES[cfg.objective.kind].head
     compute = compute_dtype(cfg.precision, ctx.device)
+    dtype = weights_dtype(cfg.precision, compute, has_adapter=has_adapter)
+    cuts_weights = zero is not None and zero.cuts_weights
+    if cuts_weights and resume is None and config.dtype == compute:
+        dtype = compute  # as the base is stored, which loses nothing: the copy in fp32 is made a shard at a time
     base = load_model(
         cfg.model,
         config,
         ctx,
-        dtype=weights_dtype(cfg.precision, compute, has_adapter=has_adapter),
+        dtype=dtype,
         attention=attention,
         seed=cfg.optim.seed,
         head=head,
         quantisation=quantisation(config, cfg.quant, compute, has_adapter=has_adapter),
         checkpoint=resume.path if resume and not has_adapter else None,
     )
-    is_moved_later = cfg.parallel.fsdp is not None or cfg.parallel.tensor_size > 1
-    if ctx.device.kind == "cuda" and not is_moved_later and not deepspeed.cuts_weights(cfg.parallel.zero):
+    is_moved_later = cuts_weights or cfg.parallel.fsdp is not None or cfg.parallel.tensor_size > 1
+    if ctx.device.kind == "cuda" and not is_moved_later:
         base.to(torch.device("cuda"))  # type: ignore[arg-type]  # transformers wraps it untyped
     apply_liger(base, cfg.kernels, ctx)
     check_new_tokens(new_tokens(cfg.model, ctx), base, cfg.adapter)

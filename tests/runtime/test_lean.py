@@ -65,3 +65,8 @@ def test_datasets_stay_for_a_repository(tmp_path):
 
 def test_datasets_stay_for_the_tasks_of_lm_eval(tmp_path):
     assert "datasets" not in left_out(tmp_path, harness={"tasks": ["arc_easy"]})
+
+
+def test_deepspeed_stays_where_the_config_asks_for_it(tmp_path):
+    asked = {"parallel": {"deepspeed": {"zero_optimization": {"stage": 1}}}}
+    assert left_out(tmp_path, **asked) == ["bitsandbytes", "comet_ml", "datasets", "torchao"]

@@ -42,8 +42,9 @@ class Plan:
     device: Device
 
     @property
-    def stage(self) -> int:
-        return self.zero.stage
+    def cuts_weights(self) -> bool:
+        """Whether the model must not be put on a GPU as a whole."""
+        return self.zero.stage == 3
 
 
 def plan(zero: Settings | None, optim: OptimSection, dtype: torch.dtype, device: Device) -> Plan | None:
@@ -58,11 +59,6 @@ def plan(zero: Settings | None, optim: OptimSection, dtype: torch.dtype, device:
     if device.num_ranks == 1 and zero.offload_optimizer is None and zero.offload_param is None:
         return None
     return Plan(zero, optim, dtype, device)
-
-
-def cuts_weights(zero: Settings | None) -> bool:
-    """Whether the model must not be put on a GPU as a whole."""
-    return zero is not None and zero.stage == 3
 
 
 def settings(plan: Plan, hidden_size: int | None) -> dict[str, Any]:  # Any: JSON, as DeepSpeed takes it
@@ -96,13 +92,15 @@ class Zero:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        # Before accelerate imports it: DeepSpeed would guess what it runs on.
+        os.environ["DS_ACCELERATOR"] = plan.device.kind
         self._num_expected = self._num_done = 0
         self._engine: Any = None  # Any: deepspeed has no types
         self._states: States | None = None
 
     @property
-    def shards_weights(self) -> bool:
-        return self._plan.stage == 3
+    def cuts_weights(self) -> bool:
+        return self._plan.cuts_weights
 
     def take_over(self, accelerator: Any, optimizer: Callable[[], Optimizer]) -> None:  # Any: accelerate's own
         """Have transformers' loop drive DeepSpeed's engine where accelerate would wrap the model."""
@@ -125,10 +123,10 @@ class Zero:
     def spread(self) -> str:
         """In words, how the training was really laid out. Raises AssertionError where each rank has all of it."""
         num_ranks = self._plan.device.num_ranks
-        assert dist.get_world_size() == num_ranks and self._engine.zero_optimization_stage() == self._plan.stage
+        assert dist.get_world_size() == num_ranks and self._engine.zero_optimization_stage() == self._plan.zero.stage
         assert self._states is not None
         self._states.check_divided(num_ranks)
-        if self.shards_weights:
+        if self.cuts_weights:
             weights = self._engine.module.named_parameters()
             uncut = [name for name, w in weights if w.ds_tensor.numel() * num_ranks >= w.ds_numel + num_ranks]
             assert not uncut, f"weights that no rank shares: {uncut}"
@@ -138,9 +136,9 @@ class Zero:
             for word, offload in (("optimizer states", zero.offload_optimizer), ("weights", zero.offload_param))
             if offload is not None
         ]
-        return f"ZeRO stage {zero.stage} over {num_ranks} processes" + (
-            f", {' and '.join(kept)} in main memory" if kept else ""
-        )
+        processes = "1 process" if num_ranks == 1 else f"{num_ranks} processes"
+        where = f", {' and '.join(kept)} in main memory" if kept else ""
+        return f"ZeRO stage {zero.stage} over {processes}{where}"
 
     def whole_weights(self) -> dict[str, Tensor]:
         """The model's state dict without shards, trained weights in fp32. On the ranks other than 0 it is empty."""
@@ -177,7 +175,7 @@ class Zero:
         groups = [list(group["params"]) for group in optimizer.param_groups]
         masters = [[weight.data for weight in group] for group in groups]  # before they are rounded
         config = settings(self._plan, _hidden_size(model))
-        if self.shards_weights:
+        if self.cuts_weights:
             self._cut_up(library, model, config)
         self._engine, *_ = library.initialize(model=model, optimizer=optimizer, config=config)
         self._states = States(optimizer, groups, list(self._parts(groups)), self._plan.device)
@@ -198,7 +196,7 @@ class Zero:
         """Where this rank keeps its part of each trained weight."""
         optimizer = self._engine.optimizer
         for number, group in enumerate(groups):
-            if self.shards_weights:
+            if self.cuts_weights:
                 places = [(weight, *optimizer.grad_position[optimizer.get_param_id(weight)]) for weight in group]
                 flats = optimizer.fp32_partitioned_groups_flat
                 yield [_shard(flats[at], start, size, weight, self._plan.device) for weight, at, start, size in places]
@@ -265,8 +263,7 @@ def _hidden_size(model: nn.Module) -> int | None:
 
 
 def _library(device: Device) -> ModuleType:
-    """DeepSpeed, told what it runs on: it would guess. Nothing is compiled."""
-    os.environ["DS_ACCELERATOR"] = device.kind
+    """DeepSpeed, among the ranks that there are. Nothing is compiled."""
     for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1")):
         os.environ.setdefault(name, value)
     library = import_module("deepspeed")

@@ -412,7 +412,7 @@ class Trainer(TransformersTrainer):
         self._ctx.phase("evaluating")
         assert isinstance(self.model, nn.Module)
         model = self.model  # not the DDP wrapper, which would wait for ranks that have fewer batches
-        if self._zero is not None and self._zero.shards_weights:
+        if self._zero is not None and self._zero.cuts_weights:
             model = self.model_wrapped  # which gathers weights where they are used
         model.eval()
         evaluation = Evaluation(self.args.device)

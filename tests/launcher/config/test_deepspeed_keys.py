@@ -145,6 +145,7 @@ def test_file_that_cannot_be_read_is_one_sentence(tmp_path, text, told):
         ("zero2", {"optimizer": "stable_adamw"}, "optimizer = 'stable_adamw': has not been tried on the shards"),
         ("zero2", {"grokfast_lamb": 2.0}, "grokfast_lamb = 2.0: has not been tried on the shards"),
         ("zero2", {"early_stopping_patience": 2, "val_set_size": 0.1}, "early_stopping_patience = 2: weights are not"),
+        ("zero2", {"tiled_mlp": True}, "tiled_mlp = true: has not been tried on the shards"),
         ("zero2", {"weights_dtype": "bf16"}, "weights_dtype = 'bf16': is decided by `deepspeed`"),
         (
             "zero3_bf16_cpuoffload_all",

@@ -95,6 +95,12 @@ def sharded_weights_do_not_write(config: TrainConfig) -> Problem | None:
     return Problem(key, allowed="needs whole weights, which stage 3 of `deepspeed` cuts up", remedy="remove it")
 
 
+def tiles_are_not_reduced_in_shards(config: TrainConfig) -> Problem | None:
+    if config.parallel.zero is None or not config.kernels.tiled_mlp:
+        return None
+    return Problem("tiled_mlp", allowed="has not been tried on the shards of `deepspeed`", remedy="remove one of them")
+
+
 DEEPSPEED_RULES: tuple[Rule, ...] = (
     sharded_weights_are_not_in_few_bits,
     shards_are_computed_in_one_format,
@@ -105,4 +111,5 @@ DEEPSPEED_RULES: tuple[Rule, ...] = (
     sharded_weights_have_plain_adapters,
     best_is_not_read_back_into_shards,
     sharded_weights_do_not_write,
+    tiles_are_not_reduced_in_shards,
 )
