@@ -31,11 +31,11 @@ def train_in_turn(trainings: list[tuple[Any, int | None]], num_ranks: int) -> li
             file.unlink(missing_ok=True)
         jobs.append(partial(_train, attempt._write({}).model_dump_json(), seen, stop_at))
         files.append(seen)
-    run_ranks(partial(_in_turn, jobs), num_ranks)
+    run_ranks(partial(_in_turn, jobs), num_ranks, TIMEOUT_S + 30 * len(jobs))
     return [[json.loads(file.read_text()) for file in seen] for seen in files]
 
 
-def run_ranks(target: Any, num_ranks: int) -> None:
+def run_ranks(target: Any, num_ranks: int, timeout_s: float = TIMEOUT_S) -> None:
     """`target(device)` in each of so many ranks."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -49,7 +49,7 @@ def run_ranks(target: Any, num_ranks: int) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(TIMEOUT_S)
+        process.join(timeout_s)
         if process.is_alive():
             process.kill()
             raise AssertionError("a rank waits for the others for ever")
