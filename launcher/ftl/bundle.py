@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -73,9 +73,12 @@ class _Parts:
     excluded: list[str] = field(default_factory=list)
 
 
-def pack(config: TrainConfig, refs: list[Reference]) -> Packed:
-    """What the bundle holds and its id. Reads every file once; writes nothing."""
-    parts = _Parts()
+def pack(config: TrainConfig, refs: list[Reference], files: Mapping[str, Path] | None = None) -> Packed:
+    """What the bundle holds and its id. Reads every file once; writes nothing.
+
+    `files` are further ones, by their place in the bundle.
+    """
+    parts = _Parts(files=dict(files or {}))
     placed: dict[str, list[str]] = {}
     for reference in refs:
         placed.setdefault(reference.key, []).append(_place(reference, parts))

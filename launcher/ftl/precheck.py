@@ -31,6 +31,7 @@ def file_problems(config: TrainConfig, refs: list[Reference]) -> list[Problem]:
         *_untrained_tokens(config, paths),
         *_task_folders(refs),
         *reward_problems(config, refs),
+        *_blind_base(config, paths),
     ]
 
 
@@ -171,6 +172,23 @@ def _untrained_tokens(config: TrainConfig, paths: dict[str, Path]) -> list[Probl
     allowed = f"must name the embeddings: {', '.join(new)} would be new, and an adapter leaves them random"
     remedy = "write lora_modules_to_save: [embed_tokens, lm_head]"
     return [Problem("lora_modules_to_save", allowed=allowed, remedy=remedy)]
+
+
+def _blind_base(config: TrainConfig, paths: dict[str, Path]) -> list[Problem]:
+    """Pictures for a local model that sees none."""
+    file = paths.get("base_model", Path()) / "config.json"
+    if config.data.processor is None or not file.is_file():
+        return []
+    try:
+        settings = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return []  # told of elsewhere
+    if not isinstance(settings, dict) or "vision_config" in settings:
+        return []
+    allowed = (
+        f"needs a base that sees pictures, and base_model is a {settings.get('model_type')} without a vision_config"
+    )
+    return [Problem("processor_type", config.data.processor, allowed, "remove it, or take another base")]
 
 
 def _tokenizer_key(config: TrainConfig) -> str:

@@ -34,12 +34,14 @@ def finish(
     merge: Callable[[], PreTrainedModel] | None = None,
     measure: Callable[[nn.Module], Scores] | None = None,
     recompute: str = "none",
+    add_files: Callable[[Path], None] | None = None,
 ) -> RunResult:
     """Write RUN/output and after it RUN/result.json. Raises StorageError when they cannot be written.
 
     `base_revision` is the commit of the base where it is a Hub repository.
     `best_step` is that of the weights in the model, where they are not the last ones. `merge` gives the model to save
-    where it is not the one that was trained. `measure` gives the scores of the model that was saved.
+    where it is not the one that was trained. `measure` gives the scores of the model that was saved. `add_files` puts
+    further files beside it.
     """
     ctx.phase("finishing")
     facts = {"best_step": best_step, "base_revision": base_revision, "recompute": recompute}
@@ -47,7 +49,7 @@ def finish(
     weights = trainer.whole_weights()
     if ctx.device.is_main:
         with storage_errors(ctx.run_dir):
-            model = _write_output(trainer, weights, tokenizer, adapter, merge, ctx)
+            model = _write_output(trainer, weights, tokenizer, adapter, merge, add_files, ctx)
         if measure is not None:
             with averaged_weights(trainer.optimizer):
                 result = result.model_copy(update={"scores": measure(model)})
@@ -64,6 +66,7 @@ def _write_output(
     tokenizer: PreTrainedTokenizerBase,
     adapter: LoraSection | None,
     merge: Callable[[], PreTrainedModel] | None,
+    add_files: Callable[[Path], None] | None,
     ctx: Context,
 ) -> nn.Module:
     """The model that was written."""
@@ -72,6 +75,8 @@ def _write_output(
         if adapter is not None and merge is None:
             settle_on_base(adapter, stage, ctx)
         tokenizer.save_pretrained(stage)
+        if add_files is not None:
+            add_files(stage)
     return model
 
 

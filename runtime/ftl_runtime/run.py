@@ -27,6 +27,7 @@ from ftl_runtime.checkpoint.volume import VolumeStore
 from ftl_runtime.context import Context, Emit, rank_on_machine
 from ftl_runtime.data.collate import Collator
 from ftl_runtime.data.layout import collator_of, lies_end_to_end
+from ftl_runtime.data.pictured import PictureCollator
 from ftl_runtime.data.training import open_data, prepare_data
 from ftl_runtime.evaluate.harness import after_training, lm_eval
 from ftl_runtime.evaluate.writing import plan_writing
@@ -41,10 +42,11 @@ from ftl_runtime.models.attention import plan_attention
 from ftl_runtime.models.compile import compile_layers
 from ftl_runtime.models.fuse import apply_liger, has_fused_layers
 from ftl_runtime.models.hub import on_this_machine
-from ftl_runtime.models.load import architecture, load_config, load_model, weights_dtype
+from ftl_runtime.models.load import architecture, head_of, load_config, load_model, weights_dtype
 from ftl_runtime.models.noise import add_noise
 from ftl_runtime.models.packing import mask_window, settle
 from ftl_runtime.models.partial import choose_trained
+from ftl_runtime.models.processor import copy_processor, freeze_encoders, load_processor
 from ftl_runtime.models.quantize import count_parameters, quantisation
 from ftl_runtime.models.recompute import footprint_of, settle_recompute
 from ftl_runtime.models.reference import find_reference
@@ -129,13 +131,14 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     objective = OBJECTIVES[cfg.objective.kind]
     tokenizer = load_tokenizer(cfg.model, cfg.data, ctx)
     num_classes = cfg.objective.num_labels or objective.num_classes
-    config = load_config(cfg.model, ctx, head=objective.head, num_classes=num_classes)
+    head = head_of(cfg)
+    config = load_config(cfg.model, ctx, head=head, num_classes=num_classes)
     dtype = compute_dtype(cfg.precision, ctx.device)
     is_packed = _is_packed(cfg.data)
     attention = plan_attention(
         cfg.model.attention,
         config,
-        architecture(config, objective.head),
+        architecture(config, head),
         is_packed=is_packed,
         device=ctx.device,
         dtype=dtype,
@@ -145,7 +148,8 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
 
     ctx.phase("data")
     with ranks.main_first(ctx.device):
-        data = open_data(cfg, view_of(tokenizer, cfg.data), progress, ctx)
+        view = view_of(tokenizer, cfg.data)
+        data = open_data(cfg, view, progress, ctx)
 
     ctx.phase("model")
     zero = deepspeed.plan(cfg.parallel.zero, cfg.optim, dtype, ctx.device)
@@ -175,6 +179,9 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     collate = collator_of(objective.layout, texts)
     if split is not None:
         sequence.check(inputs, base)
+    if cfg.data.processor is not None:
+        processor = load_processor(cfg.data.processor, cfg.model, config, tokenizer, ctx)
+        collate = PictureCollator(processor, view, cfg.data, texts.pad_id)
     reference = None
     if cfg.objective.is_compared:
         is_untrained = resume is None and cfg.adapter is None
@@ -260,6 +267,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         merge=relora.merged if relora else None,
         measure=after_training(cfg.harness, tokenizer, dtype, ctx),
         recompute=str(recompute),
+        add_files=partial(copy_processor, cfg.model, ctx=ctx) if cfg.data.processor is not None else None,
     )
 
 
@@ -298,7 +306,7 @@ def _build_model(
     ctx: Context,
 ) -> tuple[PreTrainedModel, nn.Module]:
     """The base model, and that model with the adapter if there is one."""
-    has_adapter, head = cfg.adapter is not None, OBJECTIVES[cfg.objective.kind].head
+    has_adapter, head = cfg.adapter is not None, head_of(cfg)
     compute = compute_dtype(cfg.precision, ctx.device)
     dtype = weights_dtype(cfg.precision, compute, has_adapter=has_adapter)
     cuts_weights = zero is not None and zero.cuts_weights
@@ -322,8 +330,13 @@ def _build_model(
     check_new_tokens(new_tokens(cfg.model, ctx), base, cfg.adapter)
     fit_to_tokenizer(base, tokenizer, cfg.model, seed=cfg.optim.seed)
     checkpoint = resume.path if resume else None
-    model = add_adapter(base, cfg.adapter, ctx, base=cfg.model, head=head, checkpoint=checkpoint)
+    spares_encoders = cfg.trained.freezes_encoders
+    model = add_adapter(
+        base, cfg.adapter, ctx, base=cfg.model, head=head, checkpoint=checkpoint, spares_encoders=spares_encoders
+    )
     choose_trained(base, cfg.trained, progress, ctx)
+    if spares_encoders:
+        freeze_encoders(model, base, ctx)
     if cfg.rounding.qat is not None:
         qat.prepare(base, cfg.rounding.qat)
     if cfg.precision.fp8:

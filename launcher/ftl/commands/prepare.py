@@ -17,6 +17,7 @@ from ftl.contract import JobSpec, Resources, StoreRef
 from ftl.errors import ConfigError, Problem
 from ftl.inspect.datacheck import DatasetReport, check_dataset
 from ftl.inspect.datasets import is_local, listed, located
+from ftl.inspect.pictures import all_pictures
 from ftl.inspect.tokenizer import NoTokenizerError, load_view
 from ftl.jobs import RunRecord
 from ftl.plan import plan, stores_of
@@ -99,7 +100,8 @@ class Preparation:
         if key not in self._pinned:
             self._pinned[key] = _pin(loaded)
         pinned = self._pinned[key]
-        packed = bundle.pack(config.model_copy(update={"model": pinned.model, "data": pinned.data}), refs)
+        resolved = config.model_copy(update={"model": pinned.model, "data": pinned.data})
+        packed = bundle.pack(resolved, refs, all_pictures(loaded))
         excluded = (f"{path} is left out of the bundle: it may hold a secret" for path in packed.excluded)
         return Prepared(loaded, packed, refs, destination, stores, (*loaded.notes, *pinned.notes, *excluded))
 

@@ -15,6 +15,7 @@ from ftl.console import RunView, make_view
 from ftl.contract import SHOWN_FILE, DatasetUse, Event, JobSpec
 from ftl.errors import BackendError, ConfigError, ExitCode, FtlError
 from ftl.inspect.datasets import listed, located
+from ftl.inspect.pictures import all_pictures
 from ftl.jobs import RunRecord
 from ftl.plan import plan
 from ftl.references import references
@@ -44,7 +45,7 @@ def _record(loaded: Loaded, backend: Backend, num_shown: int) -> RunRecord:
     refs, missing = references(loaded.config, loaded.path)
     if missing:
         raise ConfigError(*(located(problem, loaded) for problem in missing))
-    packed = bundle.pack(loaded.config, refs)
+    packed = bundle.pack(loaded.config, refs, all_pictures(loaded))
     run_id = jobs.new_id("preprocess")
     spec = plan(backend.cloud, backend.spec_fields(), run_id=run_id, mounts=packed.mounts)
     spec = JobSpec.model_validate({**spec.model_dump(), "task": "preprocess", "num_shown": num_shown})

@@ -11,6 +11,8 @@ DATASET_KEYS = ("datasets", "test_datasets", "pretraining_dataset")
 """The keys that hold lists of datasets; fields of DataSection have the same names."""
 
 Share = Annotated[float, Field(gt=0)]
+Pixels = Annotated[int, Field(ge=1)]
+ImageSize = Pixels | Annotated[tuple[Pixels, ...], Field(min_length=2, max_length=2)]
 TrainOn = Literal["all", "turn", "last", "none"]
 
 
@@ -214,6 +216,14 @@ class DataSection(Section):
     """Variables given to every chat template."""
     eot_tokens: Annotated[tuple[str, ...], Flat("eot_tokens")] = ()
     """Further tokens that end a turn, besides EOS."""
+    processor: Annotated[str | None, Flat("processor_type"), Field(pattern=r"^[A-Za-z0-9_]+$")] = None
+    """The transformers class that makes pictures into numbers; AutoProcessor takes the base's own. Rows of
+    conversations may hold pictures then, and the base must be a model that sees them."""
+    image_size: Annotated[ImageSize | None, Flat("image_size")] = None
+    """Pixels that pictures are brought to before the processor sees them: a square, with black beside what does not
+    fill it, or [width, height]."""
+    image_resampling: Annotated[Literal["bilinear", "bicubic", "lanczos"], Flat("image_resize_algorithm")] = "bilinear"
+    """How pixels between pixels are found for image_size."""
     default_system_message: Annotated[str | None, Flat("default_system_message")] = None
     """chat_template: the system text of conversations that begin without one."""
 

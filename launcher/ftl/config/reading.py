@@ -163,7 +163,7 @@ def _shaped(value: Any, loc: Loc) -> Any:  # Any: what YAML holds
     """`value` with lists where the field at `loc` wants one and a single item was given."""
     types = annotations_at(TrainConfig, loc)
     is_list_wanted = any(get_origin(kind) is tuple for kind in types)
-    if is_list_wanted and not isinstance(value, list) and not (isinstance(value, str) and str in types):
+    if is_list_wanted and not isinstance(value, list) and type(value) not in types:
         value = [value]
     if isinstance(value, list):
         return [_shaped(item, (*loc, number)) for number, item in enumerate(value)]

@@ -9,6 +9,8 @@ from ftl.section import Section
 
 
 class TrainedSection(Section):
+    freezes_encoders: Annotated[bool, Flat("freeze_mm_modules")] = False
+    """Train the language model alone: what reads pictures or sounds stays as it is, and gets no adapter."""
     parameters: Annotated[tuple[str, ...], Flat("unfrozen_parameters")] = ()
     """Regular expressions for beginnings of weights' names: only those weights are trained. All when absent.
 

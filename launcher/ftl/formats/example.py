@@ -49,6 +49,14 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A picture of a row: the path of a file, or the file's content."""
+
+    path: str | None = None
+    content: bytes | None = None
+
+
+@dataclass(frozen=True)
 class Example:
     """Segments in reading order, and what the tokenizer adds around them.
 
@@ -69,6 +77,8 @@ class Example:
     is_one_text: bool = False
     """Tokenise the segments joined, as a chat is at inference; a token with any trained character is then trained.
     Otherwise each segment is tokenised by itself, as a prompt and the answer to it are."""
+    pictures: tuple[Picture, ...] | None = None
+    """Those that the text has places for, in order; None of a text for a model that sees none."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +162,8 @@ class Conversation:
     """As train_on_eos where absent."""
     tools: tuple[Mapping[str, Any], ...] = ()  # Any: JSON of the user's
     """What the model may call, each as JSON."""
+    pictures: tuple[Picture, ...] | None = None
+    """Those whose marks are in the contents, in order; None where the model sees none."""
 
 
 @dataclass(frozen=True)

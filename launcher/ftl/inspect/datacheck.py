@@ -11,6 +11,7 @@ from ftl.formats.example import Conversation, Example, Rendered, TaughtConversat
 from ftl.inspect.datasets import Listed, open_rows, recipe_of
 from ftl.inspect.fit import fit, too_long_sentence
 from ftl.inspect.merged import Merged
+from ftl.inspect.pictures import Finder, pictures_of
 from ftl.inspect.tally import Tally
 from ftl.inspect.walk import Broken, Numbered, Read, Sampled, numbered, walk, walk_untokenised
 from ftl.sources import Row, Source
@@ -81,7 +82,10 @@ def check_dataset(
     scanned = _first(rows or open_rows(report.dataset, loaded), num_rows, report, on_share)
     counted = numbered(_counting_tools(scanned, report, field_tools))
     merged = merged or Merged(loaded.config.data)
-    _count(report, _walk(counted, recipe, view, num_tokenised), merged, limit, _ends(view, loaded), on_rows)
+    walked = _walk(counted, recipe, view, num_tokenised)
+    if loaded.config.data.processor is not None:
+        walked = _with_faults(walked, Finder.of(report.dataset, loaded))
+    _count(report, walked, merged, limit, _ends(view, loaded), on_rows)
     report.is_tokenised = view is not None and (num_tokenised is None or report.tally.rows <= num_tokenised)
     if report.tally.broken > limit:
         report.problems.append(Problem(report.name, f"{report.tally.broken - limit:,} more broken rows"))
@@ -160,6 +164,17 @@ def _walk(
     if num_tokenised is None:
         return walk(rows, recipe, view)
     return chain(walk(islice(rows, num_tokenised), recipe, view), walk_untokenised(rows, recipe))
+
+
+def _with_faults(walked: Iterable[Sampled | Read | Broken], finder: Finder) -> Iterator[Sampled | Read | Broken]:
+    """The rows, those broken whose pictures are not there or are none."""
+    for row in walked:
+        if not isinstance(row, Broken):
+            fault = finder.fault(pictures_of(row.sample if isinstance(row, Sampled) else row.rendered))
+            if fault is not None:
+                yield Broken(row.number, Problem(row.where, fault))
+                continue
+        yield row
 
 
 def _note_broken(report: DatasetReport, problem: Problem, limit: int) -> None:

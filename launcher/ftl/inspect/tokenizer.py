@@ -8,7 +8,7 @@ from ftl.inspect.hub import is_reachable
 from ftl.references import locate, may_be_repository
 from ftl.tokens import TokenizerView
 
-_FILES = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
+_FILES = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "chat_template.json"]
 _ETAG_TIMEOUT_S = 5.0
 
 

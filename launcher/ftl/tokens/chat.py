@@ -1,6 +1,7 @@
 """Chat templates: a conversation to text, with the trained parts marked in it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from functools import lru_cache, partial
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from ftl.errors import ConfigError, Problem
 from ftl.formats.example import Conversation, ConversationPair, Example, Preference, RowError, Segment, TrainOn, Turn
 from ftl.formats.messages import THINKING
+from ftl.formats.pictures import MARK, parts_of
 from ftl.tokens.environment import TODAY, EndlessTemplateError, compile_template, variables_of
 from ftl.tokens.locate import Place, Shown, Skeleton, Span, apart, differ, match, skeleton, with_calls
 from ftl.tokens.view import TokenizerView
@@ -29,8 +31,12 @@ class ChatTemplate:
         variables: Mapping[str, Any] | None = None,  # Any: a text or a number
         eot_tokens: Sequence[str] = (),
         thinking_key: str | None = None,
+        *,
+        sees_pictures: bool = False,
     ) -> None:
-        """Raises ConfigError for a template that is not valid Jinja, or a token that the tokenizer does not have."""
+        """`sees_pictures`: contents are given to it as lists of parts, where it prints such.
+
+        Raises ConfigError for a template that is not valid Jinja, or a token that the tokenizer does not have."""
         self.identity = {"source": source, "variables": dict(variables or {}), "eot_tokens": list(eot_tokens)}
         """All that decides what the template prints and where turns end, the tokenizer apart."""
         variables = dict(variables or {})
@@ -47,6 +53,7 @@ class ChatTemplate:
         self._thinking_key = thinking_key or THINKING
         self._tokenizer = view.tokenizer
         self._num_tokens = lru_cache(lambda text: len(view.tokenizer.encode(text, add_special_tokens=False).ids))
+        self._takes_parts = sees_pictures and self._prints_parts()
         self._skeletons: dict[tuple[object, ...], Skeleton | None] = {}
 
     def render(self, turns: Sequence[Turn], tools: _Tools = (), *, add_generation_prompt: bool = False) -> str:
@@ -54,7 +61,7 @@ class ChatTemplate:
 
         Raises EndlessTemplateError for a template that would go on and on.
         """
-        messages = [{"role": turn.role, "content": turn.content, **turn.extra} for turn in turns]
+        messages = [{"role": turn.role, "content": self._content(turn), **turn.extra} for turn in turns]
         variables = {"documents": None, **self._variables, "tools": list(tools) or None}
         try:
             return self._template.render(variables, messages=messages, add_generation_prompt=add_generation_prompt)
@@ -72,6 +79,8 @@ class ChatTemplate:
         """
         turns = conversation.turns
         text = self.render(turns, conversation.tools)
+        if conversation.pictures:
+            self._check_pictures(text, conversation)
         places = self._locate(text, turns, conversation.tools)
         trained = []
         for position, turn in enumerate(turns):
@@ -81,7 +90,8 @@ class ChatTemplate:
         on_eot = conversation.train_on_eot or conversation.train_on_eos
         trained += self._ends(text, turns, places, self._eos_tokens, conversation.train_on_eos)
         trained += self._ends(text, turns, places, self._eot_tokens, on_eot)
-        return Example(_segments(text, sorted(trained)), bos=False, num_eos=0, is_one_text=True)
+        segments = _segments(text, sorted(trained))
+        return Example(segments, bos=False, num_eos=0, is_one_text=True, pictures=conversation.pictures)
 
     def preference(self, pair: ConversationPair) -> Preference:
         """The prompt up to where an answer begins, and both answers. Raises RowError as `example` does."""
@@ -95,6 +105,28 @@ class ChatTemplate:
         if begins[0] != begins[1]:
             raise RowError("the chat template prints another prompt for each of the answers: use another chat_template")
         return Preference(begins[0], *answers)
+
+    def _content(self, turn: Turn) -> str | list[dict[str, str]]:
+        return parts_of(turn.content) if self._takes_parts else turn.content
+
+    def _prints_parts(self) -> bool:
+        """Whether it prints the texts of a content that is a list of parts, and not the list itself."""
+        messages = [{"role": "user", "content": parts_of("probe")}]
+        variables = {"documents": None, **self._variables, "tools": None}
+        try:
+            printed = self._template.render(variables, messages=messages, add_generation_prompt=False)
+        except Exception:  # a template is a program of the user's; one that takes no list may fail in any way
+            return False
+        return "probe" in printed and "'probe'" not in printed
+
+    def _check_pictures(self, text: str, conversation: Conversation) -> None:
+        """Raises RowError unless the template prints a place for the pictures."""
+        bare = [replace(turn, content=turn.content.replace(MARK, "")) for turn in conversation.turns]
+        if not self._takes_parts or self.render(bare, conversation.tools) == text:
+            raise RowError(
+                "the chat template prints no place for pictures: remove `chat_template`, so that the base's own is "
+                "used, or give one that is made for pictures"
+            )
 
     def _before_answer(self, text: str, prompt: Sequence[Turn], answer: Sequence[Turn]) -> str:
         place = self._locate(text, (*prompt, *answer), ()).get(len(prompt))
@@ -129,6 +161,10 @@ class ChatTemplate:
                 places |= {} if place is None else {position: place}
             places = apart(places, turns)
         for position, turn in enumerate(turns):
+            if MARK in turn.content and position not in places:
+                place = differ(text, turns, position, self._thinking_key, render)
+                places |= {} if place is None else {position: place}
+        for position, turn in enumerate(turns):
             if "tool_calls" in turn.extra:
                 place = with_calls(text, turns, position, self._thinking_key, render, places)
                 places |= {} if place is None else {position: place}
@@ -138,7 +174,7 @@ class ChatTemplate:
         """The marked text. Turns with nothing but texts have the same one in every conversation of their shape."""
         key = self._thinking_key
         render = partial(self.render, tools=tools)
-        if tools or any(turn.extra.keys() - {key} for turn in turns):
+        if tools or any(turn.extra.keys() - {key} or MARK in turn.content for turn in turns):
             return skeleton(turns, key, render)
         shape = tuple((turn.role, *_blankness(turn.content), *_blankness(turn.extra.get(key))) for turn in turns)
         if shape not in self._skeletons:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from ftl.formats.example import RowError, Turn
+from ftl.formats.pictures import MARK
 
 Render = Callable[[Sequence[Turn]], str]
 
@@ -44,9 +45,9 @@ class Skeleton:
 
 
 def texts_of(turn: Turn, thinking_key: str) -> dict[str, str]:
-    """The texts of a turn that are located, by key; blank ones have no place."""
+    """The texts of a turn that are located, by key; blank ones have no place, and those with pictures are more."""
     texts = {"content": turn.content, thinking_key: turn.extra.get(thinking_key)}
-    return {key: text for key, text in texts.items() if isinstance(text, str) and text.strip()}
+    return {key: text for key, text in texts.items() if isinstance(text, str) and text.strip() and MARK not in text}
 
 
 def skeleton(turns: Sequence[Turn], thinking_key: str, render: Render) -> Skeleton | None:

@@ -24,6 +24,7 @@ from ftl.formats.example import (
     TokenRow,
 )
 from ftl.formats.format import Format
+from ftl.formats.pictures import read_pictured, with_pictures
 from ftl.formats.render import find_format
 from ftl.tokens.chat import ChatTemplate
 from ftl.tokens.choice import chat_template_source, configured_template
@@ -62,6 +63,8 @@ class Recipe:
             default_system_message=data.default_system_message,
         )
         format = find_format(type, family)
+        if data.processor is not None:
+            format = with_pictures(format)
         if format.check is not None:
             format.check(options)
         template = None
@@ -74,6 +77,7 @@ class Recipe:
                 variables=data.chat_template_kwargs,
                 eot_tokens=data.eot_tokens,
                 thinking_key=dataset.template_thinking_key,
+                sees_pictures=data.processor is not None,
             )
         return cls(type, format, options, template, view)
 
@@ -127,7 +131,8 @@ class Recipe:
         """All that decides what a row becomes, the tokenizer and our own code apart."""
         template = None if self.template is None else self.template.identity
         program = self.format.program_sha256
-        return {"type": self.type, "options": asdict(self.options), "template": template, "program": program}
+        found = {"type": self.type, "options": asdict(self.options), "template": template, "program": program}
+        return {**found, "pictures": True} if self.format.read is read_pictured else found
 
 
 def _template_source(format: Format, data: DataSection, dataset: DatasetSection, view: TokenizerView) -> str | None:

@@ -2,7 +2,8 @@
 
 One entry a dataset, for N samples of W rows each (a better and a worse answer are two): tokens.bin (int32), mask.bin
 (uint8: 0, or the label of the token as 1 + class; where a token is its own label, 1), offsets.npy, trained.npy, and
-verdicts.npy where each answer is good or bad. What a teacher expects is in the files of ftl_runtime.data.teacher.
+verdicts.npy where each answer is good or bad. What a teacher expects is in the files of ftl_runtime.data.teacher, texts
+of rows that may hold pictures in those of ftl_runtime.data.chats.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ import ftl.tokens
 from ftl.formats.example import Example, Judged, Pair, Preference, Sample, Steps, TokenRow
 from ftl.tokens import MASKED, TokenizerView, Tokens, encode_any
 from ftl_runtime.data import teacher
+from ftl_runtime.data.chats import Chats, ChatWriter
 from ftl_runtime.data.entries import entry
 from ftl_runtime.data.teacher import Targets, TargetWriter
 
@@ -93,6 +95,11 @@ class TokenFile:
         """What the teacher expects of each token; of a file that has one only."""
         return Targets.open(self.directory)
 
+    @cached_property
+    def chats(self) -> Chats:
+        """The texts and pictures of each sample; of samples that may have pictures only."""
+        return Chats(self.directory)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return TokenFile, (self.directory, self._facts)
 
@@ -160,10 +167,13 @@ def _write(
     num_cut = 0
     may_split = trains_eos = has_classes = False
     targets = TargetWriter(directory)
+    chats = ChatWriter(directory)
     with (directory / "tokens.bin").open("wb") as tokens_file, (directory / "mask.bin").open("wb") as mask_file:
         for batch in batches(samples):
             for sample, rows in zip(batch, encode_any(batch, view), strict=True):
                 may_split = may_split or (isinstance(sample, Example) and sample.may_split)
+                if isinstance(sample, Example) and sample.pictures is not None:
+                    chats.add(sample)
                 has_classes = isinstance(sample, Steps)
                 num_rows = len(rows)
                 if isinstance(sample, Judged):
@@ -180,6 +190,7 @@ def _write(
                     lengths.append(len(tokens.ids))
                     trained.append(int(np.count_nonzero(mask_T)))
                     trains_eos = trains_eos or view.eos_id in tokens.labels
+    chats.close()
     np.save(directory / "offsets.npy", np.cumsum([0, *lengths], dtype=np.int64))
     np.save(directory / "trained.npy", np.array(trained, np.int64))
     if verdicts:

@@ -69,9 +69,13 @@ class TokenRows:
 
     def is_good(self, row: int) -> bool:
         """The verdict on the answer that begins this row."""
+        number, sample = self.place(row)
+        return bool(self.files[number].verdicts[sample])
+
+    def place(self, row: int) -> tuple[int, int]:
+        """The file and the row of tokens in it that this row begins with."""
         number, start, _ = self.documents_D3[self.packing.order_D[self.packing.row_offsets_R1[row]]].tolist()
-        file = self.files[number]
-        return bool(file.verdicts[np.searchsorted(file.offsets, start, side="right") - 1])
+        return number, int(np.searchsorted(self.files[number].offsets, start, side="right")) - 1
 
     @cached_property
     def row_lengths(self) -> np.ndarray:

@@ -1,13 +1,14 @@
 """All the data of one training: rows from the cache or from a stream, in their order."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from ftl.config.data import DataSection, DatasetSection
 from ftl.config.train import TrainConfig
-from ftl.contract import SHOWN_FILE, DatasetUse
+from ftl.contract import BUNDLE_SCHEME, SHOWN_FILE, DatasetUse
 from ftl.formats.python import strategy_file, with_strategy_file
 from ftl.sources import Source, open_source
 from ftl.tokens import Recipe, TokenizerView
@@ -15,6 +16,7 @@ from ftl_runtime.context import Context
 from ftl_runtime.data.compare import ComparedRows, JudgedRows
 from ftl_runtime.data.dataset import Open, Splits, TokenRows, build_splits
 from ftl_runtime.data.layout import rows_of
+from ftl_runtime.data.pictured import PicturedRows
 from ftl_runtime.data.prompts import Prompt, PromptOrder, PromptRows, read_prompts
 from ftl_runtime.data.push import configuration_of, open_target, push_rows
 from ftl_runtime.data.sampler import BatchOrder, GivenOrder, LengthOrder, ReadingOrder
@@ -22,7 +24,7 @@ from ftl_runtime.data.stream import Mark, Stream, open_stream
 from ftl_runtime.objectives import OBJECTIVES
 from ftl_runtime.train.progress import Progress
 
-Rows = TokenRows | ComparedRows | JudgedRows | PromptRows
+Rows = TokenRows | ComparedRows | JudgedRows | PicturedRows | PromptRows
 _DOWNLOADS = "downloads"
 Order = BatchOrder | GivenOrder | LengthOrder | PromptOrder | ReadingOrder
 
@@ -52,7 +54,11 @@ def open_data(cfg: TrainConfig, view: TokenizerView, progress: Progress, ctx: Co
                 order = GivenOrder(len(splits.train))
             elif cfg.data.group_by_length:
                 order = LengthOrder(splits.train.row_lengths, rows_per_batch, seed)
-            as_rows = partial(rows_of, OBJECTIVES[cfg.objective.kind].layout, sequence_len=cfg.data.sequence_len)
+            as_rows: Callable[[TokenRows], Rows] = partial(
+                rows_of, OBJECTIVES[cfg.objective.kind].layout, sequence_len=cfg.data.sequence_len
+            )
+            if cfg.data.processor is not None:
+                as_rows = partial(PicturedRows, keys=tuple(use.key for use in used), find=_in_bundle(ctx))
             return TrainingData(as_rows(splits.train), None if evaluation is None else as_rows(evaluation), order, used)
     assert cfg.optim.max_steps is not None, "config.rules asks for it beside pretraining_dataset"
     stream = open_stream(
@@ -136,6 +142,10 @@ def _with_program(dataset: DatasetSection, ctx: Context) -> DatasetSection:
     if file is None or not isinstance(dataset.type, str):
         return dataset
     return dataset.model_copy(update={"type": with_strategy_file(dataset.type, str(ctx.resolve(file)))})
+
+
+def _in_bundle(ctx: Context) -> Callable[[str], Path]:
+    return lambda name: ctx.resolve(BUNDLE_SCHEME + name)
 
 
 def _seed(cfg: TrainConfig) -> int:

@@ -24,7 +24,8 @@ from ftl_runtime.checkpoint.volume import storage_errors
 from ftl_runtime.context import Context
 from ftl_runtime.models.adapter import adapter_directory, add_adapter
 from ftl_runtime.models.hub import on_this_machine
-from ftl_runtime.models.load import architecture, load_config, load_model
+from ftl_runtime.models.load import architecture, head_of, load_config, load_model
+from ftl_runtime.models.processor import copy_processor
 from ftl_runtime.models.quantize import dense, describe, holds_few_bits, quantisation
 from ftl_runtime.models.tokenizer import fit_to_tokenizer, load_tokenizer, view_of
 from ftl_runtime.objectives import OBJECTIVES
@@ -44,6 +45,8 @@ def merge(cfg: TrainConfig, ctx: Context) -> None:
     with storage_errors(ctx.run_dir):
         with sealed_output(ctx, step=0) as stage:
             save(model, tokenizer, stage)
+            if cfg.data.processor is not None:
+                copy_processor(on_this_machine(cfg.model, ctx, wanted="tokenizer")[0], stage, ctx)
         finish_task(ctx, facts)
 
 
@@ -64,7 +67,7 @@ def load_finished(cfg: TrainConfig, ctx: Context) -> tuple[PreTrainedModel, PreT
     view_of(tokenizer, cfg.data)  # gives it the config's chat template
     objective = OBJECTIVES[cfg.objective.kind]
     num_classes = cfg.objective.num_labels or objective.num_classes
-    config = load_config(section, ctx, head=objective.head, num_classes=num_classes)
+    config = load_config(section, ctx, head=head_of(cfg), num_classes=num_classes)
     base = _load_dense(cfg, section, config, ctx, has_adapter=directory is not None)
     fit_to_tokenizer(base, tokenizer, section, seed=cfg.optim.seed)
     facts = {"format": str(base.dtype).removeprefix("torch.")}
@@ -73,7 +76,7 @@ def load_finished(cfg: TrainConfig, ctx: Context) -> tuple[PreTrainedModel, PreT
     if directory is None:
         return base, tokenizer, facts
     own = LoraSection(kind="lora", initial=str(directory))  # all else stands in its adapter_config.json
-    adapted = add_adapter(base, own, ctx, base=section, head=objective.head)
+    adapted = add_adapter(base, own, ctx, base=section, head=head_of(cfg))
     assert isinstance(adapted, PeftModel), "there is an adapter section"
     num_layers = sum(isinstance(part, LoraLayer) for part in adapted.modules())
     return merged(adapted, directory), tokenizer, {"layers merged": str(num_layers), **facts}
@@ -115,7 +118,7 @@ def _load_dense(
         raise ConfigError(
             "base_model: an adapter cannot be merged into the weights of a GPTQ base; name the base that was quantised"
         )
-    head = OBJECTIVES[cfg.objective.kind].head
+    head = head_of(cfg)
     has_sdpa = getattr(architecture(config, head), "_supports_sdpa", False)
     dtype = _DTYPES[cfg.precision.weights] if cfg.precision.weights is not None else _own_dtype(config)
     quantised = None

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -19,11 +19,13 @@ from ftl.errors import ConfigError
 from ftl_runtime.context import Context
 from ftl_runtime.models.linear import linear_layers
 from ftl_runtime.models.loftq import start_from_loss
+from ftl_runtime.models.processor import language_names
 from ftl_runtime.objectives import Head
 from ftl_runtime.patches import peft_moe_targets
 
 _TASKS: dict[Head, TaskType] = {
     "lm": TaskType.CAUSAL_LM,
+    "pictures": TaskType.CAUSAL_LM,
     "sequence": TaskType.SEQ_CLS,
     "token": TaskType.TOKEN_CLS,
 }
@@ -39,12 +41,13 @@ def add_adapter(
     base: ModelSection,
     head: Head = "lm",
     checkpoint: Path | None = None,
+    spares_encoders: bool = False,
 ) -> PreTrainedModel | PeftModel:
     """The model with a trainable adapter, drawn from torch's random state; then as in `checkpoint`, or as in the
     adapter to go on from.
 
-    Without an adapter section the model itself. Trained weights are in fp32. Raises ConfigError where the adapter does
-    not fit the model.
+    `spares_encoders`: only the language model gets one, unless a regular expression says where. Without an adapter
+    section the model itself. Trained weights are in fp32. Raises ConfigError where the adapter does not fit the model.
     """
     if adapter is None:
         return model
@@ -52,6 +55,8 @@ def add_adapter(
     source = None if adapter.initial is None else adapter_directory(adapter.initial, ctx)
     lora = _config(model, adapter) if source is None else _config_of(source, adapter)
     lora.task_type = _TASKS[head]
+    if spares_encoders and source is None:
+        lora.target_modules = _of_language(model, lora.target_modules)  # type: ignore[assignment]  # peft makes it a set
     try:
         adapted: PeftModel = get_peft_model(model, lora)
     except (ValueError, TypeError, RuntimeError) as error:
@@ -148,6 +153,14 @@ def _targets(model: PreTrainedModel, adapter: LoraSection) -> str | list[str]:
     if adapter.layers_to_transform:  # peft looks at the layer's number only where the name is not the whole one
         linear = sorted({name.rpartition(".")[2] for name in linear})
     return [*linear, *(named or ())]
+
+
+def _of_language(model: PreTrainedModel, targets: Collection[str] | str | None) -> Collection[str] | str | None:
+    """The full names of the targets in the language model; peft takes a name for all modules that end with it."""
+    if targets is None or isinstance(targets, str):
+        return targets
+    names = language_names(model, (name for name, _ in model.named_modules() if name))
+    return [name for name in names if any(name == target or name.endswith(f".{target}") for target in targets)]
 
 
 def _config_of(directory: Path, adapter: LoraSection) -> LoraConfig:

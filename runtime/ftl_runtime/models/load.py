@@ -7,10 +7,12 @@ import torch
 import transformers
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     BitsAndBytesConfig,
@@ -22,21 +24,28 @@ from transformers import (
 
 from ftl.config.model import Attention, ModelSection
 from ftl.config.precision import PrecisionSection
+from ftl.config.train import TrainConfig
 from ftl.errors import ConfigError
 from ftl_runtime.context import Context
 from ftl_runtime.models.overrides import override
 from ftl_runtime.models.quantize import check_quantisable, keep_layout
-from ftl_runtime.objectives import Head
+from ftl_runtime.objectives import OBJECTIVES, Head
 from ftl_runtime.patches import falcon_linear
 
 _AUTO = "AutoModelForCausalLM"
 _LOADERS: dict[Head, tuple[Any, Any]] = {  # Any: transformers' loaders and tables, which have no type in common
     "lm": (AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING),
+    "pictures": (AutoModelForImageTextToText, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING),
     "sequence": (AutoModelForSequenceClassification, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING),
     "token": (AutoModelForTokenClassification, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING),
 }
 _CLASS_HEADS = ("score.", "classifier.")
 """What heads for classes are called: a base that was trained to write text has none."""
+
+
+def head_of(cfg: TrainConfig) -> Head:
+    """What the model of a training ends in."""
+    return OBJECTIVES[cfg.objective.kind].head if cfg.data.processor is None else "pictures"
 
 
 def load_config(
@@ -76,6 +85,11 @@ def architecture(config: PreTrainedConfig, head: Head = "lm") -> type[PreTrained
     Raises ConfigError where transformers has no such model with a head for classes.
     """
     found = _LOADERS[head][1].get(type(config), PreTrainedModel)
+    if head == "pictures" and found is PreTrainedModel:
+        raise ConfigError(
+            f"processor_type: base_model is a {config.model_type}, which sees no pictures; remove the key, or take "
+            "another base"
+        )
     if head != "lm" and found is PreTrainedModel and not hasattr(config, "auto_map"):
         allowed = f"transformers has no {_LOADERS[head][0].__name__} for it"
         raise ConfigError(f"base_model: is a {config.model_type}, and {allowed}; take another base")

@@ -73,14 +73,16 @@ def footprint_of(
 
 
 def asked_for(cfg: TrainConfig) -> Recompute | None:
-    """What the config says; None where it leaves the choice to the planner, which plans for a model that is whole."""
+    """What the config says; None where it leaves the choice to the planner, which plans for a model that is whole and
+    reads texts alone."""
     precision, shards = cfg.precision, cfg.parallel.fsdp
     if precision.activation_offloading:
         return Recompute(None, offloads=True)
     if precision.gradient_checkpointing or (shards is not None and shards.activation_checkpointing):
         return Recompute(None)
     is_whole = shards is None and cfg.parallel.zero is None
-    return None if precision.gradient_checkpointing is None and is_whole else NOTHING
+    is_planned = precision.gradient_checkpointing is None and is_whole and cfg.data.processor is None
+    return None if is_planned else NOTHING
 
 
 def planned(footprint: Footprint, free_bytes: int) -> Recompute:

@@ -1,5 +1,6 @@
 """The tokenizer of a training, and a model that fits it."""
 
+import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -90,6 +91,9 @@ def _read(model: ModelSection, ctx: Context) -> PreTrainedTokenizerBase:
         key = "tokenizer_config" if model.tokenizer else "base_model"
         raise ConfigError(f"{key}: no tokenizer can be loaded from {source}: {_first_line(error)}") from error
     found.name_or_path = source
+    older = Path(source) / "chat_template.json"  # of processors, which tokenizers do not read
+    if found.chat_template is None and older.is_file():
+        found.chat_template = json.loads(older.read_bytes()).get("chat_template")
     return found
 
 

@@ -18,8 +18,9 @@ from ftl_runtime.objectives.reward import count_reward, reward_terms
 from ftl_runtime.objectives.sft import count_sft, sft_terms
 from ftl_runtime.objectives.terms import Batch, Counts, Scorer, Terms
 
-Head = Literal["lm", "sequence", "token"]
-"""What the model ends in: a token's successor, or classes of a whole text or of each token."""
+Head = Literal["lm", "pictures", "sequence", "token"]
+"""What the model ends in: a token's successor, of texts or of texts with pictures, or classes of a whole text or of
+each token."""
 
 Layout = Literal["texts", "pairs", "judged", "scored", "steps", "prompts"]
 """What a row of the data is: texts packed into a row of tokens, a better and a worse answer, a good or bad answer, a

@@ -126,6 +126,7 @@ class ModelScorer:
 
     def _given(self, batch: Batch) -> dict[str, Any]:  # Any: tensors
         given = {key: batch[key] for key in _INPUTS if key in batch}
+        given |= {key: value for key, value in batch.get("pictures", {}).items() if key in self.inputs.accepted}
         if "position_ids" not in self.inputs.accepted:
             given.pop("position_ids", None)
         return given

@@ -272,7 +272,7 @@ def _types_with(key: str, formats: Mapping[str, Format]) -> list[str]:
     return list(dict.fromkeys(name.removesuffix(".default") for name in names))
 
 
-DATASET_RULES: tuple[DatasetRule, ...] = (
+ROW_RULES: tuple[DatasetRule, ...] = (
     dataset_has_a_source,
     dataset_source_can_be_read,
     dataset_split_is_readable,

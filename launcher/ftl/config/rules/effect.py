@@ -216,6 +216,12 @@ WITHOUT_EFFECT: tuple[WithoutEffect, ...] = (
         "without load_in_4bit or load_in_8bit",
     ),
     WithoutEffect(
+        ("image_size", "image_resize_algorithm"),
+        lambda config: config.data.processor is None,
+        "without processor_type, which has rows hold pictures",
+    ),
+    WithoutEffect(("image_resize_algorithm",), lambda config: config.data.image_size is None, "without image_size"),
+    WithoutEffect(
         ("chat_template_kwargs", "eot_tokens"),
         lambda config: not _writes_conversations(config),
         "without a dataset of conversations, such as type chat_template",

@@ -13,6 +13,10 @@ _PAGE = "belongs to a page for trying the model, which no training opens"
 
 IGNORED: dict[str, Aside] = {
     **aside(("dataset_prepared_path",), "tokens are cached by their content, in a place of ftl's own"),
+    **aside(
+        ("skip_prepare_dataset",),
+        "pictures are read when their batch is made, and tokens are kept for the next run, with or without it",
+    ),
     **aside(("dataset_processes", "dataset_num_proc"), "ftl decides how many processes read the data"),
     **aside(("dataset_keep_in_memory",), "tokens are mapped from disk, so they take no memory of their own"),
     **aside(

@@ -6,7 +6,6 @@ from ftl.config.tables.aside import unbuilt
 _FORMAT = "a base is held in 16 or 32 bits, or in 4 or 8 by bitsandbytes or GPTQ"
 _DRAWN = "training on completions that the model draws itself"
 _SHARDING = "only data parallel training, FSDP and ZeRO so far"
-_PICTURES = "only text is trained so far"
 
 UNBUILT: dict[str, Aside] = {
     # What is minimised.
@@ -24,6 +23,4 @@ UNBUILT: dict[str, Aside] = {
     **unbuilt(("quantize_moe_experts",), "experts that are one stacked parameter stay in 16 bits"),
     **unbuilt(("nvfp4_merge_aware",), "only Blackwell GPUs multiply nvfp4, and ftl has not been tried there"),
     **unbuilt(("fp8_enable_fsdp_float8_all_gather",), "fp8 has not been tried on sharded weights"),
-    # The model and its kernels.
-    **unbuilt(("processor_type", "skip_prepare_dataset", "freeze_mm_modules", "image_size"), _PICTURES),
 }
