@@ -443,7 +443,10 @@ def _event_line(event: Event) -> Text | None:
         case "warning":
             return Text.assemble(("warning: ", "yellow"), _clean(str(data.get("message"))))
         case "stopping":
-            return Text(f"stopping at step {step}, {_REASONS.get(str(data.get('reason')), data.get('reason'))}: saving")
+            why = data.get("why") or _REASONS.get(str(data.get("reason")), data.get("reason"))
+            return Text(
+                f"stopping at step {step}, {_clean(str(why))}" + (": saving" if data.get("saves", True) else "")
+            )
         case "stopped":
             newest = data.get("checkpoint")
             return Text(f"stopped at step {step}; " + ("no checkpoint" if newest is None else f"checkpoint {newest}"))

@@ -349,7 +349,8 @@ class Event(Section):
     upload      store, what (checkpoint-N | output), bytes (so far), total_bytes, share, bytes_per_s
     delivered   store, revision (the commit, where there is one), bytes
     warning     message
-    stopping    reason (signal | deadline), step
+    stopping    reason (signal | deadline), step, saves (whether that step is saved now); why: the sentence of a cloud
+                provider that takes the machine back
     stopped     step, checkpoint (step of the newest verified one, or null)
     resumed     step, checkpoint
     result      the RunResult, or the TaskResult

@@ -9,7 +9,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from ftl_runtime.stop import Reason, StopFlag
+from ftl_runtime.stop import Reason, StopFlag, StopOrder
 
 if TYPE_CHECKING:  # at run time, imports come after the signal handlers
     from ftl.contract import JobSpec
@@ -80,8 +80,10 @@ def leave(job: "JobSpec", emit: "Emit", reason: Reason) -> NoReturn:
     from ftl_runtime.verdict import Verdict, send
 
     assert job.paths is not None
-    newest = newest_step(Path(job.paths.run) / CHECKPOINTS_DIR)
-    emit("stopping", {"reason": reason, "step": newest or 0})
+    run_dir = Path(job.paths.run)
+    newest, order = newest_step(run_dir / CHECKPOINTS_DIR), StopOrder.read(run_dir)
+    why = {"why": order.why} if order and order.why else {}
+    emit("stopping", {"reason": reason, "step": newest or 0, "saves": False, **why})
     emit("stopped", {"step": newest or 0, "checkpoint": newest})
     send(Verdict(ExitCode.PREEMPTED, reason, "stopped before training started"))
     _exit(ExitCode.PREEMPTED)

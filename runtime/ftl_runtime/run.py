@@ -364,9 +364,11 @@ def _train(trainer: Trainer, schedule: Schedule, resume: Checkpoint | None, ctx:
     if trainer.stopped_at is not None:
         newest = trainer.saved or resume
         ctx.emit("stopped", {"step": trainer.stopped_at, "checkpoint": newest.step if newest else None})
-        raise PreemptedError(
-            f"stopped at step {trainer.stopped_at} of {schedule.max_steps}; it can be resumed from there"
-        )
+        where = f"stopped at step {trainer.stopped_at} of {schedule.max_steps}"
+        if trainer.unsaved is None:
+            raise PreemptedError(f"{where}; it can be resumed from there")
+        left = f"it goes on from step {newest.step}" if newest else "it starts from the beginning"
+        raise PreemptedError(f"{where}, which was not saved ({trainer.unsaved}); {left}")
 
 
 def _find_checkpoint(cfg: TrainConfig, ctx: Context) -> Checkpoint | None:

@@ -3,14 +3,20 @@
 Imported before torch, so it must stay light.
 """
 
+import contextlib
+import json
 import signal
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 Reason = Literal["signal", "deadline"]
 
 DEADLINE_SIGNAL = signal.SIGUSR1
 """What the supervisor sends when timeout_s is near; TERM and INT come from outside."""
+
+_ORDER_FILE = ".stop.json"
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, DEADLINE_SIGNAL)
 
@@ -47,3 +53,33 @@ class StopFlag:
             self.reason = "deadline" if number == DEADLINE_SIGNAL else "signal"
             if self._leave is not None:
                 self._leave(self.reason)
+
+
+@dataclass(frozen=True)
+class StopOrder:
+    """What the supervisor lets trainers know about a stop beside the signal: a file of the run directory."""
+
+    until: float
+    """When they are killed (time.time())."""
+    why: str | None = None
+    """The sentence of who wants it, where there is more to say than the reason."""
+
+    def write(self, run_dir: Path) -> None:
+        """Never raises: without it trainers reckon with the whole grace time."""
+        temporary = run_dir / f"{_ORDER_FILE}.tmp"
+        with contextlib.suppress(OSError):
+            temporary.write_text(json.dumps(asdict(self)))
+            temporary.replace(run_dir / _ORDER_FILE)
+
+    @classmethod
+    def read(cls, run_dir: Path) -> "StopOrder | None":
+        try:
+            record = json.loads((run_dir / _ORDER_FILE).read_text())
+            return cls(float(record["until"]), record["why"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    @staticmethod
+    def clear(run_dir: Path) -> None:
+        """Take away that of an earlier attempt."""
+        (run_dir / _ORDER_FILE).unlink(missing_ok=True)

@@ -4,10 +4,10 @@ import contextlib
 import fcntl
 import os
 import select
-import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -28,19 +28,19 @@ from ftl.errors import BackendError, ExitCode, FtlError, StorageError
 from ftl_runtime.checkpoint.manifest import replace_synced
 from ftl_runtime.checkpoint.volume import newest_step
 from ftl_runtime.events import EventLog
+from ftl_runtime.measured import Measured, where_sent
 from ftl_runtime.memory import fitted, keep_fit, shrunk
+from ftl_runtime.notices import Notice, NoticeWatch, service_of
 from ftl_runtime.relay import Relay
 from ftl_runtime.rendezvous import Rendezvous, file_of, rendezvous
 from ftl_runtime.spawn import Trainers, default_env, num_ranks, ray_driver
-from ftl_runtime.stop import DEADLINE_SIGNAL, Reason
+from ftl_runtime.stop import StopOrder
 from ftl_runtime.uploads import Uploads
 from ftl_runtime.verdict import VERDICT_FD, Verdict, receive, verdict_of
+from ftl_runtime.watch import Requests, SendLimit, Watch
 
 LOCK_WAIT_S = 30.0
-STRAGGLER_S = 10.0
-"""How long the other ranks may live on after one has crashed: they wait for it in a collective and never come back."""
 _POLL_S = 0.05
-_KILLED_EXIT = 128 + signal.SIGKILL
 
 
 def supervise(job_file: Path, num_requests: Callable[[], int]) -> int:
@@ -59,7 +59,10 @@ def supervise(job_file: Path, num_requests: Callable[[], int]) -> int:
     exit_file = run_dir / file_of(EXIT_FILE, place)
     exit_file.unlink(missing_ok=True)
     try:
-        verdict = _attempt(job, job_file, run_dir, place, lock_fd, num_requests, started)
+        if place.node == 0:
+            StopOrder.clear(run_dir)
+        requests = Requests(num_requests, _notices(job, run_dir))
+        verdict = _attempt(job, job_file, run_dir, place, lock_fd, requests, started)
     except (OSError, FtlError) as error:
         verdict = verdict_of(error if isinstance(error, FtlError) else StorageError(f"{run_dir}: {error}"))
         sys.stderr.write(f"{verdict.message}\n")
@@ -82,30 +85,44 @@ def _attempt(
     run_dir: Path,
     place: Rendezvous,
     lock_fd: int,
-    num_requests: Callable[[], int],
+    requests: Requests,
     started: float,
 ) -> Verdict:
     """Train to the end, unless that was done before, while what is made goes to the stores; then see it arrive."""
     has_result = (run_dir / RESULT_FILE).exists()
     uploads = None
-    if job.stores and place.node == 0 and job.task == "train" and not (num_requests() and not has_result):
+    if job.stores and place.node == 0 and job.task == "train" and not (requests.any() and not has_result):
         uploads = _start_uploads(job, job_file, run_dir, place)
     if has_result:
-        verdict, kill_at = Verdict(ExitCode.DONE, "done"), None
+        verdict, send_by = Verdict(ExitCode.DONE, "done"), None
     else:
-        verdict, kill_at = _run(job, job_file, run_dir, place, lock_fd, num_requests, started, uploads)
+        verdict, send_by = _run(job, job_file, run_dir, place, lock_fd, requests, started, uploads)
         while verdict.may_shrink and place.num_nodes == 1 and _shrink(job, run_dir, verdict):
-            verdict, kill_at = _run(job, job_file, run_dir, place, lock_fd, num_requests, started, uploads)
+            verdict, send_by = _run(job, job_file, run_dir, place, lock_fd, requests, started, uploads)
     if uploads is None:
         return verdict
-    if verdict.exit_code != ExitCode.PREEMPTED:
-        kill_at = None
-    ending = uploads.finish(has_output=verdict.exit_code == ExitCode.DONE, kill_at=kill_at, num_requests=num_requests)
+    limit = SendLimit(requests, send_by=send_by, grace_s=job.grace_s)
+    ending = uploads.finish(has_output=verdict.exit_code == ExitCode.DONE, must_end=limit)
     if ending.superseded:
         return Verdict(ExitCode.ENVIRONMENT, "superseded", ending.superseded)
     if ending.undelivered and verdict.exit_code == ExitCode.DONE:
         return Verdict(ExitCode.UNDELIVERED, "undelivered", f"trained, but not delivered: {ending.undelivered}")
+    if verdict.exit_code == ExitCode.PREEMPTED:
+        sent = where_sent(Measured(run_dir / EVENTS_FILE).read().sent)
+        unsent = f"not all was sent: {ending.undelivered}; " if ending.undelivered else ""
+        return replace(verdict, message=f"{verdict.message}; {unsent}{sent}")
     return verdict
+
+
+def _notices(job: JobSpec, run_dir: Path) -> Callable[[], Notice | None]:
+    """What asks for the provider's notices, from here on."""
+
+    def warn(message: str) -> None:
+        with contextlib.suppress(OSError, StorageError):
+            EventLog(run_dir / EVENTS_FILE, job.attempt).emit("warning", {"message": message})
+
+    watch = NoticeWatch(service_of(dict(os.environ) | job.env), warn)
+    return lambda: watch.notice
 
 
 def _start_uploads(job: JobSpec, job_file: Path, run_dir: Path, place: Rendezvous) -> Uploads:
@@ -147,12 +164,13 @@ def _run(
     run_dir: Path,
     place: Rendezvous,
     lock_fd: int,
-    num_requests: Callable[[], int],
+    requests: Requests,
     started: float,
     uploads: Uploads | None,
 ) -> tuple[Verdict, float | None]:
-    """Start the trainers and stay with them until they are all gone; with the moment until which they had time to."""
-    if num_requests():
+    """Start the trainers and stay with them until they are all gone; with the moment until which what is left
+    may be sent."""
+    if requests.any():
         newest = newest_step(run_dir / CHECKPOINTS_DIR)
         events = EventLog(run_dir / EVENTS_FILE, job.attempt)
         events.emit("stopped", {"step": newest or 0, "checkpoint": newest})
@@ -168,10 +186,10 @@ def _run(
     else:
         trainers = Trainers(job_file.absolute(), num_ranks(job), place, env, log_fd, (lock_fd, write_fd))
     os.close(write_fd)
-    watch = _Watch(job, trainers, started)
+    watch = Watch(job, trainers, run_dir, started)
     received = b""
     while not watch.all_gone():
-        watch.turn(num_requests(), is_superseded=uploads is not None and uploads.superseded is not None)
+        watch.turn(requests, is_superseded=uploads is not None and uploads.superseded is not None)
         relay.turn()
         received += _read_available(read_fd)
         select.select([read_fd] if not received else [], [], [], _POLL_S)
@@ -183,68 +201,7 @@ def _run(
         with contextlib.suppress(OSError):  # as above
             os.write(log_fd, f"{verdict.message}\n".encode())
     relay.finish()
-    return verdict, watch.kill_at
-
-
-class _Watch:
-    """Decides, turn by turn, what to send the trainers, and in the end what became of them."""
-
-    def __init__(self, job: JobSpec, trainers: Trainers, started: float) -> None:
-        self._trainers = trainers
-        self._grace_s = job.grace_s
-        self._strike = started + job.timeout_s if job.timeout_s else None
-        # The save must be over when the deadline strikes; a short timeout keeps half of it for training.
-        self._ask = self._strike - min(job.grace_s, job.timeout_s / 2) if self._strike and job.timeout_s else None
-        self._asked: Reason | None = None
-        self._first_failures: list[int] = []
-        self.kill_at: float | None = None
-        """When what is asked to stop is killed (time.monotonic)."""
-        self._killed = False
-
-    def all_gone(self) -> bool:
-        return all(status is not None for status in self._trainers.poll())
-
-    def turn(self, num_requests: int, *, is_superseded: bool) -> None:
-        now = time.monotonic()
-        if is_superseded:
-            self._trainers.kill()
-        if num_requests and self._asked is None:
-            self._ask_to_stop("signal", signal.SIGTERM, now + self._grace_s)
-        elif self._ask is not None and now >= self._ask and self._asked is None:
-            assert self._strike is not None
-            self._ask_to_stop("deadline", DEADLINE_SIGNAL, max(self._strike, now))
-        if self._strike is not None and self.kill_at is not None:
-            self.kill_at = min(self.kill_at, max(self._strike, now))
-        failures = [status for status in self._trainers.poll() if status]
-        if failures and not self._first_failures:
-            self._first_failures = failures
-            self.kill_at = now + STRAGGLER_S if self.kill_at is None else self.kill_at
-        if num_requests > 1 or (self.kill_at is not None and now >= self.kill_at):
-            self._killed = True
-            self._trainers.kill()
-
-    def verdict(self, told: Verdict | None, newest: int | None) -> Verdict:
-        """What a rank told us, else what its exit status says. `newest` is the step of the newest checkpoint."""
-        statuses = [status for status in self._trainers.poll() if status is not None]
-        if told is not None and (told.exit_code != ExitCode.DONE or not any(statuses)):
-            return told
-        if not any(statuses):
-            return Verdict(ExitCode.DONE, "done")
-        if self._asked is not None and self._killed:
-            left = f"the newest checkpoint is step {newest}" if newest is not None else "there is no checkpoint yet"
-            return Verdict(ExitCode.PREEMPTED, self._asked, f"killed before it could save; {left}")
-        failures = self._first_failures or [status for status in statuses if status]
-        if -signal.SIGKILL in failures:
-            return Verdict(
-                _KILLED_EXIT, "killed", "the trainer was killed (SIGKILL), most often because memory ran out"
-            )
-        how = signal.Signals(-failures[0]).name if failures[0] < 0 else f"exit code {failures[0]}"
-        return Verdict(ExitCode.TRAINING, "crash", f"the trainer ended with {how}; its last words are in log.txt")
-
-    def _ask_to_stop(self, reason: Reason, number: int, kill_at: float) -> None:
-        self._asked = reason
-        self.kill_at = kill_at
-        self._trainers.signal(number)
+    return verdict, watch.send_by(verdict.exit_code)
 
 
 def _take_lock(path: Path, num_requests: Callable[[], int]) -> int:

@@ -43,17 +43,14 @@ class Uploads:
         ending = self._poll()
         return ending.superseded if ending else None
 
-    def finish(self, *, has_output: bool, kill_at: float | None, num_requests: Callable[[], int]) -> Ending:
-        """Have it send what is left and wait for it, at the longest until `kill_at` (time.monotonic), or until
-        `num_requests` has grown: then it is killed, and what was not sent stays here."""
+    def finish(self, *, has_output: bool, must_end: Callable[[], str | None]) -> Ending:
+        """Have it send what is left and wait for it, until `must_end` gives a reason not to: then it is killed, and
+        what was not sent stays here."""
         self._order = b"finish output\n" if has_output else b"finish checkpoints\n"
         self._tell()
-        before = num_requests()
         while (ending := self._poll()) is None:
-            if kill_at is not None and time.monotonic() >= kill_at:
-                return self._kill("the time to stop in was over before all was sent")
-            if num_requests() > before:
-                return self._kill("it was asked to stop before all was sent")
+            if reason := must_end():
+                return self._kill(reason)
             time.sleep(_POLL_S)
         return ending
 

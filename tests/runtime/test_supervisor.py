@@ -7,6 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+from metadata_server import MetadataServer
+
+from ftl_runtime.events import EventLog
 
 pytestmark = pytest.mark.torch
 
@@ -36,7 +39,7 @@ def test_signal_saves_the_step_at_hand_and_exits_75(make_attempt, number):
     assert attempt.finish(process) == 75
     step = stop_step(attempt)
     assert max(attempt.losses()) == step < 12
-    assert attempt.events("stopping")[-1]["data"] == {"reason": "signal", "step": step}
+    assert attempt.events("stopping")[-1]["data"] == {"reason": "signal", "step": step, "saves": True}
     states = [e["data"]["state"] for e in attempt.events("checkpoint") if e["data"]["step"] == step]
     assert states == ["saved", "verified"]
     record = attempt.exit_record()
@@ -67,6 +70,37 @@ def test_deadline_saves_before_it_strikes(make_attempt):
     assert attempt.events("stopping")[-1]["data"]["reason"] == "deadline"
     assert attempt.events("stopped")[-1]["data"]["checkpoint"] == stop_step(attempt)
     assert attempt.exit_record()["cause"] == "deadline"
+
+
+def test_notice_of_the_provider_is_a_request_to_stop(make_attempt):
+    attempt = make_attempt(output__save_strategy="no")
+    with MetadataServer() as server:
+        process = attempt.start(SLOW, env={"FTL_NOTICES": "gcp", "FTL_NOTICES_ENDPOINT": server.url})
+        attempt.wait_for("step", step=2)
+        server.preempted = "TRUE"
+        assert attempt.finish(process) == 75
+    step = stop_step(attempt)
+    told = {"reason": "signal", "step": step, "saves": True, "why": "Google Cloud takes this spot machine back"}
+    assert attempt.events("stopping")[-1]["data"] == told
+    assert attempt.events("stopped")[-1]["data"]["checkpoint"] == step
+    assert attempt.exit_record()["cause"] == "signal"
+
+
+def test_save_that_would_not_be_over_in_time_is_not_started(make_attempt):
+    attempt = make_attempt(output__save_steps=2)
+    # The third step ends before the request; by then the last save is said to have taken longer than there is time.
+    process = attempt.start({"event": "step", "step": 3, "sleep": 3}, grace_s=50)
+    attempt.wait_for("step", step=3)
+    slow = {"step": 2, "path": "checkpoints/checkpoint-2", "state": "verified", "seconds": 45.0, "bytes": 1}
+    EventLog(attempt.run / "events.jsonl", 1).emit("checkpoint", slow)
+    process.send_signal(signal.SIGTERM)
+    assert attempt.finish(process) == 75
+    assert not attempt.events("stopping")[-1]["data"]["saves"]
+    assert attempt.events("stopped")[-1]["data"] == {"step": 3, "checkpoint": 2}
+    message = attempt.exit_record()["message"]
+    assert message.startswith("stopped at step 3 of 12, which was not saved (the last save took 45 s, and 4")
+    assert message.endswith(" s are left); it goes on from step 2")
+    assert [path.name for path in (attempt.run / "checkpoints").glob("checkpoint-*")] == ["checkpoint-2"]
 
 
 def test_trainer_that_does_not_stop_is_killed_after_the_grace(make_attempt):

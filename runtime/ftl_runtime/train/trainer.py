@@ -51,6 +51,7 @@ from ftl_runtime.train.rollout import Rollouts
 from ftl_runtime.train.routers import RouterLoss
 from ftl_runtime.train.schedule import Schedule
 from ftl_runtime.train.scoring import Inputs, ModelScorer, Reference
+from ftl_runtime.train.stopping import note_stop
 
 _STATE_FILE = "trainer_state.json"
 
@@ -89,6 +90,8 @@ class Trainer(TransformersTrainer):
     ) -> None:
         self.progress = progress
         self.stopped_at: int | None = None
+        self.unsaved: str | None = None
+        """Why the step it was stopped at is not saved."""
         self.saved: Checkpoint | None = None
         self.spread: str | None = None
         self.stopwatch = Stopwatch()
@@ -325,7 +328,7 @@ class Trainer(TransformersTrainer):
                 assert isinstance(self.model, nn.Module)
                 self._save_checkpoint(self.model, None)
         if self._must_stop() and step < self._schedule.max_steps:
-            self._note_stop()
+            self._note_stop(saves=False)
         self.model_wrapped.train()
         optimizer: Any = self.optimizer  # Any: accelerate's wrapper around it, which has no types
         optimizer.train()
@@ -353,8 +356,9 @@ class Trainer(TransformersTrainer):
             self.control.should_evaluate = False
             self._judge(self.evaluate())
         if self._must_stop() and self.state.global_step < self._schedule.max_steps and self.stopped_at is None:
-            self._note_stop()
-            self.control.should_save = self.control.should_training_stop = True
+            self._note_stop(saves=True)
+            self.control.should_save = self.unsaved is None
+            self.control.should_training_stop = True
         if self.control.should_save:
             self.control.should_save = False
             self._save_checkpoint(model, trial)
@@ -485,9 +489,9 @@ class Trainer(TransformersTrainer):
         is_last = self.state.global_step >= self._schedule.max_steps
         return self._ctx.stop.reason is not None and not is_last and self._ctx.device.num_ranks == 1
 
-    def _note_stop(self) -> None:
+    def _note_stop(self, *, saves: bool) -> None:
         self.stopped_at = self.state.global_step
-        self._ctx.emit("stopping", {"reason": self._ctx.stop.reason or "signal", "step": self.stopped_at})
+        self.unsaved = note_stop(self._ctx, self.stopped_at, saves=saves)
 
     # -- what the result says
 

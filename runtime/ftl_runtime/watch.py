@@ -1,0 +1,147 @@
+"""What the supervisor does about requests to stop: whom it asks, how long it waits, what became of the trainers."""
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ftl.contract import EVENTS_FILE, JobSpec
+from ftl.errors import ExitCode
+from ftl_runtime.measured import Measured, lead_s
+from ftl_runtime.notices import Notice
+from ftl_runtime.spawn import Trainers
+from ftl_runtime.stop import DEADLINE_SIGNAL, Reason, StopOrder
+from ftl_runtime.verdict import Verdict
+
+STRAGGLER_S = 10.0
+"""How long the other ranks may live on after one has crashed: they wait for it in a collective and never come back."""
+_MEASURE_EVERY_S = 2.0
+_KILLED_EXIT = 128 + signal.SIGKILL
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Whoever may ask this attempt to stop."""
+
+    num_signals: Callable[[], int]
+    """So far. The second one means at once."""
+    notice: Callable[[], Notice | None] = lambda: None
+    """Of the provider. A signal that follows it is the first one: providers send both."""
+
+    def any(self) -> bool:
+        return self.num_signals() > 0 or self.notice() is not None
+
+    def allowed_s(self, grace_s: float) -> float:
+        """How long from now until the machine or its patience is gone."""
+        notice = self.notice()
+        if notice is None or notice.until is None:
+            return grace_s
+        left_s = max(notice.until - time.time(), 0.0)
+        return min(left_s, grace_s) if self.num_signals() else left_s
+
+
+class Watch:
+    """Decides, turn by turn, what to send the trainers, and in the end what became of them."""
+
+    def __init__(self, job: JobSpec, trainers: Trainers, run_dir: Path, started: float) -> None:
+        self._trainers = trainers
+        self._run_dir = run_dir
+        self._grace_s, self._timeout_s = job.grace_s, job.timeout_s
+        self._started = started
+        self._strike = started + job.timeout_s if job.timeout_s else None
+        self._measured = Measured(run_dir / EVENTS_FILE)
+        self._measured_at = 0.0
+        self._ask: float | None = None
+        self._asked: Reason | None = None
+        self._num_signals = 0
+        self._first_failures: list[int] = []
+        self._kill_at: float | None = None
+        self._killed = False
+
+    def send_by(self, exit_code: int) -> float | None:
+        """Until when what is left may be sent (time.monotonic); None where nobody waits for the end.
+
+        A finished model is worth more than the time limit.
+        """
+        is_limited = self._asked == "signal" or (self._asked == "deadline" and exit_code != ExitCode.DONE)
+        return self._kill_at if is_limited else None
+
+    def all_gone(self) -> bool:
+        return all(status is not None for status in self._trainers.poll())
+
+    def turn(self, requests: Requests, *, is_superseded: bool) -> None:
+        now = time.monotonic()
+        if is_superseded:
+            self._trainers.kill()
+        num_signals = requests.num_signals()
+        if self._asked is None and requests.any():
+            notice = requests.notice()
+            why = notice.sentence if notice and not num_signals else None
+            self._ask_to_stop("signal", signal.SIGTERM, now + requests.allowed_s(self._grace_s), why)
+        elif self._asked is None and self._is_deadline_near(now):
+            assert self._strike is not None
+            self._ask_to_stop("deadline", DEADLINE_SIGNAL, max(self._strike, now))
+        elif num_signals > self._num_signals and self._kill_at is not None:
+            self._kill_at = min(self._kill_at, now + self._grace_s)
+        self._num_signals = num_signals
+        failures = [status for status in self._trainers.poll() if status]
+        if failures and not self._first_failures:
+            self._first_failures = failures
+            self._kill_at = now + STRAGGLER_S if self._kill_at is None else self._kill_at
+        if num_signals > 1 or (self._kill_at is not None and now >= self._kill_at):
+            self._killed = True
+            self._trainers.kill()
+
+    def verdict(self, told: Verdict | None, newest: int | None) -> Verdict:
+        """What a rank told us, else what its exit status says. `newest` is the step of the newest checkpoint."""
+        statuses = [status for status in self._trainers.poll() if status is not None]
+        if told is not None and (told.exit_code != ExitCode.DONE or not any(statuses)):
+            return told
+        if not any(statuses):
+            return Verdict(ExitCode.DONE, "done")
+        if self._asked is not None and self._killed:
+            left = f"the newest checkpoint is step {newest}" if newest is not None else "there is no checkpoint yet"
+            return Verdict(ExitCode.PREEMPTED, self._asked, f"killed before it could save; {left}")
+        failures = self._first_failures or [status for status in statuses if status]
+        if -signal.SIGKILL in failures:
+            return Verdict(
+                _KILLED_EXIT, "killed", "the trainer was killed (SIGKILL), most often because memory ran out"
+            )
+        how = signal.Signals(-failures[0]).name if failures[0] < 0 else f"exit code {failures[0]}"
+        return Verdict(ExitCode.TRAINING, "crash", f"the trainer ended with {how}; its last words are in log.txt")
+
+    def _is_deadline_near(self, now: float) -> bool:
+        """Whether what is left is needed to save and to send."""
+        if self._strike is None or self._timeout_s is None:
+            return False
+        if now - self._measured_at >= _MEASURE_EVERY_S:
+            self._measured_at = now
+            measured = self._measured.read()
+            lead = lead_s(self._timeout_s, self._grace_s, measured.save_s, measured.push_s)
+            self._ask = self._strike - lead
+        return self._ask is not None and now >= self._ask
+
+    def _ask_to_stop(self, reason: Reason, number: int, kill_at: float, why: str | None = None) -> None:
+        self._asked = reason
+        self._kill_at = kill_at if self._strike is None else min(kill_at, max(self._strike, time.monotonic()))
+        StopOrder(time.time() + self._kill_at - time.monotonic(), why).write(self._run_dir)
+        self._trainers.signal(number)
+
+
+class SendLimit:
+    """When to end the sending of what is left, though it is not all sent."""
+
+    def __init__(self, requests: Requests, *, send_by: float | None, grace_s: float) -> None:
+        self._requests = requests
+        self._send_by, self._grace_s = send_by, grace_s
+
+    def __call__(self) -> str | None:
+        """The reason; None to go on. A first request to stop leaves it the grace time, a second one nothing."""
+        now = time.monotonic()
+        if self._requests.num_signals() > 1:
+            return "it was asked a second time to stop before all was sent"
+        if self._send_by is None and self._requests.any():
+            self._send_by = now + self._requests.allowed_s(self._grace_s)
+        is_over = self._send_by is not None and now >= self._send_by
+        return "the time to stop in was over before all was sent" if is_over else None

@@ -1,0 +1,112 @@
+"""When to ask for a stop, whether a save still fits, how long what is left may be sent."""
+
+import json
+import os
+import time
+
+import pytest
+
+from ftl_runtime import uploads
+from ftl_runtime.measured import Measured, fits, lead_s, where_sent
+from ftl_runtime.notices import Notice
+from ftl_runtime.stop import StopOrder
+from ftl_runtime.watch import Requests, SendLimit
+
+
+def line(event="checkpoint", **data):
+    return json.dumps({"t": 0.0, "attempt": 1, "event": event, "data": data}) + "\n"
+
+
+def test_measured_takes_the_newest_of_each(tmp_path):
+    path = tmp_path / "events.jsonl"
+    assert Measured(path).read().save_s is None
+    path.write_text(
+        line(state="saved", step=2, seconds=1.0)
+        + line(state="verified", step=2, seconds=9.0)
+        + line(state="pushed", step=2, store="s3://a", seconds=30.0)
+        + line("step", step=3, why='"checkpoint"')
+        + line(state="verified", step=4, seconds=3.0)
+        + line(state="pushed", step=4, store="hf://b", seconds=4.0)
+    )
+    measured = Measured(path).read()
+    assert (measured.save_s, measured.push_s, measured.sent) == (3.0, 30.0, {"s3://a": 2, "hf://b": 4})
+    with path.open("a") as file:
+        file.write(line(state="pushed", step=4, store="s3://a", seconds=5.0) + '{"event": "checkpoint", "da')
+    measured.read()
+    assert (measured.push_s, measured.sent["s3://a"]) == (5.0, 4)
+
+
+@pytest.mark.parametrize(
+    ("save_s", "left_s", "expected"), [(None, 0.0, True), (10.0, 12.0, True), (10.0, 11.9, False), (0.5, 0.0, False)]
+)
+def test_save_fits_with_a_fifth_to_spare(save_s, left_s, expected):
+    assert fits(save_s, left_s) is expected
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "grace_s", "save_s", "push_s", "expected"),
+    [
+        (3600, 60, None, None, 60),
+        (3600, 60, 10, 20, 60),  # 12 + 30 s are less than the grace time
+        (3600, 60, 50, 200, 360),  # 60 + 300
+        (3600, 60, 50, None, 60),
+        (100, 60, None, None, 50),  # half of it is for training
+        (400, 60, 50, 200, 200),
+    ],
+)
+def test_deadline_leaves_time_to_save_and_to_send(timeout_s, grace_s, save_s, push_s, expected):
+    assert lead_s(timeout_s, grace_s, save_s, push_s) == expected
+
+
+def test_where_the_newest_checkpoint_is():
+    assert where_sent({}) == "no checkpoint is in a store yet"
+    assert where_sent({"s3://a": 2, "hf://b": 4}) == "the newest checkpoint in a store is step 4 in hf://b"
+
+
+def test_first_request_leaves_the_grace_time_and_a_second_one_nothing():
+    num_signals = 0
+    requests = Requests(lambda: num_signals)
+    limit = SendLimit(requests, send_by=None, grace_s=0.05)
+    assert limit() is None
+    num_signals = 1
+    assert limit() is None
+    time.sleep(0.06)
+    assert limit() == "the time to stop in was over before all was sent"
+    unlimited = SendLimit(requests, send_by=time.monotonic() + 600, grace_s=0.0)
+    assert unlimited() is None
+    num_signals = 2
+    assert unlimited() == "it was asked a second time to stop before all was sent"
+
+
+def test_notice_gives_the_time_the_machine_has_and_is_no_first_signal():
+    num_signals = 0
+    requests = Requests(lambda: num_signals, lambda: Notice("AWS takes it", time.time() + 120))
+    assert requests.any()
+    assert 118 < requests.allowed_s(60) <= 120
+    num_signals = 1  # the signal that follows is of somebody who waits no longer than the grace time
+    assert requests.allowed_s(60) == 60
+    assert SendLimit(requests, send_by=None, grace_s=60)() is None
+    assert Requests(lambda: 0, lambda: Notice("for maintenance")).allowed_s(60) == 60
+
+
+def test_order_reaches_the_trainers_and_a_broken_one_is_none(tmp_path):
+    assert StopOrder.read(tmp_path) is None
+    order = StopOrder(12.5, "AWS takes it")
+    order.write(tmp_path)
+    assert StopOrder.read(tmp_path) == order
+    (tmp_path / ".stop.json").write_text("{")
+    assert StopOrder.read(tmp_path) is None
+    StopOrder.clear(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sending_is_killed_with_the_reason(tmp_path, monkeypatch):
+    # A sender that hangs, in place of the real one.
+    popen = uploads.subprocess.Popen
+    monkeypatch.setattr(uploads.subprocess, "Popen", lambda _, **rest: popen(["sleep", "600"], **rest))
+    with (tmp_path / "log.txt").open("w") as log:
+        sending = uploads.Uploads(tmp_path / "job.json", dict(os.environ), log.fileno())
+    started = time.monotonic()
+    ending = sending.finish(has_output=True, must_end=lambda: "asked twice" if time.monotonic() > started else None)
+    assert ending.undelivered == "asked twice"
+    assert time.monotonic() - started < 5
