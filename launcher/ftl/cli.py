@@ -680,6 +680,10 @@ def main() -> None:
     import os
     import sys
 
+    from ftl.redact import RedactedStream
+
+    if sys.stderr is not None:
+        sys.stderr = RedactedStream(sys.stderr)  # tracebacks, and logs of libraries
     try:
         try:
             _run()

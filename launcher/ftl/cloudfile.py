@@ -5,7 +5,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ftl.backends import Backend, load
+from ftl.cloudenv import env_problems
 from ftl.errors import ConfigError, Problem
+from ftl.redact import hide
 from ftl.yamlfile import read, to_problems
 
 DEFAULT_PROVIDER = "local"
@@ -29,6 +31,10 @@ def load_cloud(path: Path | None) -> Backend:
         line = file.line_of(("provider",))
         raise ConfigError(Problem(f"{path}:{line}", str(error))) from None
     try:
-        return kind(kind.Cloud.model_validate({k: v for k, v in file.data.items() if v is not None}))
+        cloud = kind.Cloud.model_validate({k: v for k, v in file.data.items() if v is not None})
     except ValidationError as error:
         raise ConfigError(*to_problems(error, file, kind.Cloud)) from error
+    if unsafe := env_problems(cloud, file):
+        raise ConfigError(*unsafe)
+    hide(cloud.secrets)
+    return kind(cloud)

@@ -17,6 +17,7 @@ from rich.text import Text
 from ftl.contract import Event, RunResult, Scores, TaskResult
 from ftl.errors import FtlError, Problem
 from ftl.losschart import Points, loss_chart
+from ftl.redact import redacted, redacted_data
 from ftl.sampletext import sample_lines
 
 if TYPE_CHECKING:
@@ -130,7 +131,8 @@ class JsonView:
 
     def on_event(self, event: Event) -> None:
         self._losses.add(event)
-        sys.stdout.write(event.model_dump_json() + "\n")
+        shown = event.model_copy(update={"data": redacted_data(event.data)})
+        sys.stdout.write(shown.model_dump_json() + "\n")
         sys.stdout.flush()
 
     def on_log(self, line: str) -> None:
@@ -513,4 +515,4 @@ def _problem_text(problem: Problem | str) -> Text:
 
 def _clean(text: str) -> str:
     """The text without what could move the cursor or change colours: it may come from data or a model's code."""
-    return _CONTROLS.sub("", text)
+    return redacted(_CONTROLS.sub("", text))

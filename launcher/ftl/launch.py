@@ -12,6 +12,7 @@ from ftl.backends import Backend, load
 from ftl.contract import EVENTS_FILE, LOG_FILE, RESULT_FILE, Event, JobState, RunResult, TaskResult
 from ftl.errors import BackendError, ExitCode, Problem
 from ftl.jobs import Attempt, RunRecord
+from ftl.redact import hide, redacted
 
 POLL_S = 0.3
 _RETRIED = ("lost", "killed")
@@ -35,6 +36,7 @@ class Outcome:
 
 def backend_of(record: RunRecord) -> Backend:
     """The backend that runs this record, made from the cloud section it was launched with."""
+    hide(record.spec.secrets)
     kind = load(record.provider)
     return kind(kind.Cloud.read(record.cloud))
 
@@ -144,14 +146,14 @@ class Tail:
 def log_lines(
     record: RunRecord, backend: Backend, *, follow: bool, sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[str]:
-    """The run's log from its start; with `follow` until the run ends."""
+    """The run's log from its start, without secrets; with `follow` until the run ends."""
     tail = Tail(LOG_FILE)
     while True:
         ended = not follow or status(record, backend).phase == "ended"
-        yield from tail.lines(record, backend)
+        yield from map(redacted, tail.lines(record, backend))
         if ended:
             if tail.rest():
-                yield tail.rest()
+                yield redacted(tail.rest())
             newer = jobs.load(record.id)
             if not follow or len(newer.attempts) == len(record.attempts):
                 return

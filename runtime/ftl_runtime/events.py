@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ftl.errors import StorageError
+from ftl.redact import redacted_data
 
 
 class EventLog:
@@ -26,9 +27,12 @@ class EventLog:
             self._write(b"\n")
 
     def emit(self, event: str, data: dict[str, Any]) -> None:  # Any: the shape depends on the event, see ftl.contract
-        """Append one event, flat floats only: what is not finite is written as null, which JSON can say."""
+        """Append one event, flat floats only: what is not finite is written as null, which JSON can say.
+
+        Secrets in its texts become ***.
+        """
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in data.items()}
-        record = {"t": time.time(), "attempt": self._attempt, "event": event, "data": finite}
+        record = {"t": time.time(), "attempt": self._attempt, "event": event, "data": redacted_data(finite)}
         self._write(json.dumps(record, allow_nan=False).encode() + b"\n")
 
     def _write(self, line: bytes) -> None:

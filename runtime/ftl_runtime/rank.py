@@ -29,10 +29,13 @@ def _do(stop: StopFlag, job_file: str) -> NoReturn:
 
     from ftl.contract import JobSpec
     from ftl.errors import ExitCode, FtlError
+    from ftl.redact import hide
     from ftl_runtime.verdict import Verdict, send, verdict_of
 
+    redact_output()
     try:
         job = JobSpec.read_json(Path(job_file).read_bytes())
+        hide(job.secrets)
         assert job.paths is not None, "the supervisor refuses a job without paths"
         emit = open_events(job)
         stop.leave_with(lambda reason: leave(job, emit, reason))
@@ -55,6 +58,14 @@ def _do(stop: StopFlag, job_file: str) -> NoReturn:
             else:
                 traceback.print_exception(error)
     _exit(verdict.exit_code)
+
+
+def redact_output() -> None:
+    """Have what Python code of this process prints and logs, tracebacks too, hold no secrets."""
+    from ftl.redact import RedactedStream
+
+    sys.stdout = RedactedStream(sys.stdout)
+    sys.stderr = RedactedStream(sys.stderr)
 
 
 def open_events(job: "JobSpec") -> "Emit":

@@ -25,6 +25,7 @@ from ftl.contract import (
     JobSpec,
 )
 from ftl.errors import BackendError, ExitCode, FtlError, StorageError
+from ftl.redact import hide, redacted
 from ftl_runtime.checkpoint.manifest import replace_synced
 from ftl_runtime.checkpoint.volume import newest_step
 from ftl_runtime.events import EventLog
@@ -65,13 +66,12 @@ def supervise(job_file: Path, num_requests: Callable[[], int]) -> int:
         verdict = _attempt(job, job_file, run_dir, place, lock_fd, requests, started)
     except (OSError, FtlError) as error:
         verdict = verdict_of(error if isinstance(error, FtlError) else StorageError(f"{run_dir}: {error}"))
-        sys.stderr.write(f"{verdict.message}\n")
+        sys.stderr.write(f"{redacted(str(verdict.message))}\n")
+    message = None if verdict.message is None else redacted(verdict.message)
     if verdict.exit_code not in (ExitCode.DONE, ExitCode.PREEMPTED) and place.node == 0:
         with contextlib.suppress(OSError, StorageError):  # a full disk is no reason to lose the exit code
-            EventLog(run_dir / EVENTS_FILE, job.attempt).emit(
-                "error", {"cause": verdict.cause, "message": verdict.message}
-            )
-    record = ExitRecord(attempt=job.attempt, exit_code=verdict.exit_code, cause=verdict.cause, message=verdict.message)
+            EventLog(run_dir / EVENTS_FILE, job.attempt).emit("error", {"cause": verdict.cause, "message": message})
+    record = ExitRecord(attempt=job.attempt, exit_code=verdict.exit_code, cause=verdict.cause, message=message)
     try:
         replace_synced(exit_file, record.model_dump_json().encode())
     except OSError as error:
@@ -199,7 +199,7 @@ def _run(
     verdict = watch.verdict(told, newest_step(run_dir / CHECKPOINTS_DIR))
     if told is None and verdict.message is not None:
         with contextlib.suppress(OSError):  # as above
-            os.write(log_fd, f"{verdict.message}\n".encode())
+            os.write(log_fd, f"{redacted(verdict.message)}\n".encode())
     relay.finish()
     return verdict, watch.send_by(verdict.exit_code)
 
@@ -222,9 +222,13 @@ def _take_lock(path: Path, num_requests: Callable[[], int]) -> int:
 
 
 def _environment(job: JobSpec) -> dict[str, str]:
-    """The trainers' environment: ours, the job's plain variables, and the secrets from their files."""
+    """The trainers' environment: ours, the job's plain variables, and the secrets from their files.
+
+    What is secret in it is not told by this process from here on.
+    """
     env = default_env(has_gpu=job.resources.gpus != 0) | dict(os.environ) | job.env
     if job.paths is None or job.paths.secrets is None:
+        hide(job.secrets, env)
         return env
     missing = []
     for name in job.secrets:
@@ -235,6 +239,7 @@ def _environment(job: JobSpec) -> dict[str, str]:
             missing.append(f"secret {name}: there is no file {file}; the backend should have put it there")
     if missing:
         raise BackendError(*missing)
+    hide(job.secrets, env)
     return env
 
 

@@ -11,6 +11,7 @@ from typing import get_args
 
 from ftl.contract import Cause
 from ftl.errors import ExitCode, FtlError
+from ftl.redact import redacted
 from ftl_runtime.memory import BatchTooLargeError, is_out_of_memory, memory_of
 
 VERDICT_FD = "FTL_VERDICT_FD"
@@ -60,7 +61,9 @@ def send(verdict: Verdict) -> None:
     fd = os.environ.get(VERDICT_FD)
     if fd is None:
         return
-    message = verdict.message[:2000] if verdict.message else None  # below PIPE_BUF, so lines of two ranks never mix
+    message = (
+        redacted(verdict.message)[:2000] if verdict.message else None
+    )  # below PIPE_BUF, so lines of two ranks never mix
     line = json.dumps({**asdict(verdict), "message": message}).encode()[:4000] + b"\n"
     try:
         os.write(int(fd), line)

@@ -4,15 +4,15 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from ftl.redact import is_secret_name
 from ftl.yamlfile import secret_problems
 
-_VARIABLE = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASS|PWD|AUTH|CREDENTIALS)(_|$)")
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.+)", re.S)
 
 
 def is_secret(name: str, value: str = "") -> bool:
     """Whether a variable is a secret, by its name or by the form of its value."""
-    return bool(_VARIABLE.search(name) or looks_secret(name, value))
+    return is_secret_name(name) or looks_secret(name, value)
 
 
 def looks_secret(key: str, value: Any) -> bool:  # Any: what YAML holds

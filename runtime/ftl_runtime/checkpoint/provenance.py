@@ -22,6 +22,7 @@ from ftl.contract import (
     Provenance,
     RunResult,
 )
+from ftl.redact import redacted
 from ftl_runtime.checkpoint import manifest
 
 _HASHED = re.compile(r"(?:bundle:)?files/[0-9a-f]{12}-(.+)")
@@ -36,7 +37,7 @@ def provenance(job: JobSpec) -> Provenance:
     run_dir, bundle = Path(job.paths.run), Path(job.paths.bundle)
     cfg = TrainConfig.read_json((bundle / BUNDLE_CONFIG).read_bytes())
     result = RunResult.read_json((run_dir / RESULT_FILE).read_bytes())
-    used = tuple(use.model_copy(update={"label": public_name(use.label)}) for use in result.datasets)
+    used = tuple(use.model_copy(update={"label": redacted(public_name(use.label))}) for use in result.datasets)
     hours = sum(last - first for first, last in _attempts(run_dir)) / 3600
     gpus = result.ranks if job.resources.gpus else 0
     return Provenance(
@@ -69,7 +70,7 @@ def public_name(given: str) -> str:
 
 def _public(value: Any) -> Any:  # Any: JSON
     if isinstance(value, str):
-        return public_name(value)
+        return redacted(public_name(value))
     if isinstance(value, list):
         return [_public(item) for item in value]
     if isinstance(value, dict):

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ftl.contract import EVENTS_FILE, HubRef, JobSpec, StoreRef
+from ftl.redact import RedactedStream, hide, redacted_data
 from ftl_runtime.checkpoint import publish
 from ftl_runtime.checkpoint.courier import Courier, Finish
 from ftl_runtime.checkpoint.remote import PATIENCE_S, RemoteStore, Told, open_store
@@ -43,10 +44,12 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # sent to all by whoever stops a container; the supervisor decides
     job = JobSpec.read_json(Path(sys.argv[1]).read_bytes())
+    hide(job.secrets)
+    sys.stderr = RedactedStream(sys.stderr)  # the log
     assert job.paths is not None, "the supervisor refuses a job without paths"
     ending = _sync(job, Path(job.paths.run))
     try:
-        sys.stdout.write(json.dumps(asdict(ending)) + "\n")
+        sys.stdout.write(json.dumps(redacted_data(asdict(ending))) + "\n")
         sys.stdout.flush()
     except OSError:
         pass  # the supervisor is gone

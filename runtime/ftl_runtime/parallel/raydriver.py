@@ -40,10 +40,13 @@ def main() -> NoReturn:
 
 def _drive(stop: StopFlag, job_file: Path) -> NoReturn:
     from ftl.contract import JobSpec
-    from ftl_runtime.rank import leave, open_events
+    from ftl.redact import hide
+    from ftl_runtime.rank import leave, open_events, redact_output
     from ftl_runtime.verdict import Verdict, send, verdict_of
 
+    redact_output()
     job = JobSpec.read_json(job_file.read_bytes())
+    hide(job.secrets)
     emit = open_events(job)
     stop.leave_with(lambda reason: leave(job, emit, reason))
     emit("phase", {"name": "starting"})

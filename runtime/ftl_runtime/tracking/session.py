@@ -10,6 +10,7 @@ from typing import Any
 
 from ftl.config.train import TrainConfig
 from ftl.errors import BackendError, PreemptedError
+from ftl.redact import redacted_data
 from ftl.trackers import TRACKERS, chosen
 from ftl_runtime.context import Context
 from ftl_runtime.tracking.comet import CometTracker
@@ -130,10 +131,11 @@ def measured(group: str, data: Mapping[str, Any]) -> dict[str, float]:  # Any: a
 
 
 def shown_config(cfg: TrainConfig) -> dict[str, Any]:  # Any: of all the kinds that a config has
-    """The config as trackers get it: dotted names, what differs from nothing, no paths of the launching machine."""
+    """The config as trackers get it: dotted names, what differs from nothing, no secrets, no paths of the
+    launching machine."""
     flat = _flat("", cfg.model_dump(mode="json"))
     return {
-        name: value
+        name: redacted_data(value)
         for name, value in flat.items()
         if not any(name == hidden or name.startswith(f"{hidden}.") for hidden in _PRIVATE)
     }
