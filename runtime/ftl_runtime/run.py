@@ -362,7 +362,7 @@ def _train(trainer: Trainer, schedule: Schedule, resume: Checkpoint | None, ctx:
             raise BatchTooLargeError(told) from error
         raise
     if trainer.stopped_at is not None:
-        newest = trainer.saved or resume
+        newest = ranks.share(trainer.saved or resume, ctx.device)
         ctx.emit("stopped", {"step": trainer.stopped_at, "checkpoint": newest.step if newest else None})
         where = f"stopped at step {trainer.stopped_at} of {schedule.max_steps}"
         if trainer.unsaved is None:

@@ -72,10 +72,12 @@ def test_deadline_saves_before_it_strikes(make_attempt):
     assert attempt.exit_record()["cause"] == "deadline"
 
 
-def test_notice_of_the_provider_is_a_request_to_stop(make_attempt):
+def test_notice_of_the_provider_is_a_request_to_stop(make_attempt, tmp_path):
     attempt = make_attempt(output__save_strategy="no")
+    store = {"kind": "url", "url": f"file://{tmp_path}/bucket"}
     with MetadataServer() as server:
-        process = attempt.start(SLOW, env={"FTL_NOTICES": "gcp", "FTL_NOTICES_ENDPOINT": server.url})
+        env = {"FTL_NOTICES": "gcp", "FTL_NOTICES_ENDPOINT": server.url}
+        process = attempt.start(SLOW, env=env, stores=[store])
         attempt.wait_for("step", step=2)
         server.preempted = "TRUE"
         assert attempt.finish(process) == 75
@@ -83,7 +85,11 @@ def test_notice_of_the_provider_is_a_request_to_stop(make_attempt):
     told = {"reason": "signal", "step": step, "saves": True, "why": "Google Cloud takes this spot machine back"}
     assert attempt.events("stopping")[-1]["data"] == told
     assert attempt.events("stopped")[-1]["data"]["checkpoint"] == step
-    assert attempt.exit_record()["cause"] == "signal"
+    record = attempt.exit_record()
+    assert record["cause"] == "signal"
+    sent = f"the newest checkpoint in a store is step {step} in {store['url']}/tiny"
+    assert record["message"] == f"stopped at step {step} of 12; it can be resumed from there; {sent}"
+    assert (tmp_path / f"bucket/tiny/checkpoint-{step}/manifest.json").is_file()
 
 
 def test_save_that_would_not_be_over_in_time_is_not_started(make_attempt):

@@ -87,6 +87,7 @@ def test_notice_gives_the_time_the_machine_has_and_is_no_first_signal():
     assert requests.allowed_s(60) == 60
     assert SendLimit(requests, send_by=None, grace_s=60)() is None
     assert Requests(lambda: 0, lambda: Notice("for maintenance")).allowed_s(60) == 60
+    assert Requests(lambda: 0, lambda: Notice("long ago", 1.0)).allowed_s(60) == 60  # and yet it lives
 
 
 def test_order_reaches_the_trainers_and_a_broken_one_is_none(tmp_path):
