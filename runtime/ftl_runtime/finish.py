@@ -1,5 +1,6 @@
 """The last steps: the model in its final form, then the result, whose presence means done."""
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,12 @@ from ftl_runtime.context import Context
 from ftl_runtime.models.adapter import settle_on_base
 from ftl_runtime.models.quantize import count_parameters, describe
 from ftl_runtime.output import sealed_output
+from ftl_runtime.parallel import shards
 from ftl_runtime.train.averaging import averaged_weights
 from ftl_runtime.train.progress import peak_memory_gib
 from ftl_runtime.train.trainer import Trainer
+
+_PARTS_DIR = ".tmp-shards"
 
 
 def finish(
@@ -35,21 +39,23 @@ def finish(
     measure: Callable[[nn.Module], Scores] | None = None,
     recompute: str = "none",
     add_files: Callable[[Path], None] | None = None,
+    writes_shards: bool = False,
 ) -> RunResult:
     """Write RUN/output and after it RUN/result.json. Raises StorageError when they cannot be written.
 
     `base_revision` is the commit of the base where it is a Hub repository.
     `best_step` is that of the weights in the model, where they are not the last ones. `merge` gives the model to save
     where it is not the one that was trained. `measure` gives the scores of the model that was saved. `add_files` puts
-    further files beside it.
+    further files beside it. With `writes_shards` each rank writes its part of the model.
     """
     ctx.phase("finishing")
     facts = {"best_step": best_step, "base_revision": base_revision, "recompute": recompute}
     result = _result(trainer, used, ctx).model_copy(update=facts)
-    weights = trainer.whole_weights()
+    parts = _write_shards(trainer, ctx) if writes_shards else None
+    weights = None if writes_shards else trainer.whole_weights()
     if ctx.device.is_main:
         with storage_errors(ctx.run_dir):
-            model = _write_output(trainer, weights, tokenizer, adapter, merge, add_files, ctx)
+            model = _write_output(trainer, weights, tokenizer, adapter, merge, add_files, parts, ctx)
         if measure is not None:
             with averaged_weights(trainer.optimizer):
                 result = result.model_copy(update={"scores": measure(model)})
@@ -60,6 +66,19 @@ def finish(
     return result
 
 
+def _write_shards(trainer: Trainer, ctx: Context) -> Path:
+    """Write each rank's part of the model into a directory beside RUN/output. All ranks must ask."""
+    parts = ctx.run_dir / _PARTS_DIR
+    assert isinstance(trainer.model, nn.Module)
+    with storage_errors(ctx.run_dir):
+        if ctx.device.is_main:
+            shutil.rmtree(parts, ignore_errors=True)
+            parts.mkdir()
+        ranks.wait(ctx.device)
+        shards.write_weights(trainer.model, parts, ctx.device)
+    return parts
+
+
 def _write_output(
     trainer: Trainer,
     weights: dict[str, Tensor] | None,
@@ -67,10 +86,14 @@ def _write_output(
     adapter: LoraSection | None,
     merge: Callable[[], PreTrainedModel] | None,
     add_files: Callable[[Path], None] | None,
+    parts: Path | None,
     ctx: Context,
 ) -> nn.Module:
-    """The model that was written."""
+    """The model that was written. What is in `parts` goes along, in place of the weights."""
     with sealed_output(ctx, step=trainer.state.global_step) as stage:
+        if parts is not None:
+            (parts / shards.WEIGHTS_DIR).rename(stage / shards.WEIGHTS_DIR)
+            parts.rmdir()
         model = _save_model(trainer, weights, merge, stage)
         if adapter is not None and merge is None:
             settle_on_base(adapter, stage, ctx)
@@ -89,8 +112,11 @@ def _save_model(
     # Any: a model of transformers, maybe in peft's
     model: Any = trainer.accelerator.unwrap_model(trainer.model) if merge is None else merge()
     model.config.use_cache = True  # off while training; whoever generates with this model wants it
-    with averaged_weights(trainer.optimizer):
-        trainer.write_model(model, stage, weights)
+    if shards.are_in(stage):
+        shards.describe(model, stage)
+    else:
+        with averaged_weights(trainer.optimizer):
+            trainer.write_model(model, stage, weights)
     (stage / "README.md").unlink(missing_ok=True)  # peft's model card names local paths
     generation = getattr(model, "generation_config", None)
     if generation is not None:

@@ -25,13 +25,15 @@ _PATIENCE = timedelta(days=7)
 _patient: list[dist.ProcessGroup] = []
 
 
-def join(device: Device, timeout_s: int) -> None:
+def join(device: Device, timeout_s: int, *, sums_in_memory: bool = False) -> None:
     """Form the process group. Blocks until all ranks are there.
 
-    `timeout_s` is how long a rank waits in a sum; for `wait` it does not count.
+    `timeout_s` is how long a rank waits in a sum; for `wait` it does not count. With `sums_in_memory` tensors in main
+    memory are summed too where ranks have GPUs.
     """
     if device.num_ranks > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.kind == "cuda" else "gloo", timeout=timedelta(seconds=timeout_s))
+        on_gpus = "cpu:gloo,cuda:nccl" if sums_in_memory else "nccl"
+        dist.init_process_group(on_gpus if device.kind == "cuda" else "gloo", timeout=timedelta(seconds=timeout_s))
         _patient[:] = [dist.new_group(backend="gloo", timeout=_PATIENCE)]
 
 
@@ -39,6 +41,11 @@ def wait(device: Device) -> None:
     """Return when every rank has come here, however long that takes."""
     if device.num_ranks > 1:
         dist.barrier(_patient[0])
+
+
+def patient(device: Device) -> dist.ProcessGroup | None:
+    """All ranks, for what may take as long as `wait`; None with one."""
+    return _patient[0] if device.num_ranks > 1 else None
 
 
 @contextmanager

@@ -53,6 +53,7 @@ from ftl_runtime.models.reference import find_reference
 from ftl_runtime.models.tokenizer import fit_to_tokenizer, load_tokenizer, new_tokens, view_of
 from ftl_runtime.objectives import OBJECTIVES
 from ftl_runtime.parallel import deepspeed, fsdp, sequence, tensor
+from ftl_runtime.parallel import shards as sharded_files
 from ftl_runtime.rounding import qat
 from ftl_runtime.rounding.fp8 import compute_in_fp8
 from ftl_runtime.rounding.ptq import quantize
@@ -119,7 +120,11 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     """Train `cfg` from where this run left off, and leave the model, its manifest and the result behind."""
     preflight.check(cfg, ctx)
     preflight.limit_memory(cfg.model.gpu_memory_limit_gib, ctx.device)
-    ranks.join(ctx.device, cfg.parallel.timeout_s)
+    shards = cfg.parallel.fsdp if ctx.device.num_ranks > 1 else None
+    if cfg.parallel.fsdp is not None and shards is None:
+        ctx.warn("fsdp_config has no effect with one process: there is nothing to share with")
+    fsdp.layout(cfg.parallel, ctx.device.num_ranks)
+    ranks.join(ctx.device, cfg.parallel.timeout_s, sums_in_memory=shards is not None and shards.offload_params)
     ranks.check_shared(ctx.run_dir, ctx.device)
     resume = ranks.share(_find_checkpoint(cfg, ctx) if ctx.device.is_main else None, ctx.device)
     progress = Progress.load(resume.path) if resume else Progress()
@@ -198,9 +203,6 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
             )
         else:
             reference = find()
-    shards = cfg.parallel.fsdp if ctx.device.num_ranks > 1 else None
-    if cfg.parallel.fsdp is not None and shards is None:
-        ctx.warn("fsdp_config has no effect with one process: there is nothing to share with")
     load = partial(footprint_of, model, base, cfg, dtype, ctx, objective.layout, makes_logits=not inputs.splits_head)
     recompute = settle_recompute(model, cfg, ctx, footprint=load)
     compile_layers(model, cfg.kernels, recompute, ctx)
@@ -219,8 +221,13 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         cfg.optim, cfg.output, num_micro_batches=len(loaders.train), has_eval=loaders.eval is not None
     )
     if shards is not None:
-        fsdp.shard(model, shards, dtype, ctx.device)
+        fsdp.shard(model, cfg.parallel, dtype, ctx.device)
     cut = tensor.cut(model, dtype, ctx.device) if cfg.parallel.tensor_size > 1 else None
+    if resume and sharded_files.are_in(resume.path):
+        other = "deepspeed" if zero is not None else "tensor_parallel_size" if cut is not None else None
+        if other is not None:
+            raise ConfigError(f"{other}: cannot go on from {resume.path.name}, whose shards fsdp_config has written")
+        sharded_files.read_weights(model, resume.path, ctx.device)
     trainer = Trainer(
         model,
         objective,
@@ -240,6 +247,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         split=split,
         reference=reference,
         rollouts=plan_rollouts(cfg, tokenizer, ctx),
+        writes_shards=shards is not None and shards.saves_in_shards,
         writing=plan_writing(
             cfg.evaluation,
             data.eval if objective.layout == "texts" else None,
@@ -268,6 +276,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         measure=after_training(cfg.harness, tokenizer, dtype, ctx),
         recompute=str(recompute),
         add_files=partial(copy_processor, cfg.model, ctx=ctx) if cfg.data.processor is not None else None,
+        writes_shards=shards is not None and shards.finishes_in_shards and cfg.adapter is None,
     )
 
 
@@ -312,6 +321,8 @@ def _build_model(
     cuts_weights = zero is not None and zero.cuts_weights
     if cuts_weights and resume is None and config.dtype == compute:
         dtype = compute  # as the base is stored, which loses nothing: the copy in fp32 is made a shard at a time
+    is_cut = cfg.parallel.fsdp is not None and ctx.device.num_ranks > 1
+    checkpoint = resume.path if resume and not sharded_files.are_in(resume.path) else None  # shards are read later
     base = load_model(
         cfg.model,
         config,
@@ -321,7 +332,8 @@ def _build_model(
         seed=cfg.optim.seed,
         head=head,
         quantisation=quantisation(config, cfg.quant, compute, has_adapter=has_adapter),
-        checkpoint=resume.path if resume and not has_adapter else None,
+        checkpoint=None if has_adapter else checkpoint,
+        in_shards=is_cut,
     )
     is_moved_later = cuts_weights or cfg.parallel.fsdp is not None or cfg.parallel.tensor_size > 1
     if ctx.device.kind == "cuda" and not is_moved_later:
@@ -329,7 +341,6 @@ def _build_model(
     apply_liger(base, cfg.kernels, ctx)
     check_new_tokens(new_tokens(cfg.model, ctx), base, cfg.adapter)
     fit_to_tokenizer(base, tokenizer, cfg.model, seed=cfg.optim.seed)
-    checkpoint = resume.path if resume else None
     spares_encoders = cfg.trained.freezes_encoders
     model = add_adapter(
         base, cfg.adapter, ctx, base=cfg.model, head=head, checkpoint=checkpoint, spares_encoders=spares_encoders

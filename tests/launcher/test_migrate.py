@@ -34,6 +34,7 @@ TOP = {
     "eval_table_max_new_tokens": "eval_table_max_new_tokens: 64\neval_table_size: 3\nval_set_size: 0.1",
     "generate_samples": "generate_samples: true\nval_set_size: 0.1",
     "fsdp": "fsdp: [full_shard, auto_wrap]",
+    "accelerator_config": "accelerator_config: {split_batches: false}",
     "fsdp_version": "fsdp_version: 2\nfsdp_config: {reshard_after_forward: true}",
     "fsdp_final_state_dict_type": "fsdp_final_state_dict_type: FULL_STATE_DICT",
     "report_to": "report_to: tensorboard",

@@ -1,12 +1,14 @@
 """How the ranks of one training work together."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from ftl.config.marker import Flat
 from ftl.config.zero import Zero, zero_of
 from ftl.section import Section
+
+StateDict = Literal["FULL_STATE_DICT", "SHARDED_STATE_DICT"]
 
 
 class FsdpSection(Section):
@@ -19,6 +21,22 @@ class FsdpSection(Section):
     """Classes of the layers that are gathered one at a time; those that transformers keeps in one piece when absent."""
     activation_checkpointing: bool = False
     """Recompute a layer's activations in the backward pass, as gradient_checkpointing does."""
+    offload_params: bool = False
+    """Keep the shards in main memory, and step the optimizer there: a GPU holds the layers that compute. Slower."""
+    state_dict_type: StateDict = "FULL_STATE_DICT"
+    """How checkpoints are written: whole, by rank 0; or SHARDED_STATE_DICT, each process its part, which gathers
+    nothing. Either resumes in any number of processes."""
+    final_state_dict_type: StateDict = "FULL_STATE_DICT"
+    """How the finished model is written. `ftl merge-sharded-fsdp-weights` puts shards together. An adapter is always
+    written whole."""
+
+    @property
+    def finishes_in_shards(self) -> bool:
+        return self.final_state_dict_type == "SHARDED_STATE_DICT"
+
+    @property
+    def saves_in_shards(self) -> bool:
+        return self.state_dict_type == "SHARDED_STATE_DICT"
 
 
 class ParallelSection(Section):
@@ -30,6 +48,10 @@ class ParallelSection(Section):
     """So many processes hold the large matrices of each layer between them, and read the same rows."""
     context_size: Annotated[int, Flat("context_parallel_size"), Field(ge=1)] = 1
     """So many processes share out the tokens of the same rows: for rows that are too long for one GPU."""
+    num_shards: Annotated[int | None, Flat("dp_shard_size"), Field(ge=1)] = None
+    """Processes that share one copy of the model, with `fsdp_config`; all of them when absent."""
+    num_copies: Annotated[int | None, Flat("dp_replicate_size"), Field(ge=1)] = None
+    """Copies of the model, each in so many shards; as many as there are processes for when absent."""
     timeout_s: Annotated[int, Flat("ddp_timeout"), Field(ge=1)] = 1800
     """Seconds a rank waits for the others in a step before the training fails. While rank 0 tokenises, downloads or
     saves, they wait for as long as it takes."""

@@ -1,5 +1,6 @@
 """The base model: from a directory or the Hub, or drawn fresh from a config."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from ftl.config.train import TrainConfig
 from ftl.errors import ConfigError
 from ftl_runtime.context import Context
 from ftl_runtime.models.overrides import override
-from ftl_runtime.models.quantize import check_quantisable, keep_layout
+from ftl_runtime.models.quantize import check_quantisable, keep_layout, quantising_on
 from ftl_runtime.objectives import OBJECTIVES, Head
 from ftl_runtime.patches import falcon_linear
 
@@ -115,8 +116,10 @@ def load_model(
     head: Head = "lm",
     quantisation: BitsAndBytesConfig | GPTQConfig | TorchAoConfig | None = None,
     checkpoint: Path | None = None,
+    in_shards: bool = False,
 ) -> PreTrainedModel:
-    """The model with its weights, on the CPU; quantised weights are on the device of this rank.
+    """The model with its weights, on the CPU; quantised weights are on the device of this rank, but for those that
+    are to be cut up `in_shards`.
 
     With `checkpoint`, a directory written by a full fine-tune, the weights come from there. Raises ConfigError when
     there are no usable weights.
@@ -139,17 +142,19 @@ def load_model(
     if quantisation is not None or getattr(config, "quantization_config", None) is not None:
         check_quantisable(config)
         falcon_linear.apply()
-        common["device_map"] = _device_map(ctx)
+        common["device_map"] = {"": "cpu"} if in_shards else _device_map(ctx)
+    quantising = quantising_on(ctx.device.kind) if in_shards and quantisation is not None else nullcontext()
     try:
-        pair: Any = _LOADERS[head][0].from_pretrained(  # Any: a pair because of output_loading_info
-            source,
-            config=None if checkpoint else config,
-            revision=None if checkpoint else model.revision,
-            use_safetensors=True,
-            output_loading_info=True,
-            **common,
-            **{name: value for name, value in model.load_options.items() if name != "use_cache"},
-        )
+        with quantising:
+            pair: Any = _LOADERS[head][0].from_pretrained(  # Any: a pair because of output_loading_info
+                source,
+                config=None if checkpoint else config,
+                revision=None if checkpoint else model.revision,
+                use_safetensors=True,
+                output_loading_info=True,
+                **common,
+                **{name: value for name, value in model.load_options.items() if name != "use_cache"},
+            )
     except (OSError, ValueError, ImportError, KeyError, TypeError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         named = next((name for name in model.load_options if name in first), None)

@@ -4,6 +4,8 @@ bitsandbytes is imported only where a model holds such weights.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -13,6 +15,7 @@ from transformers import BitsAndBytesConfig, GPTQConfig, PreTrainedConfig
 
 from ftl.config.quantize import QuantSection
 from ftl.errors import ConfigError
+from ftl_runtime.context import Device
 
 _INSTALL = "pip install 'ftl-launcher[quant]', or take an image that has it"
 
@@ -88,6 +91,30 @@ def holds_few_bits(layer: nn.Module) -> bool:
     return getattr(weight, "quant_state", None) is not None or getattr(weight, "dtype", None) == torch.int8
 
 
+@contextmanager
+def quantising_on(kind: str) -> Iterator[None]:
+    """Inside, 4-bit weights that are loaded into main memory pass through the device of `kind`, one at a time, where
+    they are quantised.
+
+    So shards can be cut of a base that no GPU holds whole; a CPU takes seconds for what a GPU does in milliseconds.
+    """
+    from bitsandbytes.nn import Params4bit
+
+    quantise_on = Params4bit._quantize
+
+    def through(weight: Any, device: Any) -> Any:  # Any: bitsandbytes has no types
+        held = quantise_on(weight, kind)
+        held.data = held.data.to(device)
+        held.quant_state.to(device)
+        return held
+
+    Params4bit._quantize = through
+    try:
+        yield
+    finally:
+        Params4bit._quantize = quantise_on
+
+
 def dense(layer: nn.Module) -> Tensor:
     """The weight of a linear layer in fp32, whatever it is held in."""
     held: Any = layer  # Any: one of bitsandbytes' layers, or a plain one; each has other attributes
@@ -129,11 +156,26 @@ def put_dense(layer: nn.Module, value: Tensor) -> None:
         weight.data.copy_(value)
 
 
+def lay_open(model: nn.Module, device: Device) -> None:
+    """Have 4-bit weights be plain tensors of their bytes, which can be cut up and put together again.
+
+    Their layers keep shapes and scales, on the device of this rank. bitsandbytes looks for them there.
+    """
+    for part in model.modules():
+        held: Any = part  # Any: one of bitsandbytes' layers
+        state = _state_of(part)
+        if state is not None:
+            held.quant_state = state
+            state.to(torch.device(device.kind))
+            held.weight = nn.Parameter(held.weight.data, requires_grad=False)
+
+
 def count_parameters(model: nn.Module) -> tuple[int, int]:
     """Weights of the model, and those of them that are trained; several in one byte count each."""
+    states = {id(part.weight): state for part in model.modules() if (state := _state_of(part)) is not None}
     total = trained = 0
     for parameter in model.parameters():
-        state = getattr(parameter, "quant_state", None)
+        state = states.get(id(parameter))
         count = math.prod(state.shape) if state is not None else getattr(parameter, "ds_numel", parameter.numel())
         total += count
         trained += count if parameter.requires_grad else 0
@@ -176,3 +218,11 @@ def _loading(own: dict[str, Any], quant: QuantSection, *, has_adapter: bool) -> 
 def _own(config: PreTrainedConfig) -> dict[str, Any] | None:  # Any: JSON
     found = getattr(config, "quantization_config", None)
     return found if found is None or isinstance(found, dict) else dict(found.to_dict())
+
+
+def _state_of(layer: nn.Module) -> Any:  # Any: bitsandbytes' shapes and scales
+    """None for a layer whose weight is not in 4 bits."""
+    weight = layer._parameters.get("weight")
+    if weight is None:
+        return None
+    return getattr(weight, "quant_state", None) or getattr(layer, "quant_state", None)

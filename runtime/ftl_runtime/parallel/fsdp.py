@@ -2,44 +2,76 @@
 
 Applied here and not by transformers' Trainer, which on a CPU trains copies instead, and says nothing.
 Checkpoints and the finished model are gathered whole, a weight at a time, into the main memory of rank 0: they are the
-files that a training without shards writes, so a run goes on in any number of shards, or in none.
+files that a training without shards writes, so a run goes on in any number of shards, or in none. Where shards are to
+be written as they are, shards.py does it.
 """
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from ftl.config.parallel import FsdpSection
+from ftl.config.parallel import ParallelSection
 from ftl.errors import ConfigError
 from ftl_runtime.context import Device
+from ftl_runtime.models.quantize import lay_open
 
 
-def shard(model: nn.Module, fsdp: FsdpSection, dtype: torch.dtype, device: Device) -> None:
+def shard(model: nn.Module, parallel: ParallelSection, dtype: torch.dtype, device: Device) -> None:
     """Cut the model up in place: each of its layers as one piece, which is gathered when it computes.
 
     What is in no layer, as embeddings and head are, is the last piece. `dtype` is what products are computed in:
     weights travel in it, gradients are summed in fp32. Raises ConfigError when a named layer is not in the model, or
-    for what is not trained in shards: weights in few bits, and fp16, whose gradients are scaled.
+    for what is not trained in shards: weights in few bits other than bitsandbytes' 4, and fp16, whose gradients are
+    scaled.
     """
+    fsdp = parallel.fsdp
+    assert fsdp is not None, "the caller asks"
     if dtype == torch.float16:
         raise ConfigError("fsdp_config: shards are not trained in fp16, which this GPU needs: remove it, or use fp32")
-    few_bits = next((name for name, weight in model.named_parameters() if not weight.is_floating_point()), None)
-    if few_bits is not None:
-        raise ConfigError(f"fsdp_config: the base holds {few_bits} in few bits, which are not sharded: remove it")
-    mesh = init_device_mesh(device.kind, (device.num_ranks,))
+    lay_open(model, device)
+    unknown = next((name for name, weight in model.named_parameters() if not _is_known(weight)), None)
+    if unknown is not None:
+        raise ConfigError(f"fsdp_config: the base holds {unknown} in 8 bits, which are not sharded: remove it")
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     if dtype == torch.float32:
         policy = MixedPrecisionPolicy()
+    offload = CPUOffloadPolicy(pin_memory=device.kind == "cuda") if fsdp.offload_params else OffloadPolicy()
+    cut = partial(
+        fully_shard,
+        mesh=_mesh(parallel, device),
+        reshard_after_forward=fsdp.reshard_after_forward,
+        mp_policy=policy,
+        offload_policy=offload,
+    )
     for layer in reversed(pieces(model, fsdp.transformer_layer_cls_to_wrap)):  # what is inside another comes first
-        fully_shard(layer, mesh=mesh, reshard_after_forward=fsdp.reshard_after_forward, mp_policy=policy)
-    fully_shard(model, mesh=mesh, reshard_after_forward=fsdp.reshard_after_forward, mp_policy=policy)
+        cut(layer)
+    cut(model)
+
+
+def layout(parallel: ParallelSection, num_ranks: int) -> tuple[int, int]:
+    """(copies of the model, shards of each copy) over so many ranks. One that the config leaves open is what remains.
+
+    Raises ConfigError where they do not come to that number.
+    """
+    copies, shards = parallel.num_copies, parallel.num_shards
+    if shards is None:
+        shards = num_ranks // (copies or 1) if parallel.fsdp is not None else 1
+    if copies is None:
+        copies = num_ranks // shards
+    if copies * shards != num_ranks:
+        given = {"dp_replicate_size": parallel.num_copies, "dp_shard_size": parallel.num_shards}
+        said = " and ".join(f"{key}: {value}" for key, value in given.items() if value is not None)
+        raise ConfigError(f"{said}: do not come to the {num_ranks} processes of this run; their product must")
+    return copies, shards
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -51,14 +83,28 @@ def whole(value: Any) -> Any:  # Any: a tensor, or a number beside tensors
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
+def saved_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Those of the model's weights that its files hold, by their names in the model.
+
+    Of an adapter: what is trained, and the embeddings, which go along where the vocabulary has grown.
+    """
+    weights: dict[str, Tensor] = model.state_dict(keep_vars=True)
+    if not isinstance(model, PeftModel):
+        return weights
+    base = model.get_base_model()
+    ends = (base.get_input_embeddings(), base.get_output_embeddings())  # type: ignore[operator]
+    kept = {id(weight) for end in ends if end is not None for weight in end.parameters()}
+    return {name: value for name, value in weights.items() if value.requires_grad or id(value) in kept}
+
+
 def whole_weights(model: nn.Module, device: Device) -> dict[str, Tensor]:
-    """The model's state dict without shards, in main memory. On the ranks other than 0 it is empty.
+    """What the model's files hold, without shards, in main memory. On the ranks other than 0 it is empty.
 
     Weights that are one in the model are one here.
     """
     gathered: dict[int, Tensor] = {}
     weights: dict[str, Tensor] = {}
-    for name, value in model.state_dict(keep_vars=True).items():
+    for name, value in saved_weights(model).items():
         if id(value) not in gathered:
             full = whole(value.detach())
             gathered[id(value)] = full.cpu() if device.is_main else torch.empty(0)
@@ -109,3 +155,15 @@ def pieces(model: nn.Module, named: Iterable[str]) -> list[nn.Module]:
             f"such layer; its layers are {', '.join(blocks)}"
         )
     return layers
+
+
+def _is_known(weight: Tensor) -> bool:
+    return weight.is_floating_point() or weight.dtype == torch.uint8
+
+
+def _mesh(parallel: ParallelSection, device: Device) -> DeviceMesh:
+    """Ranks side by side share one copy of the model: those of a machine, whose GPUs are near one another."""
+    copies, shards = layout(parallel, device.num_ranks)
+    if copies == 1:
+        return init_device_mesh(device.kind, (shards,))
+    return init_device_mesh(device.kind, (copies, shards), mesh_dim_names=("copy", "shard"))

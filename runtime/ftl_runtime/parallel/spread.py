@@ -25,7 +25,9 @@ def spread_of(model: nn.Module, device: Device, cut: Cut | None = None) -> str |
         num_pieces = sum(isinstance(part, FSDPModule) for part in model.modules())
         uncut = [name for name, parameter in model.named_parameters() if not isinstance(parameter, DTensor)]
         assert not uncut, f"weights that no rank shares: {uncut}"
-        return f"{num_pieces} pieces, each in {num_ranks} shards (FSDP2){shared}"
+        mesh = next(parameter.device_mesh for parameter in model.parameters() if isinstance(parameter, DTensor))
+        copies = f", in {mesh.size(0)} copies" if mesh.ndim > 1 else ""
+        return f"{num_pieces} pieces, each in {mesh.size(mesh.ndim - 1)} shards{copies} (FSDP2){shared}"
     if cut is not None:
         assert num_cut(model), "each rank has all weights"
         copies = "a copy" if device.num_copies == 1 else f"{device.num_copies} copies"

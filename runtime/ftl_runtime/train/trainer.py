@@ -33,7 +33,7 @@ from ftl_runtime.context import Context
 from ftl_runtime.evaluate.writing import Writing
 from ftl_runtime.objectives import Objective
 from ftl_runtime.objectives.terms import Batch, Counts, Terms
-from ftl_runtime.parallel import fsdp
+from ftl_runtime.parallel import fsdp, shards
 from ftl_runtime.parallel.deepspeed import Zero
 from ftl_runtime.parallel.sequence import Split
 from ftl_runtime.parallel.spread import spread_of
@@ -84,6 +84,7 @@ class Trainer(TransformersTrainer):
         cut: Cut | None = None,
         split: Split | None = None,
         reference: Reference | None = None,
+        writes_shards: bool = False,
         writing: Writing | None = None,
         zero: Zero | None = None,
         rollouts: Rollouts | None = None,
@@ -102,6 +103,7 @@ class Trainer(TransformersTrainer):
         self._make_scheduler = make_scheduler
         self._schedule = schedule
         self._selection = selection
+        self._writes_shards = writes_shards
         self._writing = writing
         self._rollouts = rollouts
         self._loss_watch = loss_watch
@@ -513,20 +515,23 @@ class Trainer(TransformersTrainer):
         """Nothing: run.py built the model from the checkpoint's weights, strictly and in one go."""
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if self._is_sharded and checkpoint is not None:
-            fsdp.load_states(bare(self.optimizer), Path(checkpoint) / OPTIMIZER_NAME)
+        directory = Path(checkpoint) if checkpoint is not None else None
+        has_shards = directory is not None and shards.are_in(directory)
+        if directory is None or not (self._is_sharded or self._zero is not None or has_shards):
+            super()._load_optimizer_and_scheduler(checkpoint)
+            restore_trained(self.optimizer)
+            return
+        if self._zero is not None:
+            self._zero.load_states(directory)
+        elif has_shards:
+            assert isinstance(self.model, nn.Module)
+            shards.read_states(self.model, bare(self.optimizer), directory, self._ctx.device)
+        else:
+            fsdp.load_states(bare(self.optimizer), directory / OPTIMIZER_NAME)
             if self._cut is not None:
                 step_one_by_one(bare(self.optimizer))
-            assert self.lr_scheduler is not None
-            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
-            return
-        if self._zero is not None and checkpoint is not None:
-            self._zero.load_states(Path(checkpoint))
-            assert self.lr_scheduler is not None
-            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
-            return
-        super()._load_optimizer_and_scheduler(checkpoint)
-        restore_trained(self.optimizer)
+        assert self.lr_scheduler is not None
+        self.lr_scheduler.load_state_dict(torch.load(directory / SCHEDULER_NAME, weights_only=True))
 
     def load_best(self) -> int | None:
         """Put the weights of the best evaluation into the model; gives its step.
@@ -574,22 +579,20 @@ class Trainer(TransformersTrainer):
         self.progress.first_loss = ranks.mean(self._first_loss, self._ctx.device)
         self.progress.last_loss = ranks.mean(self._last_loss, self._ctx.device)
         self.progress.window_metrics = self._metrics.share(self._ctx.device)
-        weights = self.whole_weights()
-        states = fsdp.whole_states(bare(self.optimizer), self._ctx.device) if self._is_sharded else None
+        if self._is_sharded:
+            self._write_sharded(stage)
+        weights = None if self._is_sharded else self.whole_weights()
         if self._zero is not None:
             self._zero.save_states(stage)
         if not self._ctx.device.is_main:
             return
-        with averaged_weights(self.optimizer):
-            unwrapped = self.accelerator.unwrap_model(self.model)
-            self.write_model(unwrapped, stage, weights)
-            if states is not None:
-                torch.save(states, stage / OPTIMIZER_NAME)
-            if states is not None or self._zero is not None:
-                assert self.lr_scheduler is not None
-                torch.save(self.lr_scheduler.state_dict(), stage / SCHEDULER_NAME)
-            else:
-                self._save_optimizer_and_scheduler(str(stage))
+        if not self._is_sharded:
+            with averaged_weights(self.optimizer):
+                self.write_model(self.accelerator.unwrap_model(self.model), stage, weights)
+                if self._zero is None:
+                    self._save_optimizer_and_scheduler(str(stage))
+                else:
+                    self._save_scheduler(stage)
         (stage / "README.md").unlink(missing_ok=True)  # peft's model card names local paths
         for write in self._companions:
             write(stage)
@@ -597,6 +600,28 @@ class Trainer(TransformersTrainer):
         self.state.save_to_json(str(stage / _STATE_FILE))
         self.progress.stream = self._loaders.stream_mark(self.state.global_step * self.args.gradient_accumulation_steps)
         self.progress.save(stage)
+
+    def _write_sharded(self, stage: Path) -> None:
+        """Weights, optimizer and scheduler of a model in shards: each rank its own, or gathered by rank 0."""
+        device, optimizer = self._ctx.device, bare(self.optimizer)
+        assert isinstance(self.model, nn.Module)
+        if self._writes_shards:
+            shards.write_weights(self.model, stage, device)
+            shards.write_states(self.model, optimizer, stage, device)
+        else:
+            weights, states = self.whole_weights(), fsdp.whole_states(optimizer, device)
+        if not device.is_main:
+            return
+        if self._writes_shards:
+            shards.describe(self.model, stage)
+        else:
+            self.write_model(self.accelerator.unwrap_model(self.model), stage, weights)
+            torch.save(states, stage / OPTIMIZER_NAME)
+        self._save_scheduler(stage)
+
+    def _save_scheduler(self, stage: Path) -> None:
+        assert self.lr_scheduler is not None
+        torch.save(self.lr_scheduler.state_dict(), stage / SCHEDULER_NAME)
 
     def _publish(self, stage: Path, step: int, started: float) -> Checkpoint:
         checkpoint = self._ctx.store.commit(stage, step)

@@ -8,10 +8,10 @@ from safetensors.torch import load_file
 from together import train_together
 from torch import equal
 
-from ftl.config.parallel import FsdpSection
+from ftl.config.parallel import FsdpSection, ParallelSection
 from ftl.errors import ConfigError
 from ftl_runtime.context import Device
-from ftl_runtime.parallel.fsdp import pieces, shard
+from ftl_runtime.parallel.fsdp import layout, pieces, shard
 
 pytestmark = pytest.mark.torch
 
@@ -108,16 +108,16 @@ def test_optimizer_steps_on_shards_as_on_whole_weights(make_attempt, optimizer):
 @pytest.mark.parametrize(
     ("weight", "dtype", "told"),
     [
-        (torch.zeros(4, 1, dtype=torch.uint8), torch.bfloat16, "the base holds weight in few bits"),
+        (torch.zeros(4, 1, dtype=torch.int8), torch.bfloat16, "the base holds weight in 8 bits"),
         (torch.zeros(4, 1), torch.float16, "not trained in fp16, which this GPU needs"),
     ],
-    ids=["4 bits", "fp16"],
+    ids=["8 bits", "fp16"],
 )
 def test_what_only_the_machine_or_the_base_shows_is_refused(weight, dtype, told):
     model = torch.nn.Module()
     model.weight = torch.nn.Parameter(weight, requires_grad=False)
     with pytest.raises(ConfigError, match=told):
-        shard(model, FsdpSection(), dtype, Device("cpu", has_bf16=True, rank=0, num_ranks=2))
+        shard(model, ParallelSection(fsdp=FsdpSection()), dtype, Device("cpu", has_bf16=True, rank=0, num_ranks=2))
 
 
 def test_layer_that_the_model_lacks_is_told_with_those_it_has():
@@ -125,3 +125,34 @@ def test_layer_that_the_model_lacks_is_told_with_those_it_has():
     model.layers = torch.nn.ModuleList([torch.nn.Linear(2, 2)])
     with pytest.raises(ConfigError, match="LlamaDecoderLayer: the model has no such layer; its layers are Linear"):
         pieces(model, ["LlamaDecoderLayer"])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "num_ranks", "found"),
+    [
+        ({"fsdp": {}}, 8, (1, 8)),
+        ({}, 8, (8, 1)),
+        ({"fsdp": {}, "num_shards": 4}, 8, (2, 4)),
+        ({"fsdp": {}, "num_copies": 2}, 16, (2, 8)),
+        ({"fsdp": {}, "num_copies": 4, "num_shards": 8}, 32, (4, 8)),
+        ({"num_copies": 8}, 8, (8, 1)),
+        ({"fsdp": {}}, 1, (1, 1)),
+    ],
+    ids=["shards", "copies", "shards of 4", "2 copies", "both", "copies said", "alone"],
+)
+def test_copies_and_shards_come_to_the_number_of_ranks(sizes, num_ranks, found):
+    assert layout(ParallelSection.model_validate(sizes), num_ranks) == found
+
+
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        ({"fsdp": {}, "num_shards": 3}, "dp_shard_size: 3: do not come to the 8 processes"),
+        ({"fsdp": {}, "num_copies": 2, "num_shards": 2}, "dp_replicate_size: 2 and dp_shard_size: 2: do not come"),
+        ({"num_copies": 16}, "dp_replicate_size: 16: do not come"),
+    ],
+    ids=["3 of 8", "4 of 8", "16 of 8"],
+)
+def test_other_numbers_of_ranks_are_refused(sizes, told):
+    with pytest.raises(ConfigError, match=told):
+        layout(ParallelSection.model_validate(sizes), 8)

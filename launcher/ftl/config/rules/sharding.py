@@ -33,6 +33,10 @@ def offloads(given: Values) -> bool:
     return bool(_fsdp_setting(given, "offload_params")) or (isinstance(modes, list | str) and "offload" in modes)
 
 
+def _is_told_with_offload(given: Values) -> bool:
+    return _is_eight_bit(given) and offloads(given)
+
+
 def recomputes_by_layer(given: Values) -> bool:
     return bool(_fsdp_setting(given, "activation_checkpointing"))
 
@@ -66,7 +70,24 @@ def _is_untried(given: Values) -> bool:
     return not (name in _SHARDED or _is_of_bitsandbytes(given) or _projects_gradients(given))
 
 
+def _saves_in_shards(given: Values) -> bool:
+    kinds = (_fsdp_setting(given, name) for name in ("state_dict_type", "final_state_dict_type"))
+    return "SHARDED_STATE_DICT" in (*kinds, given.get("fsdp_final_state_dict_type"))
+
+
 SHARDING: tuple[KeyRule, ...] = (
+    KeyRule(
+        "save_safetensors",
+        on_and("save_safetensors", _saves_in_shards),
+        "contradicts SHARDED_STATE_DICT of `fsdp_config`, which is written by torch's DCP",
+        "remove it, and make safetensors of the shards with `ftl merge-sharded-fsdp-weights`",
+    ),
+    KeyRule(
+        "dp_shard_size",
+        lambda given: (given.get("dp_shard_size") or 1) != 1 and not _has_fsdp(given),
+        "needs `fsdp_config` beside it, which cuts the model into shards",
+        "add `fsdp_config: {reshard_after_forward: true}`",
+    ),
     KeyRule(
         "optimizer",
         lambda given: _projects_gradients(given) and _has_fsdp(given),
@@ -87,19 +108,19 @@ SHARDING: tuple[KeyRule, ...] = (
     ),
     KeyRule(
         "optimizer",
-        lambda given: _is_eight_bit(given) and offloads(given),
+        _is_told_with_offload,
         "keeps its 8-bit states on the GPU, and `fsdp_config` offloads the parameters to main memory",
         "use adamw_torch_fused, or do not offload",
     ),
     KeyRule(
         "optimizer",
-        lambda given: _is_of_bitsandbytes(given) and _has_fsdp(given) and not offloads(given),
+        lambda given: _is_of_bitsandbytes(given) and _has_fsdp(given) and not _is_told_with_offload(given),
         "does not know the sharded weights of `fsdp` or `fsdp_config`",
         "use adamw_torch_fused",
     ),
     KeyRule(
         "optimizer",
-        lambda given: _has_fsdp(given) and _is_untried(given) and not (_is_eight_bit(given) and offloads(given)),
+        lambda given: _has_fsdp(given) and _is_untried(given) and not _is_told_with_offload(given),
         "has not been tried on the sharded weights of `fsdp` or `fsdp_config`",
         f"use {', '.join(_SHARDED)}",
     ),

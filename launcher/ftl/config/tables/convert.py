@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ftl.config.dialect import Conversion, Convert, NotBuiltError, Values
-from ftl.config.tables import fsdp
+from ftl.config.tables import accelerator, fsdp
 
 
 def _same(name: str) -> Convert:
@@ -250,7 +250,13 @@ CONVERT: dict[str, Conversion] = {
     ),
     "fsdp_version": Conversion(fsdp.from_version, "fsdp_config", "both versions are trained by torch's FSDP2"),
     "fsdp_final_state_dict_type": Conversion(
-        fsdp.from_final_kind, "nothing", "the finished model is always written whole"
+        fsdp.from_final_kind, "fsdp_config: {final_state_dict_type: ...}", "it has its place there"
+    ),
+    "accelerator_config": Conversion(
+        accelerator.from_settings,
+        "nothing",
+        "each process reads its own rows in the order that the seed gives, whatever it says",
+        is_noted=True,
     ),
     "plugins": Conversion(_plugins, "the keys of the plugin", "its keys are read without it"),
     "rl": Conversion(_objective, "objective", _OBJECTIVE),

@@ -1,8 +1,9 @@
 """What the keys of FSDP say, in those of torch's FSDP2: many settings of its predecessor have no counterpart."""
 
-from typing import Any
+from typing import Any, get_args
 
 from ftl.config.dialect import NotBuiltError, Values
+from ftl.config.parallel import StateDict
 
 _RESHARDS = {"FULL_SHARD": True, "SHARD_GRAD_OP": False, "1": True, "2": False}
 _WITHOUT_COUNTERPART = (
@@ -10,8 +11,7 @@ _WITHOUT_COUNTERPART = (
     *("cpu_ram_efficient_loading", "version"),
 )
 """FSDP2 decides these itself; and every process reads the weights, which the files' pages are shared for."""
-_OFFLOAD = "not built yet: shards stay on the GPUs; more GPUs, or an adapter on a base in 4 bits, take less of each"
-_HYBRID = "not built yet: the shards of one model span all processes"
+_HYBRID = "is said with `dp_shard_size`, the GPUs of a machine, and `dp_replicate_size`, the number of machines"
 
 
 def from_modes(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
@@ -25,8 +25,8 @@ def from_modes(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML h
     settings: dict[str, Any] = {}
     for mode in modes:
         if mode == "offload":
-            raise NotBuiltError(_OFFLOAD)
-        if mode != "auto_wrap":
+            settings["offload_params"] = True
+        elif mode != "auto_wrap":
             settings |= _strategy(mode)
     return {"fsdp_config": settings}
 
@@ -56,14 +56,17 @@ def from_version(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML
 
 
 def from_final_kind(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAML holds
-    _kind(value)
-    return {}
+    kind = _kind(value)
+    is_sharded = given.get("fsdp") or given.get("fsdp_config")
+    return {"fsdp_config": {"final_state_dict_type": kind}} if is_sharded else {}
 
 
 def _check_others(given: Values) -> None:
-    """Raises NotBuiltError for what has not been trained in shards yet."""
+    """Raises ValueError for what cannot be trained in shards, NotBuiltError for what has not been yet."""
+    if given.get("load_in_8bit"):
+        raise ValueError(_EIGHT)
     for key, told in _UNSHARDED.items():
-        if given.get(key) not in (None, False, "", [], {}) and (key != "adapter" or given[key] == "qlora"):
+        if given.get(key) not in (None, False, "", [], {}):
             raise NotBuiltError(f"not built yet beside `{key}`: {told}")
     if "fp16" in (given.get("precision"), given.get("weights_dtype")) or given.get("fp16") is True:
         raise NotBuiltError("not built yet in fp16, whose gradients are scaled: use bf16")
@@ -74,27 +77,16 @@ def _strategy(value: Any) -> dict[str, Any]:  # Any: what YAML holds
     if name in _RESHARDS:
         return {"reshard_after_forward": _RESHARDS[name]}
     if name.startswith(("HYBRID_SHARD", "4", "5")):
-        raise NotBuiltError(_HYBRID)
+        raise ValueError(f"{value}: {_HYBRID}")
     if name in ("NO_SHARD", "3"):
         raise ValueError("NO_SHARD is a copy in each process, which is what trains without fsdp: remove it")
     raise ValueError(f"{value}: must be full_shard or shard_grad_op")
 
 
-def _offload(value: Any) -> dict[str, Any]:  # Any: what YAML holds
-    if value:
-        raise NotBuiltError(_OFFLOAD)
-    return {}
-
-
-def _kind(value: Any) -> dict[str, Any]:  # Any: what YAML holds
-    if value == "FULL_STATE_DICT":
-        return {}
-    if value == "SHARDED_STATE_DICT":
-        raise NotBuiltError(
-            "SHARDED_STATE_DICT is not built yet: checkpoints are whole, and go on in any number of processes; "
-            "write FULL_STATE_DICT"
-        )
-    raise ValueError(f"{value}: must be FULL_STATE_DICT")
+def _kind(value: Any) -> str:  # Any: what YAML holds
+    if value in get_args(StateDict):
+        return str(value)
+    raise ValueError(f"{value}: must be FULL_STATE_DICT or SHARDED_STATE_DICT")
 
 
 def _wrapping(value: Any) -> dict[str, Any]:  # Any: what YAML holds
@@ -114,11 +106,15 @@ def _least(value: Any) -> dict[str, Any]:  # Any: what YAML holds
 
 
 _WRITES = ("generate_samples", "do_causal_lm_eval", "eval_causal_lm_metrics", "eval_table_size", "do_bench_eval")
-_BITS = "a base in few bits is whole in each process so far; remove fsdp"
+_GPTQ = "a base that GPTQ quantised is whole in each process so far; take the unquantised one and `adapter: qlora`"
+_EIGHT = (
+    "cannot be used together with `load_in_8bit`: bitsandbytes keeps those weights beside the parameters, where they "
+    "cannot be cut; use `load_in_4bit`"
+)
 _PAIRS = "shards train on texts alone so far; remove fsdp, and every process has a copy"
 _PARTS = "shards are trained as a whole so far, or with an adapter"
 _UNSHARDED = {
-    **dict.fromkeys(("load_in_4bit", "load_in_8bit", "gptq", "adapter"), _BITS),
+    "gptq": _GPTQ,
     **dict.fromkeys(("rl", "objective", "reward_model", "process_reward_model"), _PAIRS),
     **dict.fromkeys(("unfrozen_parameters", "spectrum_top_fraction", "lisa_n_layers"), _PARTS),
     **dict.fromkeys(("grokfast_alpha", "grokfast_lamb"), "it has not been tried on shards"),
@@ -126,12 +122,11 @@ _UNSHARDED = {
     **dict.fromkeys(_WRITES, "the whole model is needed to write; remove it"),
     "load_best_model_at_end": "weights are not read back into shards so far; the best checkpoint is kept all the same",
 }
-_KEPT = ("reshard_after_forward", "transformer_layer_cls_to_wrap", "activation_checkpointing")
+_KEPT = ("reshard_after_forward", "transformer_layer_cls_to_wrap", "activation_checkpointing", "offload_params")
 _READ = {
     "sharding_strategy": _strategy,
-    "offload_params": _offload,
-    "state_dict_type": _kind,
-    "final_state_dict_type": _kind,
+    "state_dict_type": lambda value: {"state_dict_type": _kind(value)},
+    "final_state_dict_type": lambda value: {"final_state_dict_type": _kind(value)},
     "auto_wrap_policy": _wrapping,
     "mixed_precision_policy": _number_format,
     "min_num_params": _least,

@@ -53,6 +53,11 @@ IGNORED: dict[str, Aside] = {
     ),
     **aside(("experimental_skip_move_to_device",), "weights go to the GPU once, when they are needed there", True),
     **aside(("low_cpu_mem_usage",), "weights are always read without a second copy of them", True),
+    **aside(
+        ("qlora_sharded_model_loading",),
+        "with `fsdp_config` the base is quantised a weight at a time and cut up a layer at a time, so no GPU holds it "
+        "whole; without it each GPU holds a copy",
+    ),
     **aside(("torchdistx_path",), "torchdistx is no longer developed"),
     **aside(("spectrum_model_name",), "how much signal a weight has is told from the weight itself"),
     **aside(("lora_on_cpu",), "an adapter is always read in main memory"),

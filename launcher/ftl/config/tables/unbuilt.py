@@ -5,19 +5,12 @@ from ftl.config.tables.aside import unbuilt
 
 _FORMAT = "a base is held in 16 or 32 bits, or in 4 or 8 by bitsandbytes or GPTQ"
 _DRAWN = "training on completions that the model draws itself"
-_SHARDING = "only data parallel training, FSDP and ZeRO so far"
 
 UNBUILT: dict[str, Aside] = {
     # What is minimised.
     **unbuilt(("ebft",), _DRAWN),
     **unbuilt(("diffusion",), "only next-token prediction so far"),
     **unbuilt(("use_eaft", "eaft_alpha", "eaft_k"), "every trained token weighs the same so far"),
-    # Many GPUs.
-    **unbuilt(
-        (*("accelerator_config", "qlora_sharded_model_loading"),),
-        _SHARDING,
-    ),
-    **unbuilt(("dp_shard_size", "dp_replicate_size"), _SHARDING, 1),
     # Numbers.
     **unbuilt(("model_quantization_config", "model_quantization_config_kwargs"), _FORMAT),
     **unbuilt(("quantize_moe_experts",), "experts that are one stacked parameter stay in 16 bits"),
