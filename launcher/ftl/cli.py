@@ -353,6 +353,33 @@ app.command("merge", hidden=True, context_settings={"allow_extra_args": True, "i
 )
 
 
+@app.command("merge-sharded-fsdp-weights", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def merge_sharded_fsdp_weights(
+    context: typer.Context,
+    config: ConfigFile,
+    shards: Annotated[
+        Path | None,
+        typer.Option("--shards-dir", metavar="DIR", help="A model or checkpoint in shards; output_dir when left out."),
+    ] = None,
+    cloud: CloudFile = None,
+    assignments: Assignments = None,
+    detach: Detach = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put a model that was written in shards together: whole safetensors in output_dir/merged.
+
+    For what `fsdp_config` with SHARDED_STATE_DICT writes. It needs no GPU, and main memory for the whole model.
+
+    Example: `ftl merge-sharded-fsdp-weights cfg.yml --shards-dir ./model-out-checkpoint`
+    """
+    from ftl.commands.finished import How
+    from ftl.commands.mergeshards import run
+
+    how = How(cloud=cloud, detach=detach, dry_run=dry_run, as_json=as_json)
+    raise typer.Exit(run(config, flags=list(context.args), assignments=assignments or [], shards=shards, how=how))
+
+
 @app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lm_eval(
     context: typer.Context,

@@ -109,9 +109,9 @@ StoreRef = Annotated[HubRef | UrlRef, Field(discriminator="kind")]
 """A place outside the run directory where checkpoints are kept and the finished model goes."""
 
 
-Task = Literal["train", "preprocess", "merge", "lm-eval", "quantize"]
-"""train; preprocess fills the token cache and trains nothing; merge puts a trained adapter into its base; lm-eval
-measures a finished model, quantize rounds one to few bits."""
+Task = Literal["train", "preprocess", "merge", "merge-shards", "lm-eval", "quantize"]
+"""train; preprocess fills the token cache and trains nothing; merge puts a trained adapter into its base, merge-shards
+weights in shards together; lm-eval measures a finished model, quantize rounds one to few bits."""
 Scores = dict[str, dict[str, float]]
 """Of tasks of lm-eval: task -> what it measures -> value."""
 

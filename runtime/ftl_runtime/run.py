@@ -36,6 +36,7 @@ from ftl_runtime.kernels import lora
 from ftl_runtime.kernels.head import splits_off_head
 from ftl_runtime.kernels.tiles import tile_mlps
 from ftl_runtime.memory import BatchTooLargeError, fitted, is_out_of_memory, memory_of
+from ftl_runtime.merge.from_shards import merge_shards
 from ftl_runtime.merge.lora import merge
 from ftl_runtime.models.adapter import add_adapter, check_new_tokens
 from ftl_runtime.models.attention import plan_attention
@@ -110,6 +111,7 @@ def preprocess(cfg: TrainConfig, ctx: Context) -> None:
 _OTHER_TASKS: dict[Task, Callable[[TrainConfig, Context], None]] = {
     "preprocess": preprocess,
     "merge": merge,
+    "merge-shards": merge_shards,
     "lm-eval": lm_eval,
     "quantize": quantize,
 }

@@ -24,6 +24,9 @@ from ftl.references import Reference, locate, may_be_repository, references
 
 ADAPTER_CONFIG = "adapter_config.json"
 MODEL_CONFIG = "config.json"
+SHARDS = Path("pytorch_model_fsdp_0/.metadata")
+"""What tells of weights in shards, below the directory of a model or a checkpoint."""
+_TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,39 @@ def on_model(loaded: Loaded, given: str | None, where: str) -> TrainConfig:
     if (found / ADAPTER_CONFIG).is_file():
         return _with_adapter(loaded.config, str(found))
     return _with_model(loaded.config, str(found))
+
+
+def on_shards(loaded: Loaded, given: Path | None) -> TrainConfig:
+    """The config that puts together the shards in `given`, else in output_dir.
+
+    Raises ConfigError where there are none.
+    """
+    where = "output_dir" if given is None else "--shards-dir"
+    found = output_dir(loaded) if given is None else locate(str(given), loaded.path)
+    if found is None or not (found / SHARDS).is_file():
+        place = found or Path(str(given))
+        known = _directories_of_shards(place)
+        remedy = f"name one with --shards-dir: {', '.join(known)}" if known else _WITHOUT_SHARDS
+        told = "has no weights in shards" if place.is_dir() else "no such directory"
+        raise ConfigError(Problem(where, str(place), told, remedy))
+    merging = _with_model(loaded.config, str(found))
+    own = loaded.config.model
+    tokenizer = None if (found / _TOKENIZER_CONFIG).is_file() else own.tokenizer or own.base
+    changes: dict[str, Any] = {"tokenizer": tokenizer, "reinit_weights": True}  # Any: fields of a section
+    return merging.model_copy(update={"model": merging.model.model_copy(update=changes)})
+
+
+_WITHOUT_SHARDS = (
+    "SHARDED_STATE_DICT as final_state_dict_type of `fsdp_config` writes a model in shards, as state_dict_type "
+    "checkpoints, which `ftl pull --checkpoint` copies here"
+)
+
+
+def _directories_of_shards(place: Path) -> list[str]:
+    """Those in `place`, and beside it under its name, which have shards."""
+    below = sorted(place.glob("*")) if place.is_dir() else []
+    beside = sorted(place.parent.glob(f"{place.name}-*")) if place.name else []
+    return [str(directory) for directory in (*below, *beside) if (directory / SHARDS).is_file()]
 
 
 def output_dir(loaded: Loaded) -> Path:

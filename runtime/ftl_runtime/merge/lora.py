@@ -33,7 +33,7 @@ from ftl_runtime.output import finish_task, sealed_output
 from ftl_runtime.train.args import compute_dtype
 from ftl_runtime.train.relora import STATE_FILE
 
-_SHARD_SIZE = "5GB"
+SHARD_SIZE = "5GB"
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _TOKENIZER_FILE = "tokenizer_config.json"
 
@@ -105,7 +105,7 @@ def merged(model: PeftModel, directory: Path) -> PreTrainedModel:
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
     """Write model, generation config and tokenizer as transformers reads them."""
     model.config.use_cache = True
-    model.save_pretrained(directory, max_shard_size=_SHARD_SIZE)
+    model.save_pretrained(directory, max_shard_size=SHARD_SIZE)
     tokenizer.save_pretrained(directory)
 
 

@@ -8,6 +8,7 @@ They are read back by any number of ranks, or by a process alone: each reads the
 """
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -106,11 +107,11 @@ def read_states(model: nn.Module, optimizer: Optimizer, directory: Path, device:
 
 
 def describe(model: nn.Module, directory: Path) -> None:
-    """Write what the weights belong to: the adapter's config, or the model's."""
+    """Write what the weights belong to: the config of the model, and that of the adapter on it."""
+    whole: Any = model  # Any: a model of transformers, maybe in peft's
+    whole.config.save_pretrained(directory)
     if isinstance(model, PeftModel):
         model.peft_config["default"].save_pretrained(str(directory))
-    else:
-        model.config.save_pretrained(directory)  # type: ignore[union-attr,operator]  # every model here has one
 
 
 def whole(directory: Path) -> dict[str, Tensor]:
@@ -121,7 +122,7 @@ def whole(directory: Path) -> dict[str, Tensor]:
         for name, entry in entries.items()
         if isinstance(entry, TensorStorageMetadata)
     }
-    dcp.load(dict(weights), storage_reader=_Reader(directory / WEIGHTS_DIR), no_dist=True)
+    _read(weights, directory / WEIGHTS_DIR, None)
     return weights
 
 
@@ -143,10 +144,17 @@ def _write(tensors: Mapping[str, Tensor], directory: Path, device: Device) -> No
     dcp.save(dict(tensors), storage_writer=FileSystemWriter(directory), process_group=ranks.patient(device))
 
 
-def _read(tensors: Mapping[str, Tensor], directory: Path, device: Device) -> None:
-    """Into the tensors themselves."""
-    is_alone = device.num_ranks == 1
-    dcp.load(dict(tensors), storage_reader=_Reader(directory), process_group=ranks.patient(device), no_dist=is_alone)
+def _read(tensors: Mapping[str, Tensor], directory: Path, device: Device | None) -> None:
+    """Into the tensors themselves. All ranks must ask; without `device` this process alone."""
+    is_alone = device is None or device.num_ranks == 1
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        dcp.load(
+            dict(tensors),
+            storage_reader=_Reader(directory),
+            process_group=None if device is None else ranks.patient(device),
+            no_dist=is_alone,
+        )
 
 
 def _metadata(directory: Path) -> Metadata:

@@ -79,3 +79,34 @@ def test_whole_finished_model_stands_for_the_base(loaded: Loaded, tmp_path: Path
 def test_model_that_is_not_there_is_told_by_its_key(loaded: Loaded) -> None:
     with pytest.raises(ConfigError, match=r"lm_eval_model: ./nowhere: no such directory"):
         finished.on_model(loaded, "./nowhere", "lm_eval_model")
+
+
+def shards_in(directory: Path) -> Path:
+    (directory / "pytorch_model_fsdp_0").mkdir(parents=True)
+    (directory / "pytorch_model_fsdp_0/.metadata").write_bytes(b"")
+    return directory
+
+
+def test_finished_shards_are_a_base_with_their_own_tokenizer(loaded: Loaded, tmp_path: Path) -> None:
+    (shards_in(tmp_path / "out") / "tokenizer_config.json").write_text("{}")
+    config = finished.on_shards(loaded, None)
+    assert (config.model.base, config.model.tokenizer) == (str(tmp_path / "out"), None)
+    assert (config.adapter, config.quant.in_4bit, config.data.datasets) == (None, False, ())
+
+
+def test_shards_of_a_checkpoint_have_the_tokenizer_of_the_base(loaded: Loaded, tmp_path: Path) -> None:
+    shards_in(tmp_path / "pulled")
+    config = finished.on_shards(loaded, Path("pulled"))
+    assert (config.model.base, config.model.tokenizer) == (str(tmp_path / "pulled"), "./base")
+
+
+def test_whole_model_names_the_directories_that_have_shards(loaded: Loaded, tmp_path: Path) -> None:
+    adapter_in(tmp_path / "out")
+    shards_in(tmp_path / "out-checkpoint")
+    with pytest.raises(ConfigError, match=r"output_dir: .*/out: has no weights in shards; name one .*/out-checkpoint$"):
+        finished.on_shards(loaded, None)
+
+
+def test_shards_that_are_not_there_are_told_with_what_writes_them(loaded: Loaded) -> None:
+    with pytest.raises(ConfigError, match=r"--shards-dir: nowhere: no such directory; SHARDED_STATE_DICT as final"):
+        finished.on_shards(loaded, Path("nowhere"))

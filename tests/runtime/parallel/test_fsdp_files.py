@@ -59,6 +59,29 @@ def test_files_of_shards_hold_what_one_process_writes(straight, alone):
     assert all((found[name] - expected[name]).abs().max() < 1e-4 for name in found)
 
 
+def test_shards_are_put_together_as_transformers_writes_them(attempt_below, straight, alone, tmp_path):
+    from safetensors.torch import load_file
+
+    attempt = attempt_below(tmp_path, "merging", model=straight.run / "output")
+    attempt.config["model"]["reinit_weights"] = True
+    attempt.spec = {"task": "merge-shards"}
+    attempt.train()
+    merged, expected = shards.whole(straight.run / "output"), alone.run / "output"
+    found = load_file(attempt.run / "output/model.safetensors")
+    assert found.keys() == load_file(expected / "model.safetensors").keys()
+    assert all(equal(found[name], merged[name]) for name in merged)
+    for name in ("config.json", "tokenizer.json"):
+        assert (attempt.run / "output" / name).read_text() == (expected / name).read_text()
+    assert json.loads((attempt.run / "result.json").read_text())["facts"] == {"weights": "21", "format": "float32"}
+    (straight.run / f"output/{shards.WEIGHTS_DIR}/__1_0.distcp").rename(tmp_path / "away")
+    try:
+        (attempt.run / "result.json").unlink()
+        with pytest.raises(ConfigError, match="a part of its shards is missing or broken"):
+            attempt.train()
+    finally:
+        (tmp_path / "away").rename(straight.run / f"output/{shards.WEIGHTS_DIR}/__1_0.distcp")
+
+
 def test_files_of_shards_resume_bit_for_bit_and_in_another_number(make_attempt, straight, alone):
     stopped, merged = (make_attempt(name, **TWO, **COMMON, parallel__fsdp=WRITTEN) for name in ("stopped", "merged"))
     for attempt in (stopped, merged):
