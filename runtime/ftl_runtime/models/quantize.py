@@ -98,21 +98,22 @@ def quantising_on(kind: str) -> Iterator[None]:
 
     So shards can be cut of a base that no GPU holds whole; a CPU takes seconds for what a GPU does in milliseconds.
     """
-    from bitsandbytes.nn import Params4bit
+    import bitsandbytes.nn as bnb_nn
 
-    quantise_on = Params4bit._quantize
+    params: Any = bnb_nn.Params4bit  # type: ignore[attr-defined]  # Any: bitsandbytes has no types
+    quantise_on = params._quantize
 
-    def through(weight: Any, device: Any) -> Any:  # Any: bitsandbytes has no types
+    def through(weight: Any, device: Any) -> Any:  # Any: as above
         held = quantise_on(weight, kind)
         held.data = held.data.to(device)
         held.quant_state.to(device)
         return held
 
-    Params4bit._quantize = through
+    params._quantize = through
     try:
         yield
     finally:
-        Params4bit._quantize = quantise_on
+        params._quantize = quantise_on
 
 
 def dense(layer: nn.Module) -> Tensor:

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from peft import PeftModel, get_peft_model_state_dict
 from torch import Tensor, nn
-from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 from transformers.trainer import OPTIMIZER_NAME
 
@@ -141,7 +142,7 @@ def _names_of(model: nn.Module) -> dict[int, str]:
 
 
 def _write(tensors: Mapping[str, Tensor], directory: Path, device: Device) -> None:
-    dcp.save(dict(tensors), storage_writer=FileSystemWriter(directory), process_group=ranks.patient(device))
+    save(dict(tensors), storage_writer=FileSystemWriter(directory), process_group=ranks.patient(device))
 
 
 def _read(tensors: Mapping[str, Tensor], directory: Path, device: Device | None) -> None:
@@ -149,7 +150,7 @@ def _read(tensors: Mapping[str, Tensor], directory: Path, device: Device | None)
     is_alone = device is None or device.num_ranks == 1
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
-        dcp.load(
+        load(
             dict(tensors),
             storage_reader=_Reader(directory),
             process_group=None if device is None else ranks.patient(device),
