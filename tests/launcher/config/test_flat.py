@@ -137,7 +137,7 @@ def test_flag_kinds():
         ({"full_finetune": True}, {}),
         ({"plugins": ["axolotl.integrations.liger.LigerPlugin"]}, {}),
         ({"streaming_multipack_buffer_size": 10}, {"pretrain_multipack_buffer_size": 10}),
-        ({"hf_use_auth_token": True, "device_map": "auto", "dp_shard_size": 1}, {}),
+        ({"hf_use_auth_token": True, "device_map": "auto", "expert_parallel_size": 1}, {}),
         (
             {"base_model": "a", "base_model_config": "a", "base_model_ignore_patterns": "pytorch*"},
             {"base_model": "a", "base_model_ignore_patterns": ["pytorch*"]},
