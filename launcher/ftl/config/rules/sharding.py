@@ -82,6 +82,16 @@ SHARDING: tuple[KeyRule, ...] = (
         "contradicts SHARDED_STATE_DICT of `fsdp_config`, which is written by torch's DCP",
         "remove it, and make safetensors of the shards with `ftl merge-sharded-fsdp-weights`",
     ),
+    *(
+        KeyRule(
+            key,
+            lambda given, key=key, other=other: is_on(given, key) and (given.get(other) or 1) != 1,
+            f"cannot be used together with `{other}`, which says how many copies there are",
+            "remove it: the processes that are left train copies, or share one with `fsdp_config`",
+        )
+        for key in ("dp_shard_size", "dp_replicate_size")
+        for other in ("tensor_parallel_size", "context_parallel_size")
+    ),
     KeyRule(
         "dp_shard_size",
         lambda given: (given.get("dp_shard_size") or 1) != 1 and not _has_fsdp(given),
