@@ -104,6 +104,7 @@ def test_settings_of_accelerate_that_change_nothing_are_told(tmp_path):
         ({"fsdp_config": {"state_dict_type": "LOCAL_STATE_DICT"}}, "must be FULL_STATE_DICT or SHARDED_STATE_DICT"),
         ({"fsdp_config": {"state_dict_type": SHARDED}, "save_safetensors": True}, "written by torch's DCP; remove it"),
         ({"fsdp_config": {"sharding_strategy": "HYBRID_SHARD"}}, "is said with `dp_shard_size`"),
+        ({"dp_replicate_size": 2, "tensor_parallel_size": 2}, "which says how many copies there are"),
         ({"dp_shard_size": 2}, "needs `fsdp_config` beside it"),
         ({"accelerator_config": {"split_batches": True}}, "divide it by their number"),
         ({"accelerator_config": {"even_batches": False}}, "`dataloader_drop_last`"),

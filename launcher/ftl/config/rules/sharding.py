@@ -75,6 +75,10 @@ def _saves_in_shards(given: Values) -> bool:
     return "SHARDED_STATE_DICT" in (*kinds, given.get("fsdp_final_state_dict_type"))
 
 
+def _is_above_one(key: str) -> Holds:
+    return lambda given: (given.get(key) or 1) != 1
+
+
 SHARDING: tuple[KeyRule, ...] = (
     KeyRule(
         "save_safetensors",
@@ -85,7 +89,7 @@ SHARDING: tuple[KeyRule, ...] = (
     *(
         KeyRule(
             key,
-            lambda given, key=key, other=other: is_on(given, key) and (given.get(other) or 1) != 1,
+            on_and(key, _is_above_one(other)),
             f"cannot be used together with `{other}`, which says how many copies there are",
             "remove it: the processes that are left train copies, or share one with `fsdp_config`",
         )
@@ -94,7 +98,7 @@ SHARDING: tuple[KeyRule, ...] = (
     ),
     KeyRule(
         "dp_shard_size",
-        lambda given: (given.get("dp_shard_size") or 1) != 1 and not _has_fsdp(given),
+        lambda given: _is_above_one("dp_shard_size")(given) and not _has_fsdp(given),
         "needs `fsdp_config` beside it, which cuts the model into shards",
         "add `fsdp_config: {reshard_after_forward: true}`",
     ),
