@@ -145,7 +145,7 @@ def test_flag_displaces_the_old_spelling_in_the_file(write):
 
 def test_flag_displaces_the_old_spelling_of_a_renamed_key(write):
     loaded = load_train(write("sequence_parallel_degree: 2\n"), [("context_parallel_size", "4")])
-    assert loaded.config.parallel.context_parallel_size == 4
+    assert loaded.config.parallel.context_size == 4
 
 
 def test_set_displaces_the_old_spelling_in_a_dataset(write):
