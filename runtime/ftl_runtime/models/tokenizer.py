@@ -82,6 +82,7 @@ def _read(model: ModelSection, ctx: Context) -> PreTrainedTokenizerBase:
     source = ctx.resolve_model(model.tokenizer or model.base)
     revision = model.revision if model.tokenizer is None else None
     kind = _tokenizer_class(model.tokenizer_class)
+    _refuse_files_elsewhere(Path(source))
     try:
         with _with_renamed(source, model.renamed_tokens) as place:
             found: PreTrainedTokenizerBase = kind.from_pretrained(
@@ -95,6 +96,25 @@ def _read(model: ModelSection, ctx: Context) -> PreTrainedTokenizerBase:
     if found.chat_template is None and older.is_file():
         found.chat_template = json.loads(older.read_bytes()).get("chat_template")
     return found
+
+
+def _refuse_files_elsewhere(directory: Path) -> None:
+    """Raise ConfigError where its settings name a file of this machine outside the directory: that would be read as a
+    vocabulary, and saved with the model. Many name places of their makers' machines, which are not here."""
+    try:
+        settings = json.loads((directory / "tokenizer_config.json").read_bytes())
+    except (OSError, ValueError):
+        return  # none, or a broken one, which transformers has a sentence for
+    for key, value in settings.items() if isinstance(settings, dict) else ():
+        if not key.endswith("_file") or not isinstance(value, str):
+            continue
+        # Relative ones are looked up in the working directory.
+        inside = Path(value).absolute().parent.resolve().is_relative_to(directory.resolve())
+        if Path(value).is_file() and not inside:
+            raise ConfigError(
+                f"{directory}/tokenizer_config.json: {key}: {value}: leads out of the model's directory, to a file of "
+                "this machine; remove it, or copy the file there"
+            )
 
 
 @contextmanager

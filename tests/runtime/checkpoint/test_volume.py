@@ -85,7 +85,7 @@ def test_file_that_the_manifest_does_not_list_breaks_a_checkpoint(store):
     assert store.latest_valid() is None
 
 
-@pytest.mark.parametrize("path", ["../outside", "/etc/hostname", "a/../../outside", "..\\outside", ""])
+@pytest.mark.parametrize("path", ["../outside", "/etc/hostname", "a/../../outside", "..\\outside", "", "a\nb", "a\0b"])
 def test_manifest_may_not_lead_out_of_its_directory(store, tmp_path, path):
     checkpoint = save(store, 1)
     (tmp_path / "outside").write_bytes(b"x")
@@ -98,7 +98,15 @@ def test_manifest_may_not_lead_out_of_its_directory(store, tmp_path, path):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", '{"version": 1, "run_id": "run-a", "step": 1, "files": {}}', '{"version": 2}', '{"files": 3}'],
+    [
+        "",
+        "[]",
+        "{}",
+        '{"version": 1, "run_id": "run-a", "step": 1, "files": {}}',
+        '{"version": 1, "run_id": "run-a", "step": 1, "files": {"a": {"size": -1, "sha256": "0"}}}',
+        '{"version": 2}',
+        '{"files": 3}',
+    ],
 )
 def test_manifest_of_another_shape_is_broken_not_a_crash(store, text):
     (save(store, 1).path / "manifest.json").write_text(text)

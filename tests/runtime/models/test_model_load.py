@@ -1,5 +1,6 @@
 """Models, tokenizers and adapters from config sections, in this process."""
 
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -85,6 +86,21 @@ def test_pad_token_is_the_eos_token_where_there_is_none_and_that_is_told(ctx, ba
     tokenizer = load_tokenizer(ModelSection(base=str(tmp_path)), DataSection(**DATA), ctx)
     assert tokenizer.pad_token == "<eos>"
     assert "no pad token" in ctx.warnings[0]
+
+
+@pytest.mark.parametrize("key", ["vocab_file", "tokenizer_file"])
+def test_tokenizer_that_names_a_file_outside_is_refused(ctx, base, tmp_path, monkeypatch, key):
+    copy, outside = tmp_path / "copy", tmp_path / ".env"
+    shutil.copytree(base, copy)
+    settings = json.loads((copy / "tokenizer_config.json").read_text())
+    outside.write_text("HF_TOKEN=canary")
+    monkeypatch.chdir(tmp_path)
+    for given in (str(outside), "copy/../.env", ".env"):
+        (copy / "tokenizer_config.json").write_text(json.dumps(settings | {key: given}))
+        with pytest.raises(ConfigError, match="leads out of the model's directory"):
+            load_tokenizer(ModelSection(base=str(copy)), DataSection(**DATA), ctx)
+    (copy / "tokenizer_config.json").write_text(json.dumps(settings | {key: "/of/its/maker/vocab.txt"}))
+    assert load_tokenizer(ModelSection(base=str(copy)), DataSection(**DATA), ctx).pad_token == "<pad>"
 
 
 def test_tokens_are_added_and_the_embeddings_grow_to_hold_them(ctx, base):

@@ -1,0 +1,123 @@
+"""Secrets as canaries: after a run with a push that fails and one that works, none is where it should not be."""
+
+import base64
+import io
+import os
+import re
+import socket
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from commandline import Ftl, run_ids
+from hub_server import HubServer
+from project import make_project
+
+CANARIES = {
+    "HF_TOKEN": "hf_CanaryAbCdEfGhIjKlMn0123",
+    "WANDB_API_KEY": "canary-wandb/5+e1f0a9c7d3b2",
+    "DATABASE": "canary-named-8c41e0b5a7",
+}
+
+
+def forms(secret: str) -> Iterator[bytes]:
+    """The secret as it is, URL-encoded, and what base64 makes of it at each of the three places it can begin."""
+    yield secret.encode()
+    yield quote(secret, safe="").encode()
+    for skipped in range(3):
+        encoded = base64.b64encode(b"\0" * skipped + secret.encode())
+        yield encoded[4 if skipped else 0 : -4]  # without what its neighbours decide
+
+
+def contents(name: str, content: bytes) -> Iterator[tuple[str, bytes]]:
+    """The content, and that of what is packed in it: a .pt file is a zip."""
+    yield name, content
+    if zipfile.is_zipfile(io.BytesIO(content)):
+        with zipfile.ZipFile(io.BytesIO(content)) as packed:
+            for inner in packed.namelist():
+                yield from contents(f"{name}!{inner}", packed.read(inner))
+
+
+def leaks(files: dict[str, bytes], wanted: list[bytes]) -> list[str]:
+    return [
+        f"{place} holds {form!r}"
+        for name, content in files.items()
+        for place, inner in contents(name, content)
+        for form in wanted
+        if form in inner
+    ]
+
+
+def below(*folders: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for root in folders for path in root.rglob("*") if path.is_file()}
+
+
+def test_search_finds_a_canary_however_it_is_packed() -> None:
+    secret = CANARIES["HF_TOKEN"]
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("data.pkl", f"x{secret}")
+    for content in (packed.getvalue(), *(base64.b64encode(f"{'y' * n}{secret}zz".encode()) for n in range(3))):
+        assert leaks({"file": content}, list(forms(secret)))
+
+
+def test_no_artefact_of_a_whole_run_holds_a_secret_or_names_the_machine(
+    ftl: Ftl, own_state: Path, tmp_path: Path
+) -> None:
+    """Every name is an attack too: of the config file, the output directory, and the store."""
+    project, bucket, cache = tmp_path / "project", tmp_path / "bucket", tmp_path / "cache"
+    output = "$(touch pwned)`touch pwned`' out"
+    make_project(project, num_rows=24, num_epochs=1, hub_model_id="ann/model", output_dir=f"./{output}")
+    config = (project / "cfg.yml").rename(project / "x; touch pwned|sh.yml")
+    (project / ".env").write_text(f"HF_TOKEN={CANARIES['HF_TOKEN']}\n")
+    (project / "model/.env").write_text(f"HF_TOKEN={CANARIES['HF_TOKEN']}\n")
+    cloud = tmp_path / "cloud.yml"
+    cloud.write_text(f"provider: local\nsecrets: [HF_TOKEN, WANDB_API_KEY, DATABASE]\ncheckpoints: file://{bucket}\n")
+    with HubServer() as hub:
+        hub.accounts[CANARIES["HF_TOKEN"]] = {"name": "ann", "auth": {"accessToken": {"role": "write"}}}
+        hub.fail(503, times=1000, path="/preupload/")
+        online = {
+            **CANARIES,
+            "HF_ENDPOINT": hub.url,
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HOME": str(tmp_path / "hf"),
+            "FTL_STORE_PATIENCE_S": "2",
+            "FTL_CACHE_DIR": str(cache),
+        }
+        trained = ftl("train", config, "--cloud", cloud, cwd=project, **online)
+        assert trained.returncode == 76, trained.stderr
+        (run_id,) = run_ids(ftl)
+        assert re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", run_id)
+        hub.heal()
+        pushed = ftl("push", run_id, cwd=project, **online)
+        assert pushed.returncode == 0, pushed.stderr
+        logs = ftl("logs", run_id, cwd=project, **online)
+        shown = ftl("ps", "--json", cwd=project, **online)
+        kept = {
+            f"{repo.id}@{commit}/{name}": content
+            for repo in hub.repositories.values()
+            for commit, files in repo.commits.items()
+            for name, content in files.items()
+        }
+        kept |= {f"object {oid}": content for oid, content in hub.objects.items()}
+    told = {
+        f"{which} of ftl {done.args[1]}": text.encode()
+        for done in (trained, pushed, logs, shown)
+        for which, text in (("stdout", done.stdout), ("stderr", done.stderr))
+    }
+    (project / ".env").unlink()
+    (project / "model/.env").unlink()
+    artefacts = kept | told | below(own_state, project, bucket, cache)
+    assert "model.safetensors" in {Path(name).name for name in kept}, "nothing was delivered"
+    assert any("optimizer.pt!" in place for name, content in artefacts.items() for place, _ in contents(name, content))
+    secrets = [form for secret in CANARIES.values() for form in forms(secret)]
+    assert leaks(artefacts, secrets) == []
+    assert not [name for name in artefacts if Path(name).name in ("training_args.bin", ".env")]
+    assert not list(tmp_path.rglob("pwned"))
+    model = project / output
+    delivered = kept | below(model, bucket)
+    places = [str(tmp_path), str(own_state), str(Path.home()) + os.sep, socket.gethostname()]
+    assert leaks(delivered, [place.encode() for place in places if len(place) > 6]) == []
