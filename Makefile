@@ -10,7 +10,7 @@ PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 LOCK = images/requirements-cpu.txt
 DEV_LOCK = .ci/requirements-dev.txt
 
-.PHONY: quickstart test check lock clean
+.PHONY: quickstart test chaos check lock clean
 
 quickstart: .venv/runtime examples/quickstart/model/config.json
 	.venv/bin/ftl train examples/quickstart/pretrain.yml
@@ -21,6 +21,10 @@ examples/quickstart/model/config.json: examples/quickstart/make_data.py | .venv/
 
 test: .venv/dev
 	.venv/bin/python -m pytest
+
+# 200 SIGKILLs in steps, saves and uploads, 51 SIGTERM and 51 SIGINT; `make test` does a tenth of it.
+chaos: .venv/dev
+	.venv/bin/python tests/e2e/chaos/campaign.py
 
 check: .venv/dev
 	.venv/bin/ruff check .

@@ -15,7 +15,8 @@ from ftl_runtime.stop import DEADLINE_SIGNAL, Reason, StopOrder
 from ftl_runtime.verdict import Verdict
 
 STRAGGLER_S = 10.0
-"""How long the other ranks may live on after one has crashed: they wait for it in a collective and never come back."""
+"""How long the other ranks may live on after one has crashed or has left before training: they wait for it in a
+collective and never come back. Ranks that stop in good order end together, when the save is over."""
 _MEASURE_EVERY_S = 2.0
 _KILLED_EXIT = 128 + signal.SIGKILL
 
@@ -59,6 +60,7 @@ class Watch:
         self._num_signals = 0
         self._first_failures: list[int] = []
         self._kill_at: float | None = None
+        self._stragglers_until: float | None = None
         self._killed = False
 
     def send_by(self, exit_code: int) -> float | None:
@@ -90,8 +92,8 @@ class Watch:
         failures = [status for status in self._trainers.poll() if status]
         if failures and not self._first_failures:
             self._first_failures = failures
-            self._kill_at = now + STRAGGLER_S if self._kill_at is None else self._kill_at
-        if num_signals > 1 or (self._kill_at is not None and now >= self._kill_at):
+            self._stragglers_until = now + STRAGGLER_S
+        if num_signals > 1 or any(until and now >= until for until in (self._kill_at, self._stragglers_until)):
             self._killed = True
             self._trainers.kill()
 
