@@ -20,7 +20,7 @@ examples/quickstart/model/config.json: examples/quickstart/make_data.py | .venv/
 	.venv/bin/python examples/quickstart/make_data.py
 
 test: .venv/dev
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2 --dist loadfile
 
 # 200 SIGKILLs in steps, saves and uploads, 51 SIGTERM and 51 SIGINT; `make test` does a tenth of it.
 chaos: .venv/dev

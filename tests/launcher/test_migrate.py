@@ -10,7 +10,7 @@ from ftl.migrate import migrate
 
 HEAD = "base_model: x\nlearning_rate: 1e-4\n"
 DATA = "datasets:\n  - path: a.jsonl\n    type: alpaca\n"
-TYPES = {"rl": "chatml.intel", "reward_model": "bradley_terry.chatml"}
+TYPES = {"rl": "chatml.intel", "reward_model": "bradley_terry.chatml", "kd_trainer": "chat_template"}
 
 # Every key that becomes another one, with a value for it and the lines beside it that it needs.
 TOP = {
@@ -49,6 +49,7 @@ TOP = {
     "plugins": "plugins:\n  - axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin",
     "rl": "rl: dpo",
     "reward_model": "reward_model: true",
+    "kd_trainer": "kd_trainer: true",
     "process_reward_model": "process_reward_model: false",
     "flash_attention": "flash_attention: true",
     "sdp_attention": "sdp_attention: true",

@@ -229,7 +229,7 @@ def test_list_of_target_modules_stays_a_list(write):
         (("flash_attention", "false"), lambda c: c.model.attention == "sdpa"),
         (("datasets.1.path", "b"), lambda c: c.data.datasets[1].path == "b"),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, tuple) else "",
 )
 def test_override_is_typed_like_the_file(write, override, read):
     assert read(load_train(write("sequence_len: 64\n"), [override]).config)

@@ -182,6 +182,7 @@ def test_command_becomes_an_equivalent_config(command: str, config: str, cloud: 
     assert imported.cloud == cloud
     path = tmp_path / "cfg.yml"
     path.write_text(yaml.safe_dump(imported.config))
+    (tmp_path / "deepspeed-7b.json").write_text('{"zero_optimization": {"stage": 2}}')
     assert load_train(path, bear_unbuilt=True).config.model.base == imported.config["base_model"]
 
 
@@ -226,7 +227,7 @@ def test_flag_becomes_its_keys(flags: str, expected: dict) -> None:
     [
         ("--lora_rr 3", "--lora_rr 3", "not known to this import; did you mean `--lora_r`?"),
         ("--do_mmlu_eval", "--do_mmlu_eval", "MMLU is not measured while training"),
-        ("--merged_output_dir m", "--merged_output_dir m", "merging the adapter into the base at the end is not built"),
+        ("--merged_output_dir m", "--merged_output_dir m", "`ftl merge-lora CFG` writes the merged model"),
         ("--full_finetune --bits 16 --lora_r 8", "--lora_r 8", "there is no adapter"),
         ("--warmup_ratio 0.1", "--warmup_ratio 0.1", "the schedule constant has no warmup, there as here"),
         ("loose", "loose", "an argument without a flag"),

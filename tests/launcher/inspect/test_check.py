@@ -109,7 +109,7 @@ def test_data_is_left_alone_while_its_own_keys_are_wrong(check, make_config: Mak
 
 def test_data_beside_a_key_that_is_not_built_is_counted(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
     rows = [{"prompt": "p", "chosen": "good", "rejected": "bad"}]
-    code, events = check(make_config(rows, dataset={"type": None}, rl="simpo", deepspeed="zero2.json"))
+    code, events = check(make_config(rows, dataset={"type": None}, rl="simpo", use_eaft=True))
     assert code == 2
     assert any("not built yet" in said for said in texts(events))
     # <s>, the prompt and the answer, twice; the answers are the labels
@@ -119,9 +119,7 @@ def test_data_beside_a_key_that_is_not_built_is_counted(check, make_config: Make
 
 def test_data_beside_a_key_that_is_not_built_is_counted_beside_a_problem(check, make_config: MakeConfig) -> None:  # type: ignore[no-untyped-def]
     rows = [{"prompt": "p", "chosen": "good", "rejected": "bad"}]
-    _, events = check(
-        make_config(rows, dataset={"type": None}, deepspeed="zero2.json", rl="simpo", learning_rate="fast")
-    )
+    _, events = check(make_config(rows, dataset={"type": None}, use_eaft=True, rl="simpo", learning_rate="fast"))
     assert only(events, "dataset")["rows"] == 1
     assert len([said for said in texts(events) if "not built yet" in said]) == 1
 
