@@ -28,6 +28,7 @@ from ftl.config.quantize import QuantSection
 from ftl.errors import ConfigError
 from ftl_runtime.context import Device
 from ftl_runtime.data.collate import Collator
+from ftl_runtime.data.dataset import Document
 from ftl_runtime.models.adapter import add_adapter
 from ftl_runtime.models.attention import AttentionPlan, plan_attention
 from ftl_runtime.models.load import architecture, load_config, load_model
@@ -48,12 +49,6 @@ _WITHOUT_ADAPTER = {
 }
 """Linear layers that stay as they are: routers give more than a product, kernels read the projections."""
 _PACKING = {"positions": "yes", "mask": "yes, by a mask", None: "no"}
-
-
-@dataclass(frozen=True)
-class Document:
-    ids: Any
-    labels: Any
 
 
 @dataclass(frozen=True)
