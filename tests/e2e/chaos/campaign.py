@@ -101,7 +101,7 @@ class Campaign:
         for asked in (signal.SIGTERM, signal.SIGINT):
             for number in range(stops):
                 quota[asked, (*_THIRDS, "start")[number % 4]] += 1  # type: ignore[index]
-        while quota.total() > 0:
+        while max(quota.values()) > 0:
             assert self.tally.runs <= kills + 2 * stops, f"{quota} never hit; seed {self.seed}"
             try:
                 self._one_run(quota)
