@@ -228,8 +228,14 @@ def _is_local(system: Any) -> bool:  # Any: as above
 @contextmanager
 def _asked(label: str) -> Iterator[None]:
     """Failures of the other side as UnreachableError or ConfigError; ours pass."""
+    broken: BrokenCheckpoint | None = None
     try:
         with in_words(Problem("checkpoints", label)):
-            yield
+            try:
+                yield
+            except BrokenCheckpoint as error:
+                broken = error  # not the store's failure, whatever the error was that told of it
     except PassingError as error:
         raise UnreachableError(Problem("checkpoints", f"{label}: {error}")) from error
+    if broken is not None:
+        raise broken
