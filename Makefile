@@ -20,7 +20,8 @@ examples/quickstart/model/config.json: examples/quickstart/make_data.py | .venv/
 	.venv/bin/python examples/quickstart/make_data.py
 
 test: .venv/dev
-	.venv/bin/python -m pytest -n 2 --dist loadfile
+	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not docker"
+	.venv/bin/python -m pytest -m docker  # one after another: they share an engine and its images
 
 # 200 SIGKILLs in steps, saves and uploads, 51 SIGTERM and 51 SIGINT; `make test` does a tenth of it.
 chaos: .venv/dev

@@ -71,6 +71,8 @@ ROW_KEYS: dict[str, Any] = {
     "step_separator": "\n\n",
     "max_completion_length": 5,
     "train_on_last_step_only": True,
+    "logprobs_field": "teacher",
+    "temperature": 2.0,
 }
 
 DATA_KEYS: dict[str, tuple[str, Any]] = {
@@ -95,6 +97,10 @@ DATA_KEYS: dict[str, tuple[str, Any]] = {
     "pack_in_order": (INDEX, True),
     "keep_order": (INDEX, True),
     "drop_last": (NOTHING, True),
+    "batch_flattening": (NOTHING, True),
+    "image_size": (NOTHING, 64),  # pictures are opened when their batch is made
+    "image_resampling": (NOTHING, "lanczos"),
+    "processor": (TOKENS, "AutoProcessor"),
     "train_on_inputs": (TOKENS, True),
     "shuffle": (INDEX, False),
     "chat_template": (TOKENS, "chatml"),
