@@ -87,6 +87,7 @@ ROWS = {
     "airoboros-qlora-70b": _conversation,
     "airoboros-zero2": _conversation,
     "alpaca-lora": _alpaca,
+    "fsdp-qlora": _alpaca,
     "llama-3-lora-1b": _alpaca,
     "dpo": _pair_after_messages,
     "kto": _judged,

@@ -29,6 +29,8 @@ class Conversion:
     is_noted: bool = False
     """Tell the user what it became, because it is not quite the same or easy to misread."""
     is_bool: bool = False
+    dropped: Callable[[Any], str | None] | None = None  # Any: what YAML holds
+    """What of the value is left out, and why, in a sentence for the user."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,8 @@ class _Reading:
         if conversion.is_noted and modern != {name: value}:
             became = ", ".join(f"{other} = {show_value(new)}" for other, new in modern.items()) or "nothing"
             self._note(key, f"read as {became}: {conversion.reason}")
+        if conversion.dropped is not None and (told := conversion.dropped(value)):
+            self._note(key, told)
         for other, new in modern.items():
             if other == name:
                 self._set(name, new, key)

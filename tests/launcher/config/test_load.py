@@ -325,3 +325,14 @@ def test_ids_of_renamed_tokens_are_numbers_however_they_are_written(write):
     assert loaded.config.model.renamed_tokens == {128011: "<call>", 128012: "</call>"}
     assert loaded.config.read_json(loaded.config.model_dump_json()) == loaded.config
     assert refusals(write("added_tokens_overrides: {x: y}\n")) != []
+
+
+def test_settings_of_trl_without_effect_are_told(write):
+    path = write(
+        "rl: grpo\nmicro_batch_size: 4\n"
+        "trl: {reward_funcs: [rewards.f], num_generations: 4, epsilon: 0.2, vllm_mode: server}\n",
+        base=MINIMAL.replace("type: alpaca", "type:"),
+    )
+    (note,) = [note for note in load_train(path).notes if "trl" in note]
+    assert "epsilon: nothing is clipped" in note
+    assert "vllm_mode: there is no vLLM" in note

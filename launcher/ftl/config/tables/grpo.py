@@ -48,6 +48,16 @@ def from_settings(value: Any, given: Values) -> dict[str, Any]:  # Any: what YAM
     return {"trl": settings}
 
 
+def without_effect(value: Any) -> str | None:  # Any: what YAML holds
+    """The settings of `trl` that change nothing, in a sentence; None without any."""
+    given = [str(key) for key in value if value[key] is not None] if isinstance(value, dict) else []
+    clips = [key for key in given if key in _CLIPS]
+    engines = [key for key in given if key.startswith("vllm_")]
+    told = [f"{', '.join(clips)}: nothing is clipped where every step has fresh completions"] if clips else []
+    told += [f"{', '.join(engines)}: there is no vLLM that draws them"] if engines else []
+    return f"has settings without effect: {'; '.join(told)}" if told else None
+
+
 def _functions(names: Any) -> list[Any]:  # Any: what YAML holds
     """module.function is a file beside the config."""
     names = [names] if isinstance(names, str) else names

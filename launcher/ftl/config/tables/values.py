@@ -204,7 +204,10 @@ VALUES: dict[str, Conversion] = {
         is_noted=True,
     ),
     "trl": Conversion(
-        grpo.from_settings, "trl: {reward_funcs: [rewards.accuracy]}", "rewards and how completions are drawn"
+        grpo.from_settings,
+        "trl: {reward_funcs: [rewards.accuracy]}",
+        "rewards and how completions are drawn",
+        dropped=grpo.without_effect,
     ),
     "adapter": Conversion(_adapter, "adapter: lora", "adapters are plain LoRA so far"),
     "peft_init_lora_weights": Conversion(
