@@ -5,12 +5,14 @@ import json
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
+from ftl.config.optim import Optimizer  # noqa: E402
 from ftl.contract import JobSpec, Paths, Resources  # noqa: E402
 from ftl.errors import PreemptedError  # noqa: E402
 from ftl_runtime.run import do_job  # noqa: E402
@@ -102,6 +104,26 @@ def test_resumed_run_equals_straight_run(make_run, sections):
     assert resumed.weights() == straight.weights()
     losses = straight.values("eval", "loss")
     assert losses[-1] < losses[0]
+
+
+NEEDS_A_GPU = ("galore_adamw_8bit",)
+OTHERS = sorted(set(get_args(Optimizer)) - {"adamw_bnb_8bit", "galore_adamw", "schedule_free_adamw"} - set(NEEDS_A_GPU))
+OPTIONS = {"galore_adafactor": RANK_2, "apollo_adamw": RANK_2}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_other_optimizer_resumes_bit_for_bit(make_run, name):
+    sections = {
+        "optim": {"optimizer": name, "optimizer_options": OPTIONS.get(name, {}), "max_steps": 4},
+        "output": {"eval_strategy": "no"},
+    }
+    straight, resumed = make_run("straight", **sections), make_run("resumed", **sections)
+    straight.train()
+    with pytest.raises(PreemptedError):
+        resumed.train(stop_at=2)
+    resumed.train()
+    assert resumed.values("step", "loss") == straight.values("step", "loss")
+    assert resumed.weights() == straight.weights()
 
 
 def test_plateau_goes_down_during_a_run_and_the_rate_is_told(make_run):
