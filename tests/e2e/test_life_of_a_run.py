@@ -146,5 +146,5 @@ def test_completion_offers_run_ids_and_commands(ftl: Ftl, project: Path) -> None
     (run_id,) = run_ids(ftl)
     offered = ftl(_FTL_COMPLETE="complete_bash", COMP_WORDS=f"ftl attach {run_id[:3]}", COMP_CWORD="2")
     assert run_id in offered.stdout
-    commands = ftl(_FTL_COMPLETE="complete_bash", COMP_WORDS="ftl re", COMP_CWORD="1")
+    commands = ftl(_FTL_COMPLETE="complete_bash", COMP_WORDS="ftl res", COMP_CWORD="1")
     assert commands.stdout.split() == ["resume"]
