@@ -57,3 +57,40 @@ class CloudSection(Section):
     s3://bucket/place, gs://bucket/place, hf://buckets/user/name, or file:///place."""
     max_attempts: Annotated[int, Field(ge=1)] = 3
     """How often a run that lost its machine is started again without having saved a new checkpoint in between."""
+
+
+def _gpu_choice(value: Any) -> Any:
+    """`H100`, `H100:8` or a list of such, in order of preference. Other values pass, for pydantic to refuse."""
+    if value == "none":
+        return ()
+    return (value,) if isinstance(value, str) else value
+
+
+GpuChoice = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9!._-]+(:[1-9][0-9]*)?$")], ...], BeforeValidator(_gpu_choice)
+]
+
+
+class RentedCloud(CloudSection):
+    """Keys of the clouds that rent machines by the second."""
+
+    gpu: GpuChoice = ()
+    """A kind such as H100, how many with H100:8; several in order of preference; `none` is a CPU machine."""
+    gpu_count: Annotated[int, Field(ge=1)] | None = None
+    """GPUs of each machine, where `gpu` does not say it with a colon; 1 when absent."""
+    nodes: Annotated[int, Field(ge=1)] = 1
+    """Machines that train together."""
+    processes: Annotated[int, Field(ge=1)] = 1
+    """How many processes train together on a machine without GPUs. With GPUs there is one a GPU."""
+    cpus: Annotated[float, Field(gt=0)] | None = None
+    """CPU cores of each machine, at least; the provider's own choice when absent."""
+    memory: Annotated[float, Field(gt=0)] | None = None
+    """Main memory of each machine in GiB, at least; the provider's own choice when absent."""
+    disk: Annotated[int, Field(ge=1)] | None = None
+    """Disk of each machine in GiB; the provider's own choice when absent."""
+    regions: tuple[str, ...] = ()
+    """Where it may run; anywhere when absent."""
+    image: str | None = None
+    """A name of images.lock.toml that is published, or repository:tag@sha256:digest; `cuda` or `cpu` when absent."""
+    max_usd: Annotated[float, Field(gt=0)] | None = None
+    """The run saves a checkpoint and stops before it has cost more, by the provider's prices at launch."""
