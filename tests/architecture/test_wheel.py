@@ -20,7 +20,7 @@ def test_wheel_holds_what_ships_and_nothing_that_was_made(tmp_path: Path) -> Non
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = {
-        "ftl/cli.py",
+        "ftl/cli/__init__.py",
         "ftl_runtime/__main__.py",
         "ftl/_data/images/Dockerfile",
         "ftl/_data/examples/quickstart/cfg.yml",
