@@ -18,8 +18,8 @@ name = "torch"
 version = "2.13.0"
 requires-dist = ["filelock", "typing-extensions>=4.10.0", "setuptools>=77.0.3", "sympy>=1.13.3", "networkx>=2.5.1", "jinja2", "fsspec>=0.8.5"]
 TOML
-"${UV:-uv}" pip compile pyproject.toml --extra dev --extra docker --quiet --universal --python-version 3.11 \
+"${UV:-uv}" pip compile pyproject.toml --extra dev --extra docker --extra modal --quiet --universal --python-version 3.11 \
   --config-file "$scratch/uv.toml" --constraint "$scratch/pins.txt" --no-emit-package torch \
   --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
   --output-file "$scratch/lock.txt" "$@"
-{ echo "# Written by .ci/lock.sh from pyproject.toml's dev and docker extras: change those and run it."; cat "$scratch/lock.txt"; } > .ci/requirements-dev.txt
+{ echo "# Written by .ci/lock.sh from pyproject.toml's dev, docker and modal extras: change those and run it."; cat "$scratch/lock.txt"; } > .ci/requirements-dev.txt
