@@ -122,6 +122,10 @@ class JobSpec(Section):
     version: Literal[1] = 1
     run_id: str
     attempt: Annotated[int, Field(ge=1)] = 1
+    restarts: bool = False
+    """The provider starts the job again by itself, with this very spec: each start counts its own attempt."""
+    submission: int | None = None
+    """The attempt as it was submitted, where `attempt` is that of a start (ftl_runtime.starts)."""
     task: Task = "train"
     num_shown: Annotated[int, Field(ge=0)] = 0
     """preprocess: so many documents go to SHOWN_FILE, token by token."""
@@ -185,10 +189,16 @@ class ExitRecord(Section):
     """exit.json: how an attempt ended, written by the supervisor as its last act."""
 
     attempt: int
+    submission: int | None = None
+    """As in JobSpec."""
     exit_code: int
     cause: Cause
     message: str | None = None
     """One sentence for the user."""
+
+    def is_of(self, submitted: int) -> bool:
+        """Whether it tells how the attempt of that number ended, as the launcher counts them."""
+        return submitted == (self.attempt if self.submission is None else self.submission)
 
 
 class JobState(Section):

@@ -35,6 +35,7 @@ from ftl_runtime.notices import Notice, NoticeWatch, service_of
 from ftl_runtime.relay import Relay
 from ftl_runtime.rendezvous import Rendezvous, file_of, rendezvous
 from ftl_runtime.spawn import Trainers, default_env, num_ranks, ray_driver
+from ftl_runtime.starts import counted
 from ftl_runtime.stop import StopOrder
 from ftl_runtime.uploads import Uploads
 from ftl_runtime.verdict import VERDICT_FD, Verdict, receive, verdict_of
@@ -54,6 +55,7 @@ def supervise(job_file: Path, num_requests: Callable[[], int]) -> int:
         run_dir = Path(job.paths.run)
         place = rendezvous(os.environ) if job.task == "train" else Rendezvous()
         lock_fd = _take_lock(run_dir / file_of(LOCK_FILE, place), num_requests)
+        job, job_file = counted(job, job_file, run_dir, place)
     except (OSError, ValidationError, FtlError) as error:
         sys.stderr.write(f"{error}\n")
         return ExitCode.ENVIRONMENT
@@ -71,7 +73,13 @@ def supervise(job_file: Path, num_requests: Callable[[], int]) -> int:
     if verdict.exit_code not in (ExitCode.DONE, ExitCode.PREEMPTED) and place.node == 0:
         with contextlib.suppress(OSError, StorageError):  # a full disk is no reason to lose the exit code
             EventLog(run_dir / EVENTS_FILE, job.attempt).emit("error", {"cause": verdict.cause, "message": message})
-    record = ExitRecord(attempt=job.attempt, exit_code=verdict.exit_code, cause=verdict.cause, message=message)
+    record = ExitRecord(
+        attempt=job.attempt,
+        submission=job.submission,
+        exit_code=verdict.exit_code,
+        cause=verdict.cause,
+        message=message,
+    )
     try:
         replace_synced(exit_file, record.model_dump_json().encode())
     except OSError as error:

@@ -434,7 +434,7 @@ def _verdict(handle: JobHandle) -> ExitRecord | None:
         verdict = ExitRecord.read_json((Path(str(handle.ref["run_dir"])) / EXIT_FILE).read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
-    return verdict if verdict.attempt == handle.attempt else None
+    return verdict if verdict.is_of(handle.attempt) else None
 
 
 _WITHOUT_VERDICT: dict[int, tuple[Cause, int, str]] = {

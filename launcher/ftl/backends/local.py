@@ -121,7 +121,7 @@ class LocalBackend:
             verdict = ExitRecord.read_json((run_dir / EXIT_FILE).read_bytes())
         except (FileNotFoundError, ValidationError):
             verdict = None
-        if verdict is not None and verdict.attempt == handle.attempt:
+        if verdict is not None and verdict.is_of(handle.attempt):
             return JobState(phase="ended", exit_code=verdict.exit_code, cause=verdict.cause, message=verdict.message)
         return JobState(
             phase="ended",
