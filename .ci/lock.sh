@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Writes .ci/requirements-dev.txt: what the tests need beyond images/requirements-cpu.txt, every file with its sha256.
+# Writes the locks of the tests, every file with its sha256: .ci/requirements-dev.txt, what they need beyond
+# images/requirements-cpu.txt, and .ci/requirements-sky.txt, the environment of SkyPilot.
 #
 #   .ci/lock.sh            resolve again; existing pins are kept where they still fit
-#   .ci/lock.sh --upgrade  take the newest versions pyproject.toml allows
+#   .ci/lock.sh --upgrade  take the newest versions pyproject.toml and .ci/requirements-sky.in allow
 #
 # Needs uv on PATH (or UV=/path/to/uv).
 set -euo pipefail
@@ -23,3 +24,9 @@ TOML
   --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
   --output-file "$scratch/lock.txt" "$@"
 { echo "# Written by .ci/lock.sh from pyproject.toml's dev, docker and modal extras: change those and run it."; cat "$scratch/lock.txt"; } > .ci/requirements-dev.txt
+
+grep -v '^#' .ci/requirements-sky.txt > "$scratch/sky.txt" || true
+"${UV:-uv}" pip compile .ci/requirements-sky.in --quiet --universal --python-version 3.11 \
+  --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
+  --output-file "$scratch/sky.txt" "$@"
+{ echo "# Written by .ci/lock.sh from requirements-sky.in: change that and run it."; cat "$scratch/sky.txt"; } > .ci/requirements-sky.txt
