@@ -2,61 +2,51 @@
 
 import inspect
 import os
-import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-import transformers
 from peft import PeftModel
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from ftl.config.data import DataSection
-from ftl.config.model import Attention
 from ftl.config.train import TrainConfig
 from ftl.contract import BUNDLE_CONFIG, CHECKPOINTS_DIR, JobSpec, RunResult, Task
 from ftl.errors import ConfigError, PreemptedError
+from ftl.tokens import TokenizerView
 from ftl_runtime import preflight, ranks
-from ftl_runtime.checkpoint import manifest, restore
-from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
+from ftl_runtime.beginning import find_checkpoint, join_ranks, make_reproducible
 from ftl_runtime.checkpoint.store import Checkpoint
 from ftl_runtime.checkpoint.volume import VolumeStore
-from ftl_runtime.context import Context, Emit, rank_on_machine
-from ftl_runtime.data.collate import Collator
-from ftl_runtime.data.layout import collator_of, lies_end_to_end
+from ftl_runtime.context import Context, Emit
+from ftl_runtime.data.collate import Collator, Documents
+from ftl_runtime.data.layout import Collate, collator_of, lies_end_to_end
 from ftl_runtime.data.pictured import PictureCollator
 from ftl_runtime.data.training import open_data, prepare_data
 from ftl_runtime.evaluate.harness import after_training, lm_eval
 from ftl_runtime.evaluate.writing import plan_writing
 from ftl_runtime.finish import finish
-from ftl_runtime.kernels import lora
 from ftl_runtime.kernels.head import splits_off_head
-from ftl_runtime.kernels.tiles import tile_mlps
 from ftl_runtime.memory import BatchTooLargeError, fitted, is_out_of_memory, memory_of
 from ftl_runtime.merge.from_shards import merge_shards
 from ftl_runtime.merge.lora import merge
-from ftl_runtime.models.adapter import add_adapter, check_new_tokens
 from ftl_runtime.models.attention import plan_attention
+from ftl_runtime.models.build import build_model, can_be_asked
 from ftl_runtime.models.compile import compile_layers
-from ftl_runtime.models.fuse import apply_liger, has_fused_layers
 from ftl_runtime.models.hub import on_this_machine
-from ftl_runtime.models.load import architecture, head_of, load_config, load_model, weights_dtype
+from ftl_runtime.models.load import architecture, head_of, load_config
 from ftl_runtime.models.noise import add_noise
 from ftl_runtime.models.packing import mask_window, settle
-from ftl_runtime.models.partial import choose_trained
-from ftl_runtime.models.processor import copy_processor, freeze_encoders, load_processor
-from ftl_runtime.models.quantize import count_parameters, quantisation
+from ftl_runtime.models.processor import copy_processor, load_processor
 from ftl_runtime.models.recompute import footprint_of, settle_recompute
 from ftl_runtime.models.reference import find_reference
-from ftl_runtime.models.tokenizer import fit_to_tokenizer, load_tokenizer, new_tokens, view_of
+from ftl_runtime.models.tokenizer import load_tokenizer, view_of
 from ftl_runtime.objectives import OBJECTIVES
 from ftl_runtime.parallel import deepspeed, fsdp, sequence, tensor
 from ftl_runtime.parallel import shards as sharded_files
 from ftl_runtime.rounding import qat
-from ftl_runtime.rounding.fp8 import compute_in_fp8
 from ftl_runtime.rounding.ptq import quantize
 from ftl_runtime.stop import StopFlag
 from ftl_runtime.tracking.session import tracked
@@ -120,17 +110,10 @@ _OTHER_TASKS: dict[Task, Callable[[TrainConfig, Context], None]] = {
 
 def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     """Train `cfg` from where this run left off, and leave the model, its manifest and the result behind."""
-    preflight.check(cfg, ctx)
-    preflight.limit_memory(cfg.model.gpu_memory_limit_gib, ctx.device)
-    shards = cfg.parallel.fsdp if ctx.device.num_ranks > 1 else None
-    if cfg.parallel.fsdp is not None and shards is None:
-        ctx.warn("fsdp_config has no effect with one process: there is nothing to share with")
-    fsdp.layout(cfg.parallel, ctx.device.num_ranks)
-    ranks.join(ctx.device, cfg.parallel.timeout_s, sums_in_memory=shards is not None and shards.offload_params)
-    ranks.check_shared(ctx.run_dir, ctx.device)
-    resume = ranks.share(_find_checkpoint(cfg, ctx) if ctx.device.is_main else None, ctx.device)
+    shards = join_ranks(cfg, ctx)
+    resume = ranks.share(find_checkpoint(cfg, ctx) if ctx.device.is_main else None, ctx.device)
     progress = Progress.load(resume.path) if resume else Progress()
-    _make_reproducible(cfg.optim.seed, progress, ctx)
+    make_reproducible(cfg.optim.seed, progress, ctx)
 
     ctx.phase("model")
     section, base_revision = on_this_machine(cfg.model, ctx, wanted="all")
@@ -141,12 +124,11 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     head = head_of(cfg)
     config = load_config(cfg.model, ctx, head=head, num_classes=num_classes)
     dtype = compute_dtype(cfg.precision, ctx.device)
-    is_packed = _is_packed(cfg.data)
     attention = plan_attention(
         cfg.model.attention,
         config,
         architecture(config, head),
-        is_packed=is_packed,
+        is_packed=_is_packed(cfg.data),
         device=ctx.device,
         dtype=dtype,
         gives_borders=objective.layout == "texts",
@@ -162,47 +144,18 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     zero = deepspeed.plan(cfg.parallel.zero, cfg.optim, dtype, ctx.device)
     if cfg.parallel.zero is not None and zero is None:
         ctx.warn("deepspeed has no effect with one process that offloads nothing: there is nothing to share with")
-    base, model = _build_model(cfg, config, tokenizer, attention.implementation, resume, progress, zero, ctx)
-    documents = attention.documents
-    if cfg.trained.noise_alpha is not None:
-        rows_in_one = cfg.optim.micro_batch_size if documents == "borders" else 1
-        add_noise(base.get_input_embeddings(), cfg.trained.noise_alpha, rows_in_one=rows_in_one)
-    if is_packed and documents != "borders":
-        documents = settle(base, config, documents)
-    inputs = Inputs(
-        accepted=frozenset(inspect.signature(base.forward).parameters),
-        splits_head=objective.layout == "texts" and _can_be_asked(base, cfg, ctx) and splits_off_head(base),
-        scales_by_probability=cfg.objective.scales_by_probability,
-    )
-    texts = Collator(
-        tokenizer.pad_token_id,
-        cfg.data.sequence_len,
-        cfg.data.pad_to_sequence_len,
-        documents,
-        dtype=dtype,
-        window=mask_window(config),
-        is_flat=lies_end_to_end(cfg.data, documents),
-    )
-    collate = collator_of(objective.layout, texts)
+    base, model = build_model(cfg, config, tokenizer, attention.implementation, resume, progress, zero, ctx)
+    inputs, collate = _rows_as_inputs(cfg, base, config, tokenizer, view, attention.documents, dtype, ctx)
     if split is not None:
         sequence.check(inputs, base)
-    if cfg.data.processor is not None:
-        processor = load_processor(cfg.data.processor, cfg.model, config, tokenizer, ctx)
-        collate = PictureCollator(processor, view, cfg.data, texts.pad_id)
     reference = None
     if cfg.objective.is_compared:
-        is_untrained = resume is None and cfg.adapter is None
         find = partial(find_reference, cfg, config, tokenizer, attention.implementation, model, ctx)
         if cfg.objective.precompute_reference:
-            data = with_reference(
-                data,
-                (lambda: Reference(model, has_adapter=False)) if is_untrained else find,
-                collate,
-                inputs,
-                batch_size=cfg.optim.eval_batch_size or cfg.optim.micro_batch_size,
-                dtype=dtype,
-                ctx=ctx,
-            )
+            is_untrained = resume is None and cfg.adapter is None
+            known = partial(Reference, model, has_adapter=False) if is_untrained else find
+            batch_size = cfg.optim.eval_batch_size or cfg.optim.micro_batch_size
+            data = with_reference(data, known, collate, inputs, batch_size=batch_size, dtype=dtype, ctx=ctx)
         else:
             reference = find()
     load = partial(footprint_of, model, base, cfg, dtype, ctx, objective.layout, makes_logits=not inputs.splits_head)
@@ -282,6 +235,43 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     )
 
 
+def _rows_as_inputs(
+    cfg: TrainConfig,
+    base: PreTrainedModel,
+    config: PretrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    view: TokenizerView,
+    documents: Documents,
+    dtype: torch.dtype,
+    ctx: Context,
+) -> tuple[Inputs, Collate]:
+    """What of a batch the model is given, and what makes a batch of rows. Prepares the base for it."""
+    objective = OBJECTIVES[cfg.objective.kind]
+    if cfg.trained.noise_alpha is not None:
+        rows_in_one = cfg.optim.micro_batch_size if documents == "borders" else 1
+        add_noise(base.get_input_embeddings(), cfg.trained.noise_alpha, rows_in_one=rows_in_one)
+    if _is_packed(cfg.data) and documents != "borders":
+        documents = settle(base, config, documents)
+    inputs = Inputs(
+        accepted=frozenset(inspect.signature(base.forward).parameters),
+        splits_head=objective.layout == "texts" and can_be_asked(base, cfg, ctx) and splits_off_head(base),
+        scales_by_probability=cfg.objective.scales_by_probability,
+    )
+    texts = Collator(
+        tokenizer.pad_token_id,
+        cfg.data.sequence_len,
+        cfg.data.pad_to_sequence_len,
+        documents,
+        dtype=dtype,
+        window=mask_window(config),
+        is_flat=lies_end_to_end(cfg.data, documents),
+    )
+    if cfg.data.processor is None:
+        return inputs, collator_of(objective.layout, texts)
+    processor = load_processor(cfg.data.processor, cfg.model, config, tokenizer, ctx)
+    return inputs, PictureCollator(processor, view, cfg.data, texts.pad_id)
+
+
 def _add_restarts(trainer: Trainer, model: nn.Module, cfg: TrainConfig, resume: Checkpoint | None) -> Relora | None:
     if cfg.adapter is None or not cfg.adapter.restarts:
         return None
@@ -299,67 +289,6 @@ def _is_packed(data: DataSection) -> bool:
     """Whether any row holds several documents."""
     is_filled = bool(data.pretraining_dataset) and data.pretraining_sample_concatenation
     return data.sample_packing or bool(data.eval_sample_packing) or is_filled
-
-
-def _can_be_asked(base: PreTrainedModel, cfg: TrainConfig, ctx: Context) -> bool:
-    """Whether it can compute before it is in shards: kernels for GPUs do not, where it waits in main memory."""
-    return base.device.type == ctx.device.kind or not has_fused_layers(base, cfg.kernels, ctx)
-
-
-def _build_model(
-    cfg: TrainConfig,
-    config: PretrainedConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    attention: Attention,
-    resume: Checkpoint | None,
-    progress: Progress,
-    zero: deepspeed.Plan | None,
-    ctx: Context,
-) -> tuple[PreTrainedModel, nn.Module]:
-    """The base model, and that model with the adapter if there is one."""
-    has_adapter, head = cfg.adapter is not None, head_of(cfg)
-    compute = compute_dtype(cfg.precision, ctx.device)
-    dtype = weights_dtype(cfg.precision, compute, has_adapter=has_adapter)
-    cuts_weights = zero is not None and zero.cuts_weights
-    if cuts_weights and resume is None and config.dtype == compute:
-        dtype = compute  # as the base is stored, which loses nothing: the copy in fp32 is made a shard at a time
-    is_cut = cfg.parallel.fsdp is not None and ctx.device.num_ranks > 1
-    checkpoint = resume.path if resume and not sharded_files.are_in(resume.path) else None  # shards are read later
-    base = load_model(
-        cfg.model,
-        config,
-        ctx,
-        dtype=dtype,
-        attention=attention,
-        seed=cfg.optim.seed,
-        head=head,
-        quantisation=quantisation(config, cfg.quant, compute, has_adapter=has_adapter),
-        checkpoint=None if has_adapter else checkpoint,
-        in_shards=is_cut,
-    )
-    is_moved_later = cuts_weights or cfg.parallel.fsdp is not None or cfg.parallel.tensor_size > 1
-    if ctx.device.kind == "cuda" and not is_moved_later:
-        base.to(torch.device("cuda"))  # type: ignore[arg-type]  # transformers wraps it untyped
-    apply_liger(base, cfg.kernels, ctx)
-    check_new_tokens(new_tokens(cfg.model, ctx), base, cfg.adapter)
-    fit_to_tokenizer(base, tokenizer, cfg.model, seed=cfg.optim.seed)
-    spares_encoders = cfg.trained.freezes_encoders
-    model = add_adapter(
-        base, cfg.adapter, ctx, base=cfg.model, head=head, checkpoint=checkpoint, spares_encoders=spares_encoders
-    )
-    choose_trained(base, cfg.trained, progress, ctx)
-    if spares_encoders:
-        freeze_encoders(model, base, ctx)
-    if cfg.rounding.qat is not None:
-        qat.prepare(base, cfg.rounding.qat)
-    if cfg.precision.fp8:
-        compute_in_fp8(base)
-    lora.fuse(model)
-    if cfg.kernels.tiled_mlp and not tile_mlps(model, cfg.kernels.num_tiles):
-        ctx.warn(f"tiled_mlp: a {config.model_type} model has no MLP that stands by itself; it is computed whole")
-    _, num_trainable = count_parameters(model)
-    preflight.check_disk(num_trainable, ctx)
-    return base, model
 
 
 def _train(trainer: Trainer, schedule: Schedule, resume: Checkpoint | None, ctx: Context) -> None:
@@ -382,46 +311,3 @@ def _train(trainer: Trainer, schedule: Schedule, resume: Checkpoint | None, ctx:
             raise PreemptedError(f"{where}; it can be resumed from there")
         left = f"it goes on from step {newest.step}" if newest else "it starts from the beginning"
         raise PreemptedError(f"{where}, which was not saved ({trainer.unsaved}); {left}")
-
-
-def _find_checkpoint(cfg: TrainConfig, ctx: Context) -> Checkpoint | None:
-    """The newest valid checkpoint of this run, else the one the config names. Raises ConfigError if that is broken."""
-    found = restore.newest(ctx.store, ctx.job, ctx.emit)
-    if found is not None and cfg.output.save_strategy == "best":
-        best_step = Progress.load(found.path).best_step
-        if best_step is not None:
-            restore.one(ctx.store, best_step, ctx.job, ctx.emit)
-    named = cfg.output.resume_from_checkpoint
-    if found is None and named is not None:
-        path = ctx.resolve(named)
-        try:
-            manifest.check(path, run_id=None, step=None)
-        except BrokenCheckpoint as broken:
-            raise ConfigError(f"resume_from_checkpoint: {named}: {broken}; give a checkpoint-N directory") from broken
-        found = Checkpoint(manifest.step_of(path), path)
-    if found is not None and (found.path / "adapter_config.json").exists() != (cfg.adapter is not None):
-        kind = "a full fine-tune" if cfg.adapter else "an adapter"
-        raise ConfigError(f"resume_from_checkpoint: {found.path.name} is of {kind}, which this config does not train")
-    return found
-
-
-def _make_reproducible(seed: int, progress: Progress, ctx: Context) -> None:
-    """Fix what the last bits of a sum depend on: seeds, the number of threads, the choice of kernels."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    transformers.logging.set_verbosity_warning()  # type: ignore[no-untyped-call]
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    if ctx.device.kind == "cuda":
-        # Where there is no deterministic kernel torch says so in the log and goes on.
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        # It finds bugs, at the price of bandwidth.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        os.environ.setdefault("FLASH_ATTENTION_DETERMINISTIC", "1")
-    if not progress.num_threads:
-        limit = ctx.job.resources.cpus
-        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        num_sharing = rank_on_machine()[1]
-        shared = (int(limit) if limit else available) // num_sharing
-        progress.num_threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, shared))
-    torch.set_num_threads(progress.num_threads)
