@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ftl import console as module
-from ftl.console import JsonView, LiveView, PlainView, make_view, notice, result_panel, show_error
+from ftl.console import notice, show_error
 from ftl.contract import Event, RunResult
 from ftl.errors import ConfigError, Problem
+from ftl.runview import views as module
+from ftl.runview.panels import result_panel
+from ftl.runview.views import JsonView, LiveView, PlainView, make_view
 
 
 def event(kind: str, t: float = 0.0, attempt: int = 1, **data) -> Event:
@@ -217,8 +219,8 @@ def test_notice_goes_to_stderr(capsys):
     assert (captured.out, captured.err) == ("", "note: cfg.yml:1: [key] is not used\n")
 
 
-def test_importing_the_console_loads_no_progress_bar():
+def test_importing_the_views_loads_no_progress_bar():
     import subprocess
 
-    code = "import sys, ftl.console; sys.exit('rich.progress' in sys.modules)"
+    code = "import sys, ftl.runview.views; sys.exit('rich.progress' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,7 +11,6 @@ from ftl.backends import Backend, load
 from ftl.commands import preprocessview, show
 from ftl.commands.overrides import read_overrides
 from ftl.config.load import Loaded, load_train
-from ftl.console import RunView, make_view
 from ftl.contract import SHOWN_FILE, DatasetUse, Event, JobSpec
 from ftl.errors import BackendError, ConfigError, ExitCode, FtlError
 from ftl.inspect.datasets import listed, located
@@ -19,6 +18,7 @@ from ftl.inspect.pictures import all_pictures
 from ftl.jobs import RunRecord
 from ftl.plan import plan
 from ftl.references import references
+from ftl.runview.views import RunView, make_view
 
 _OPTIONS = ("--debug", "--debug-num-examples", "--debug-text-only", "--set", "--json")
 

@@ -17,11 +17,13 @@ from ftl import deliver, jobs, launch
 from ftl.backends import Backend
 from ftl.bundle import Packed
 from ftl.config.load import Loaded
-from ftl.console import RunView, console, make_view, notice, result_panel, show_error, task_panel
+from ftl.console import console, notice, show_error
 from ftl.contract import LOG_FILE, RunResult, TaskResult
 from ftl.errors import DeliveryError, ExitCode, FtlError, Problem
 from ftl.jobs import RunRecord
 from ftl.launch import Outcome
+from ftl.runview.panels import result_panel, task_panel
+from ftl.runview.views import RunView, make_view
 
 if TYPE_CHECKING:
     from ftl.commands.doctor import Finding

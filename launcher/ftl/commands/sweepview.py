@@ -9,9 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from ftl.commands.show import emit
-from ftl.console import console, loss_text, notice
+from ftl.console import console, notice
 from ftl.contract import RunResult, TaskResult
 from ftl.errors import Problem
+from ftl.runview.text import loss_text
 from ftl.sweep import Combination, short
 
 _ALL = "combination"
