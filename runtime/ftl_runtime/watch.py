@@ -100,6 +100,9 @@ class Watch:
     def verdict(self, told: Verdict | None, newest: int | None) -> Verdict:
         """What a rank told us, else what its exit status says. `newest` is the step of the newest checkpoint."""
         statuses = [status for status in self._trainers.poll() if status is not None]
+        failures = self._first_failures or [status for status in statuses if status]
+        if told is not None and told.cause == "crash" and _is_bereft(failures):
+            told = None
         if told is not None and (told.exit_code != ExitCode.DONE or not any(statuses)):
             return told
         if not any(statuses):
@@ -107,7 +110,6 @@ class Watch:
         if self._asked is not None and self._killed:
             left = f"the newest checkpoint is step {newest}" if newest is not None else "there is no checkpoint yet"
             return Verdict(ExitCode.PREEMPTED, self._asked, f"killed before it could save; {left}")
-        failures = self._first_failures or [status for status in statuses if status]
         if -signal.SIGKILL in failures:
             return Verdict(
                 _KILLED_EXIT, "killed", "the trainer was killed (SIGKILL), most often because memory ran out"
@@ -131,6 +133,11 @@ class Watch:
         self._kill_at = kill_at if self._strike is None else min(kill_at, max(self._strike, time.monotonic()))
         StopOrder(time.time() + self._kill_at - time.monotonic(), why).write(self._run_dir)
         self._trainers.signal(number)
+
+
+def _is_bereft(failures: list[int]) -> bool:
+    """Whether a crash that was told is only that of a rank whose peer was killed: it loses its connection."""
+    return -signal.SIGKILL in failures or (bool(failures) and all(status < 0 for status in failures))
 
 
 class SendLimit:

@@ -6,11 +6,13 @@ import time
 
 import pytest
 
+from ftl.contract import JobSpec
 from ftl_runtime import uploads
 from ftl_runtime.measured import Measured, fits, lead_s, where_sent
 from ftl_runtime.notices import Notice
 from ftl_runtime.stop import StopOrder
-from ftl_runtime.watch import Requests, SendLimit
+from ftl_runtime.verdict import Verdict
+from ftl_runtime.watch import Requests, SendLimit, Watch
 
 
 def line(event="checkpoint", **data):
@@ -111,3 +113,52 @@ def test_sending_is_killed_with_the_reason(tmp_path, monkeypatch):
     ending = sending.finish(has_output=True, must_end=lambda: "asked twice" if time.monotonic() > started else None)
     assert ending.undelivered == "asked twice"
     assert time.monotonic() - started < 5
+
+
+class Ranks:
+    """Trainers whose exit statuses are given."""
+
+    def __init__(self, statuses):
+        self.statuses = statuses
+
+    def poll(self):
+        return self.statuses
+
+
+BEREFT = Verdict(70, "crash", "the training crashed: RuntimeError: Connection closed by peer")
+
+
+def verdict_after(tmp_path, told, *turns):
+    """The verdict when the ranks have these statuses at these turns."""
+    ranks = Ranks(turns[0])
+    watch = Watch(JobSpec(run_id="r"), ranks, tmp_path, time.monotonic())
+    for statuses in turns[:-1]:
+        ranks.statuses = statuses
+        watch.turn(Requests(lambda: 0), is_superseded=False)
+    ranks.statuses = turns[-1]
+    return watch.verdict(told, newest=3)
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        pytest.param([[None, -9], [70, -9]], id="seen first"),
+        pytest.param([[70, -9]], id="seen at once"),
+        pytest.param([[-9, None], [-9, 70]], id="rank 0"),
+    ],
+)
+def test_rank_killed_alone_is_a_killed_run_not_a_crash_of_the_rank_that_is_left(tmp_path, turns):
+    verdict = verdict_after(tmp_path, BEREFT, *turns)
+    assert (verdict.exit_code, verdict.cause) == (137, "killed")
+
+
+def test_rank_that_dies_of_a_signal_is_named_and_not_what_its_peer_says(tmp_path):
+    verdict = verdict_after(tmp_path, BEREFT, [None, -11], [70, -11])
+    assert verdict.message == "the trainer ended with SIGSEGV; its last words are in log.txt"
+
+
+def test_crash_of_one_rank_is_told_although_the_other_is_killed_for_waiting(tmp_path):
+    crash = Verdict(70, "crash", "the training crashed: ValueError: odd; the traceback is in log.txt")
+    assert verdict_after(tmp_path, crash, [70, None], [70, -9]) == crash
+    stopped = Verdict(75, "signal", "stopped at step 3 of 9; it can be resumed from there")
+    assert verdict_after(tmp_path, stopped, [75, -9]) == stopped
