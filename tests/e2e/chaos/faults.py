@@ -14,11 +14,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 Moment = Literal["start", "step", "save", "upload", "none"]
-Victim = Literal["trainer", "supervisor", "sync", "machine"]
+Victim = Literal["trainer", "trainer-0", "trainer-1", "supervisor", "sync", "machine"]
+"""`trainer` is all ranks, `trainer-1` that rank alone, `machine` every process of the attempt."""
 
 _TOUCHES = ("open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "shutil.rmtree", "socket.connect")
 
@@ -33,6 +35,8 @@ class Plan:
     """Operations on files into the save or the upload; at its end where there are fewer."""
     delay_s: float = 0.0
     """After the beginning of the step, or of the attempt."""
+    striker: int = 0
+    """The rank in which steps, saves and operations on files are counted."""
     victim: Victim = "machine"
     signal: int = signal.SIGKILL
     step_s: float = 0.0
@@ -45,7 +49,7 @@ def arm(role: str) -> None:
         return
     plan = Plan(**json.loads(os.environ["FTL_CHAOS"]))
     blow = _Blow(plan)
-    if role == "trainer" and os.environ.get("RANK", "0") == "0":
+    if role == f"trainer-{plan.striker}":
         if plan.moment == "start":
             threading.Thread(target=lambda: (time.sleep(plan.delay_s), blow.strike("start")), daemon=True).start()
         _follow_training(plan, blow)
@@ -85,7 +89,7 @@ def _victims(victim: Victim) -> list[int]:
     """The living processes to be struck. A machine's supervisor comes last: its trainers die of its death."""
     with Path(os.environ["FTL_CHAOS_PIDS"]).open() as file:
         born = [line.split() for line in file]
-    chosen = [int(pid) for role, pid in reversed(born) if victim in (role, "machine")]
+    chosen = [int(pid) for role, pid in reversed(born) if victim in (role, role.partition("-")[0], "machine")]
     return [pid for pid in chosen if Path(f"/proc/{pid}").exists()]
 
 
@@ -97,15 +101,14 @@ def _send(pid: int, number: int) -> None:
 def _follow_training(plan: Plan, blow: _Blow) -> None:
     from ftl_runtime import events
 
-    emit = events.EventLog.emit
     num_steps = num_saves = step = 0
     phase = ""
 
-    def emit_and_strike(self: Any, event: str, data: dict[str, Any]) -> None:
+    def follow(emit: Callable[[], None], event: str, data: dict[str, Any]) -> None:
         nonlocal num_steps, num_saves, phase, step
         if event == "phase" and phase == "saving" != data["name"]:
             save.end()
-        emit(self, event, data)
+        emit()
         if event == "step":
             num_steps, step = num_steps + 1, data["step"]
             if plan.moment == "step" and num_steps == plan.at:
@@ -123,7 +126,9 @@ def _follow_training(plan: Plan, blow: _Blow) -> None:
         blow.strike("save" if phase == "saving" else "step" if phase == "training" else phase, step=step)
 
     save = _Count(plan.num_touches, lambda touch: blow.strike("save", step=step, touch=touch))
-    events.EventLog.emit = emit_and_strike  # type: ignore[method-assign]
+    emit = events.EventLog.emit
+    events.EventLog.emit = lambda log, *told: follow(partial(emit, log, *told), *told)  # type: ignore[assignment]
+    events.no_events = lambda *told: follow(lambda: None, *told)  # what the other ranks have
 
 
 def _follow_uploads(plan: Plan, blow: _Blow) -> None:

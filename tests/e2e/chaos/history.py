@@ -3,6 +3,7 @@
 import signal
 from typing import Any
 
+from ledger import WentOn
 from stage import MAX_STEPS, SAVE_STEPS, Stage
 
 
@@ -21,6 +22,7 @@ class History:
     def __init__(self, stage: Stage, expected: dict[int, float]) -> None:
         self._stage, self._expected = stage, expected
         self._there: dict[str, set[int]] = {}
+        self._steps_lost = 0
 
     def begin(self) -> None:
         """An attempt is about to start, and no process is at work on the run."""
@@ -42,6 +44,19 @@ class History:
         losses = losses_of(stage)
         wrong = [step for step, loss in losses.items() if loss != self._expected[step]]
         assert not wrong, f"attempt {attempt}: other losses at steps {wrong}"
+
+    def steps_lost(self) -> int:
+        """How many steps the attempt has trained that no whole checkpoint in the run directory has."""
+        return self._steps_lost
+
+    def went_on(self) -> WentOn | None:
+        """Where the attempt got what it went on from; None if it did not come so far."""
+        stage, attempt = self._stage, self._stage.number
+        if any(event["data"]["state"] == "fetched" for event in stage.events("checkpoint", attempt)):
+            return "store"
+        if stage.events("resumed", attempt):
+            return "here"
+        return "start" if stage.events("step", attempt) else None
 
     def close(self) -> None:
         """The run has come to its end."""
@@ -65,14 +80,14 @@ class History:
     def _check_status(
         self, attempt: int, status: int, hit: dict[str, Any] | None, newest: int, steps: list[int]
     ) -> None:
-        whole = self._stage.whole()
+        newest_here = max(self._stage.whole()["here"], default=0)
+        self._steps_lost = 0 if status == 0 else max((steps or [newest])[-1] - newest_here, 0)
         if hit is None or hit["victim"] == "sync":
             assert status == 0, f"attempt {attempt} ended with {status} unharmed: {self._stage.log()[-3000:]}"
         elif hit["signal"] == signal.SIGKILL:
-            expected = (137, 0) if hit["victim"] == "trainer" else (-signal.SIGKILL,)
+            expected = (137, 0) if hit["victim"].startswith("trainer") else (-signal.SIGKILL,)
             assert status in expected, f"attempt {attempt}: {status} after {hit}: {self._stage.log()[-3000:]}"
-            lost = (steps or [newest])[-1] - max(whole["here"], default=0)
-            assert lost <= SAVE_STEPS, f"attempt {attempt}: {hit} costs {lost} steps"
+            assert self._steps_lost <= SAVE_STEPS, f"attempt {attempt}: {hit} costs {self._steps_lost} steps"
         else:
             assert status in (75, 0), f"attempt {attempt}: {status} after {hit}: {self._stage.log()[-3000:]}"
             if status == 75:

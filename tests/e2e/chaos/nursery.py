@@ -148,11 +148,12 @@ def _live(
         sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
         sys.argv = [module, *arguments]
+        role = _ROLES[module] + (f"-{os.environ.get('RANK', '0')}" if _ROLES[module] == "trainer" else "")
         with Path(os.environ[_PIDS]).open("a") as file:
-            file.write(f"{_ROLES[module]} {os.getpid()}\n")
+            file.write(f"{role} {os.getpid()}\n")
         import faults
 
-        faults.arm(_ROLES[module])
+        faults.arm(role)
         sys.modules.pop(module, None)  # runpy warns of modules that are there
         runpy.run_module("ftl_runtime.__main__" if module == "ftl_runtime" else module, run_name="__main__")
         code = 0

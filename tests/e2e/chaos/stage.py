@@ -17,7 +17,6 @@ from project import make_project
 
 from ftl.contract import HubRef, JobSpec, Paths, Resources, StoreRef, UrlRef
 
-REPO = "ann/model"
 SAVE_STEPS = 3
 MAX_STEPS = 24
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -27,8 +26,14 @@ KINDS: dict[str, dict[str, Any]] = {  # Any: JSON
     "full": {},
     "lora": {"adapter": {"kind": "lora", "rank": 4, "alpha": 8, "dropout": 0.1}},
     "fsdp": {"parallel": {"fsdp": {}}},
+    "shards": {"parallel": {"fsdp": {"state_dict_type": "SHARDED_STATE_DICT"}}},
 }
-"""What makes the configs of the three kinds of training differ."""
+"""What makes the configs of the kinds of training differ. The last two have two ranks; their checkpoints are written
+whole by rank 0, or by each rank its part."""
+
+
+def num_ranks(kind: str) -> int:
+    return 2 if "parallel" in KINDS[kind] else 1
 
 
 def nursery_env(home: Path, hub: HubServer) -> dict[str, str]:
@@ -73,10 +78,11 @@ class Stage:
         self.hits = root / "hits.jsonl"
         self.number = 0
         self.run_id = f"{root.parent.name}-{root.name}"
+        self._repo = f"ann/{self.run_id}"
         self._bundle = bundle
-        self._num_ranks = 2 if kind == "fsdp" else 1
+        self._num_ranks = num_ranks(kind)
         self.run.mkdir(parents=True)
-        self.stores: tuple[StoreRef, ...] = (UrlRef(url=f"file://{self.bucket}"), HubRef(repo=REPO))
+        self.stores: tuple[StoreRef, ...] = (UrlRef(url=f"file://{self.bucket}"), HubRef(repo=self._repo))
 
     def start(self, plan: Plan | None = None, **env: str) -> int:
         """One more attempt, struck as planned; the supervisor's process id."""
@@ -141,10 +147,10 @@ class Stage:
         """Place -> the steps whose checkpoints there are whole, byte for byte, as far as this file can tell."""
         here = {int(path.name[11:]) for path in (self.run / "checkpoints").glob("checkpoint-*") if _is_whole(path)}
         there = {int(path.name[11:]) for path in (self.bucket / self.run_id).glob("checkpoint-*") if _is_whole(path)}
-        return {"here": here, f"file://{self.bucket}/{self.run_id}": there, f"hf://{REPO}": self._whole_on_hub()}
+        return {"here": here, f"file://{self.bucket}/{self.run_id}": there, f"hf://{self._repo}": self._whole_on_hub()}
 
     def _whole_on_hub(self) -> set[int]:
-        repository = self.hub.repositories.get(("model", REPO))
+        repository = self.hub.repositories.get(("model", self._repo))
         if repository is None or "main" not in repository.refs:
             return set()
         below = f"checkpoints/{self.run_id}/"
