@@ -3,14 +3,14 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 from ftl import jobs
 from ftl.backends import Backend, load
 from ftl.contract import EVENTS_FILE, LOG_FILE, RESULT_FILE, Event, JobState, RunResult, TaskResult
-from ftl.errors import BackendError, ExitCode, Problem
+from ftl.errors import BackendError, ExitCode, Problem, RunError
 from ftl.jobs import Attempt, RunRecord
 from ftl.redact import hide, redacted
 
@@ -41,13 +41,19 @@ def backend_of(record: RunRecord) -> Backend:
     return kind(kind.Cloud.read(record.cloud))
 
 
-def submit(record: RunRecord, backend: Backend) -> RunRecord:
-    """Start the next attempt; the record with its handle, saved.
+class ChangedMeanwhileError(RunError):
+    """Another shell has started an attempt of the run, or asked it to stop, since its record was read."""
+
+
+def submit(record: RunRecord, backend: Backend, **moved: Any) -> RunRecord:  # Any: values of RunRecord fields
+    """Start the next attempt; the record with its handle, saved. `moved` are fields that change with it.
 
     The attempt is noted before the provider is asked and again with the handle, so that a launcher killed
-    in between leaves a record from which the same submission can be repeated.
+    in between leaves a record from which the same submission can be repeated. Raises ChangedMeanwhileError.
     """
-    with jobs.changing(record.id) as current:
+    with jobs.changing(record.id) as read:
+        _check_unchanged(record, read)
+        current = read.model_copy(update=moved)
         number = _next_number(current)
         started = jobs.add_attempt(current, Attempt(number=number, submitted_at=time.time()))
         spec = current.spec.model_copy(update={"attempt": number})
@@ -88,7 +94,10 @@ def follow(
         number = _next_number(newer)
         notice = {"message": f"{state.message or state.cause}; starting attempt {number}"}
         follower.on_event(Event(t=time.time(), attempt=number, event="warning", data=notice))
-        record = _resubmit(newer, backend)
+        try:
+            record = _resubmit(newer, backend)
+        except ChangedMeanwhileError:
+            record = jobs.load(record.id)
 
 
 def status(record: RunRecord, backend: Backend) -> JobState:
@@ -159,6 +168,16 @@ def log_lines(
                 return
             record = newer
         sleep(POLL_S)
+
+
+def _check_unchanged(seen: RunRecord, current: RunRecord) -> None:
+    where = f"run {current.id}"
+    if current.attempts != seen.attempts:
+        told = f"another ftl has started attempt {current.attempts[-1].number} meanwhile"
+        raise ChangedMeanwhileError(Problem(where, told, None, f"`ftl attach {current.id}` follows it"))
+    if current.stop_requested_at != seen.stop_requested_at:
+        told = "another ftl has asked it to stop meanwhile"
+        raise ChangedMeanwhileError(Problem(where, told, None, f"`ftl resume {current.id}` goes on with it"))
 
 
 def _next_number(record: RunRecord) -> int:

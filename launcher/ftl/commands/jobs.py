@@ -43,15 +43,15 @@ def attach(prefix: str | None, *, as_json: bool) -> int:
 
 def stop(prefix: str, *, now: bool) -> int:
     """Ask a run to save and stop, and wait until it has."""
-    record = jobs.find(prefix)
-    backend = backend_of(record)
-    if launch.status(record, backend).phase == "ended":
+    with jobs.changing(jobs.find(prefix).id) as record:  # nobody starts an attempt before the request is noted
+        backend = backend_of(record)
+        is_over = launch.status(record, backend).phase == "ended"
+        jobs.save(record.model_copy(update={"stop_requested_at": time.time()}))
+    if is_over:
         show.note(f"run {record.id} has already ended")
         return ExitCode.DONE
     assert record.handle is not None, "only an accepted attempt can be running"
-    handle = record.handle
-    record = jobs.update(record.id, stop_requested_at=time.time())
-    backend.cancel(handle, now=now)
+    backend.cancel(record.handle, now=now)
     deadline = time.monotonic() + record.spec.grace_s + _STOP_MARGIN_S
     while launch.status(record, backend).phase != "ended":
         if time.monotonic() > deadline:
@@ -108,10 +108,8 @@ def _again(record: RunRecord, old: Backend, backend: Backend, *, detach: bool, a
         raise BackendError(*problems)
     if record.handle is not None:
         old.remove(record.handle)
-    if backend is not old:
-        section = backend.cloud.model_dump(mode="json")
-        record = jobs.update(record.id, spec=spec, provider=backend.cloud.provider, cloud=section)
-    record = launch.submit(record, backend)
+    moves = {"spec": spec, "provider": backend.cloud.provider, "cloud": backend.cloud.model_dump(mode="json")}
+    record = launch.submit(record, backend, **(moves if backend is not old else {}))
     if detach:
         show.detached(record, as_json=as_json)
         return ExitCode.DONE
