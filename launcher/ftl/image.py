@@ -119,6 +119,11 @@ def recipe(name: str) -> Recipe:
     return known[name]
 
 
+def lock_path(made_from: Recipe) -> Path:
+    """The recipe's lock file on this machine."""
+    return packaged("images") / made_from.lock
+
+
 def resolve(image: str, *, allow_unpinned: bool = False) -> Resolved:
     """What `image` stands for: a name of images.lock.toml, repository[:tag]@sha256:digest, or a local image id.
 

@@ -30,7 +30,8 @@ ALLOWED: dict[str, set[str]] = {
     "tokens": BASE | {"formats", "config"},
     "contract": BASE,
     "cloud": BASE,
-    "backends": CONTRACT | {"image"},
+    "backends": CONTRACT | {"cost", "image", "sources"},
+    "cost": {"errors"},
     "image": BASE | {"packaged", "backends"},
     "cloudenv": YAML | {"cloud", "redact"},
     "cloudfile": YAML | {"backends", "cloudenv", "redact"},
@@ -74,7 +75,7 @@ RUNTIME_MAY_USE = {
 WEIGHT = {
     "docker": ("launcher/ftl/backends/docker.py",),
     "modal": ("launcher/ftl/backends/modal.py",),
-    "sky": ("launcher/ftl/backends/skypilot.py",),
+    "sky": ("launcher/ftl/backends/sky_worker.py",),
     "torch": ("runtime/",),
     "transformers": ("runtime/",),
     "peft": ("runtime/",),

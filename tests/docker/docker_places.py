@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ftl.backends.docker import DockerBackend
-from ftl.backends.docker_secrets import memory_folder
+from ftl.backends.secret_files import memory_folder
 from ftl.contract import Bundle, JobHandle, JobSpec, JobState
 
 BASE = "ftl-test/base:bookworm"

@@ -9,7 +9,7 @@ from ftl.cloud import CloudSection
 from ftl.contract import Bundle, JobHandle, JobSpec, JobState
 from ftl.errors import ConfigError, Problem
 
-NAMES = ("local", "docker")
+NAMES = ("local", "docker", "skypilot")
 """Built-in providers; third parties add theirs by the entry point group `ftl.backends`."""
 
 
@@ -18,12 +18,15 @@ class Backend(Protocol):
 
     Cloud: ClassVar[type[CloudSection]]
     """The provider's YAML keys."""
-    recovers: ClassVar[bool]
-    """True when the provider itself restarts preempted jobs; otherwise launch.py resubmits."""
 
     cloud: Any  # Any: each backend has its own Cloud
 
     def __init__(self, cloud: Any) -> None: ...
+
+    @property
+    def recovers(self) -> bool:
+        """True when the provider itself restarts preempted jobs; otherwise launch.py resubmits."""
+        ...
 
     def spec_fields(self) -> dict[str, Any]:  # Any: values of JobSpec fields
         """The JobSpec fields that this cloud section decides: image, resources. Pure."""

@@ -19,8 +19,8 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from ftl.backends.docker_faults import explain
 from ftl.backends.docker_request import ATTEMPT_LABEL, GIB, RUN_LABEL, container_name, job_inside, request, write_job
-from ftl.backends.docker_secrets import delete_secrets, memory_folder, write_secrets
 from ftl.backends.local import copy, read_file
+from ftl.backends.secret_files import delete_secrets, memory_folder, write_secrets
 from ftl.cloud import CloudSection
 from ftl.contract import (
     EXIT_FILE,

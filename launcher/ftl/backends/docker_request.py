@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ftl.backends.docker_secrets import memory_folder, secrets_dir
+from ftl.backends.secret_files import memory_folder, secrets_dir
 from ftl.contract import (
     BUNDLE_CODE,
     CONTAINER_BUNDLE,

@@ -1,4 +1,4 @@
-"""Secrets of a container: files in memory, bound read-only at /run/secrets, gone when the job has ended."""
+"""Secrets of a job as files in memory, one a secret, gone when the job has ended."""
 
 import os
 import shutil

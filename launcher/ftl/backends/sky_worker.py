@@ -1,0 +1,388 @@
+"""The one file that imports SkyPilot, run by the Python of SkyPilot's own environment.
+
+SkyPilot wants an older click than huggingface-hub, so the two never share an environment. One JSON object a line on
+standard input, {"id": 1, "op": "hello", ...}; one a line in answer, {"id": 1, "value": ...} or {"id": 1, "error":
+{"kind": "CLASS", "text": "..."}}. Imports nothing of ftl, and keeps to Python 3.9.
+"""
+
+import json
+import os
+import re
+import sys
+import threading
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_FINISHED = ("SUCCEEDED", "FAILED", "CANCELLED")
+
+
+def hello(order):
+    import sky
+
+    return {"version": sky.__version__, "python": sys.version.split()[0]}
+
+
+def check(order):
+    """What SkyPilot's schema and catalogs find wrong with the task: sentences; and what machines it could be."""
+    problems, offers, unknown = [], [], None
+    try:
+        task = _task(order["task"])
+    except Exception as error:
+        return {"problems": [_said(error)], "offers": [], "unknown": None}
+    for choice, resources in enumerate(task.resources):
+        try:
+            resources.validate()
+            offers += [dict(offer, choice=choice) for offer in _offers(resources, task.num_nodes, problems)]
+        except Exception as error:
+            if not _is_unreachable(error):
+                return {"problems": [_said(error)], "offers": [], "unknown": None}
+            unknown = _said(error)
+    return {"problems": problems if not offers else [], "offers": offers, "unknown": unknown}
+
+
+def _is_unreachable(error):
+    """Whether a catalog could not be had, which says nothing of the task."""
+    return isinstance(error, OSError) or "requests error" in str(error) or "Max retries" in str(error)
+
+
+def _offers(resources, num_nodes, problems):
+    """Each machine of the catalogs that fits, with its price by the hour; what is close goes to `problems`."""
+    if resources.cloud is None or str(resources.cloud).lower() in ("kubernetes", "slurm", "ssh"):
+        return []
+    feasible = resources.cloud.get_feasible_launchable_resources(resources, num_nodes)
+    found = []
+    for one in feasible.resources_list:
+        place = "/".join(part for part in (str(one.cloud).lower(), one.region, one.zone) if part)
+        machine = {"place": place, "machine": one.instance_type, "is_spot": bool(one.use_spot)}
+        try:
+            machine["usd_per_hour"] = one.get_cost(3600) * num_nodes
+        except Exception:
+            machine["usd_per_hour"] = None
+        found.append(machine)
+    if not found:
+        what = ", ".join(f"{kind}:{num}" for kind, num in (resources.accelerators or {}).items()) or "such a machine"
+        close = ", ".join(feasible.fuzzy_candidate_list[:6])
+        hint = "; close to it: " + close if close else ""
+        problems.append(f"{resources.cloud} has no {what}{hint}")
+    return found
+
+
+def ready(order):
+    """What of the API server stands in the way of a launch: sentences."""
+    import sky
+
+    found = []
+    info = sky.api_info()
+    version = getattr(info, "version", None) or (info.get("version") if isinstance(info, dict) else None)
+    clouds = order["clouds"]
+    enabled = [str(cloud).lower() for cloud in sky.get(sky.enabled_clouds())]
+    if not enabled:
+        found.append("no cloud is enabled; `sky check` says what each needs")
+    for cloud in clouds:
+        if cloud not in enabled:
+            found.append(f"{cloud} is not enabled on SkyPilot's API server; `sky check {cloud}` says what it needs")
+    return {"problems": found, "version": version, "enabled": enabled}
+
+
+def find(order):
+    """What there is of a name: its cluster, managed job or launch request; None where SkyPilot knows nothing of it."""
+    if order["managed"]:
+        job = _managed(order["name"])
+        if job is not None:
+            return {"job_id": job.job_id}
+    elif _cluster(order["name"]) is not None:
+        return {}
+    request = _launching(order["name"], order["managed"])
+    return None if request is None else {"request": request}
+
+
+def launch(order):
+    """Ask for the task to be launched: the id of the request, once the API server has it."""
+    import sky
+
+    task, name = _task(order["task"]), order["name"]
+    task.name = name
+    if order["managed"]:
+        return {"request": str(sky.jobs.launch(task, name=name))}
+    request = sky.launch(task, cluster_name=name, idle_minutes_to_autostop=order["autostop"], down=True)
+    return {"request": str(request)}
+
+
+def state(order):
+    """How the launch and the job stand, and what the machine costs by the hour."""
+    request = _request(order.get("request"))
+    if order["managed"]:
+        job = _managed(order["name"])
+        if job is not None:
+            return {
+                "job_id": job.job_id,
+                "status": job.status.value,
+                "text": job.failure_reason or "",
+                "recoveries": job.recovery_count or 0,
+                "seconds": job.job_duration,
+            }
+        return _of_request(request)
+    if request is not None and request["status"] not in _FINISHED:
+        return {"status": "LAUNCHING", "text": request.get("text") or ""}
+    cluster = _cluster(order["name"])
+    if cluster is None:
+        return _of_request(request)
+    found = {"cluster": cluster.status.value, "usd_per_hour": _price(cluster), "launched_at": cluster.launched_at}
+    if request is not None and request["status"] == "FAILED":
+        return dict(found, **_of_request(request))
+    return dict(found, **_job(order["name"]))
+
+
+def _job(cluster_name):
+    import sky
+
+    try:
+        statuses = sky.get(sky.job_status(cluster_name))
+    except Exception as error:
+        try:  # the machine itself may be gone: ask its cloud
+            found = sky.get(sky.status([cluster_name], refresh=sky.StatusRefreshMode.FORCE))
+        except Exception:
+            return {"status": "UNKNOWN", "text": _said(error)}
+        return {"status": "UNKNOWN" if found and found[0].status.value == "UP" else "GONE", "text": _said(error)}
+    for status in statuses.values():
+        if status is not None:
+            return {"status": status.value, "text": ""}
+    return {"status": "LAUNCHING", "text": ""}
+
+
+def _of_request(request):
+    """How a launch stands of which there is neither cluster nor job."""
+    if request is None:
+        return {"status": "GONE", "text": ""}
+    if request["status"] == "SUCCEEDED":
+        return {"status": "GONE", "text": ""}
+    if request["status"] in _FINISHED:
+        return {"status": "REFUSED", "text": _refusal(request["id"])}
+    return {"status": "LAUNCHING", "text": ""}
+
+
+def _refusal(request_id):
+    import sky
+
+    try:
+        sky.get(request_id)
+    except Exception as error:
+        return _said(error)
+    return ""
+
+
+_streams = {}
+
+
+class Stream:
+    """The log of a job as it comes, read by a thread of its own."""
+
+    def __init__(self, order):
+        self._order = order
+        self.text = []
+        self.num_chars = 0
+        self.ended = None
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        import sky
+
+        try:
+            if self._order["managed"]:
+                lines = sky.jobs.tail_logs(job_id=self._order["job_id"], follow=True, preload_content=False)
+            else:
+                lines = sky.tail_logs(self._order["name"], None, follow=True, preload_content=False)
+            for line in lines:
+                if line is None:
+                    break
+                self.text.append(line)
+            self.ended = ""
+        except Exception as error:
+            self.ended = _said(error)
+
+
+def log(order):
+    """What the log has grown by since `offset` pieces; starts to read it, and starts again where that broke off."""
+    stream = _streams.get(order["name"])
+    if stream is None or (stream.ended is not None and order["offset"] >= len(stream.text) and order["again"]):
+        stream = _streams[order["name"]] = Stream(order)
+        return {"pieces": [], "offset": 0, "ended": None, "is_fresh": True}
+    ended, pieces = stream.ended, stream.text[order["offset"] :]
+    return {"pieces": pieces, "offset": order["offset"] + len(pieces), "ended": ended, "is_fresh": False}
+
+
+def run(order):
+    """A shell command on the first machine: its exit code and output."""
+    code, out, err = _runner(order).run(order["command"], require_outputs=True, stream_logs=False, separate_stderr=True)
+    return {"code": code, "out": out, "err": err}
+
+
+def fetch(order):
+    """Copy a directory of the first machine here."""
+    _runner(order).rsync(order["source"], order["target"], up=False, stream_logs=False)
+    return
+
+
+def _runner(order):
+    import sky
+
+    name = order["name"]
+    if order["managed"]:
+        job = _managed(name)
+        name = (job.current_cluster_name if job is not None else None) or f"{name}-{order.get('job_id')}"
+    found = sky.get(sky.status([name], all_users=True))
+    if not found or found[0].handle is None:
+        raise LookupError(f"there is no machine of the name {name}")
+    return found[0].handle.get_command_runners()[0]
+
+
+def cancel(order):
+    import sky
+
+    if order["managed"]:
+        sky.get(sky.jobs.cancel(name=None, job_ids=[order["job_id"]], graceful=True, graceful_timeout=order["grace"]))
+    else:
+        sky.get(sky.cancel(order["name"], all=True))
+    return
+
+
+def down(order):
+    """End the machine, or the managed job and its machine; nothing where there is none."""
+    import sky
+
+    if order["managed"]:
+        job = _managed(order["name"])
+        if job is not None and not job.status.is_terminal():
+            sky.get(sky.jobs.cancel(job_ids=[job.job_id]))
+    else:
+        request = _launching(order["name"], False)
+        if request is not None:
+            sky.get(sky.api_cancel([request]))
+        if _cluster(order["name"]) is not None:
+            request = sky.down(order["name"])
+            if order["wait"]:
+                sky.get(request)
+    return
+
+
+def names(order):
+    """The clusters and managed jobs whose names begin with `prefix`, that still cost something."""
+    import sky
+
+    found = []
+    for cluster in sky.get(sky.status()):
+        if cluster.name.startswith(order["prefix"]):
+            found.append(
+                {
+                    "name": cluster.name,
+                    "managed": False,
+                    "status": cluster.status.value,
+                    "usd_per_hour": _price(cluster),
+                    "launched_at": cluster.launched_at,
+                    "autostop": cluster.autostop if cluster.to_down else None,
+                }
+            )
+    for job in _queue():
+        if (job.job_name or "").startswith(order["prefix"]) and not job.status.is_terminal():
+            found.append(
+                {
+                    "name": job.job_name,
+                    "managed": True,
+                    "status": job.status.value,
+                    "usd_per_hour": None,
+                    "launched_at": job.submitted_at,
+                    "autostop": None,
+                }
+            )
+    return found
+
+
+def _task(config):
+    import sky
+
+    return sky.Task.from_yaml_config(config)
+
+
+def _cluster(name):
+    import sky
+
+    found = sky.get(sky.status([name]))
+    return found[0] if found else None
+
+
+def _managed(name):
+    """The newest managed job of that name."""
+    jobs = [job for job in _queue() if job.job_name == name]
+    return max(jobs, key=lambda job: job.job_id) if jobs else None
+
+
+def _queue():
+    import sky
+
+    try:
+        return sky.get(sky.jobs.queue_v2(refresh=False))[0]
+    except sky.exceptions.ClusterNotUpError:
+        return []  # there is no controller, so there are no jobs
+
+
+def _launching(name, managed):
+    """The newest request for that launch which has not ended; of a cluster also one that has."""
+    import sky
+
+    wanted = "jobs.launch" if managed else "launch"
+    for request in sky.api_status(all_status=False):
+        is_launch = request.name.rpartition("sky.")[2].endswith(wanted)
+        if is_launch and (request.cluster_name == name or f'"{name}"' in _body(request)):
+            return request.request_id
+    return None
+
+
+def _body(request):
+    """The request as the API server shows it; a name in it stands in quotes, whatever they are escaped with."""
+    return (request.request_body or "").replace("\\", "").replace("name: ", '"').replace('n"', '"')
+
+
+def _request(request_id):
+    import sky
+
+    if not request_id:
+        return None
+    for request in sky.api_status([request_id]):
+        return {"id": request_id, "status": request.status, "text": request.status_msg}
+    return None
+
+
+def _price(cluster):
+    try:
+        return cluster.handle.launched_resources.get_cost(3600) * cluster.nodes
+    except Exception:
+        return None
+
+
+def _said(error):
+    """What an exception says, in one line and without its colours."""
+    text = _ANSI.sub("", str(error)).strip()
+    return re.sub(r"\s*\n\s*", "; ", text)[:1500] or type(error).__name__
+
+
+OPS = {
+    function.__name__: function
+    for function in (hello, check, ready, find, launch, state, log, run, fetch, cancel, down, names)
+}
+
+
+def main():
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever SkyPilot prints
+    for line in sys.stdin:
+        order = json.loads(line)
+        try:
+            answer = {"id": order["id"], "value": OPS[order["op"]](order)}
+        except Exception as error:
+            answer = {"id": order["id"], "error": {"kind": type(error).__name__, "text": _said(error)}}
+        answers.write(json.dumps(answer, default=str) + "\n")
+        answers.flush()
+    os._exit(0)  # a thread that reads a log would be waited for
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,306 @@
+"""SkyPilot: one cluster an attempt, or one managed job where SkyPilot itself starts the run again.
+
+The API server does the work and remembers it; a name made from run and attempt finds it from any machine that talks to
+the same server. A cluster ends itself some minutes after its job, whoever is watching. Of the run directory on the
+machine this one sees what the job's output tells (skypilot_mirror.py).
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import ValidationError
+
+from ftl.backends.local import copy
+from ftl.backends.secret_files import delete_secrets, memory_folder, write_secrets
+from ftl.backends.sky_client import Sky, SkyError
+from ftl.backends.skypilot_cloud import SkypilotCloud
+from ftl.backends.skypilot_faults import checked, ended_without_verdict, lasting_problems, refusal, why_unknown
+from ftl.backends.skypilot_plan import in_shell, job_name, mark_of, run_directory, task
+from ftl.backends.skypilot_watch import Watched
+from ftl.cloud import CloudSection
+from ftl.contract import (
+    EXIT_FILE,
+    LOG_FILE,
+    Bundle,
+    ExitRecord,
+    JobHandle,
+    JobSpec,
+    JobState,
+    Resources,
+)
+from ftl.cost import Price, budget_problems, limit_s
+from ftl.errors import BackendError, DeliveryError, FtlError, Problem
+from ftl.image import resolve
+from ftl.sources.remote import fetch as fetch_address
+
+_STATE_AGE_S = 5.0
+"""SkyPilot is asked so seldom: each question is a request that its server runs in a process."""
+_QUEUED = ("PENDING", "INIT", "SETTING_UP", "STARTING", "LAUNCHING", "SUBMITTED")
+_RUNNING = ("RUNNING", "RECOVERING", "WINDING_DOWN", "CANCELLING", "UNKNOWN")
+
+
+class SkypilotBackend:
+    """Backend for the machines that a SkyPilot API server can rent or reach."""
+
+    Cloud: ClassVar[type[CloudSection]] = SkypilotCloud
+
+    def __init__(self, cloud: SkypilotCloud) -> None:
+        self.cloud = cloud
+        self._sky = Sky(without=cloud.secrets)
+        self._mirrors: dict[str, Watched] = {}
+        self._checked: dict[str, dict[str, Any]] = {}  # Any: JSON
+
+    @property
+    def recovers(self) -> bool:
+        """Managed jobs are started again by SkyPilot, others by launch.py."""
+        return self.cloud.is_managed
+
+    def spec_fields(self) -> dict[str, Any]:  # Any: values of JobSpec fields
+        cloud = self.cloud
+        counts = {gpu.partition(":")[2] for gpu in cloud.gpus}
+        gpus = "all" if len(counts) > 1 else cloud.num_gpus
+        kind = cloud.gpu[0].partition(":")[0] if cloud.gpu else None
+        return {
+            "image": None if cloud.installs else cloud.image or ("cuda" if cloud.gpus else "cpu"),
+            "resources": Resources(gpus=gpus, processes=cloud.processes, gpu_kind=kind),
+            "restarts": cloud.is_managed,
+        }
+
+    # --- before anything is paid for --------------------------------------------------------------------------------
+
+    def preflight(self, spec: JobSpec) -> list[Problem]:
+        problems = [
+            Problem(f"secret {name}", "not set in this shell", None, f"`export {name}=...`")
+            for name in spec.secrets
+            if not os.environ.get(name)
+        ]
+        if spec.secrets and memory_folder() is None:
+            problems.append(Problem("secrets", "this machine has neither /dev/shm nor XDG_RUNTIME_DIR to keep them in"))
+        problems += lasting_problems(spec, self.cloud)
+        try:
+            self._image(spec)
+        except FtlError as error:
+            problems += [p if isinstance(p, Problem) else Problem(p) for p in error.problems]
+        try:
+            problems += self._machine_problems(spec)
+        except FtlError as error:
+            problems += [p if isinstance(p, Problem) else Problem(p) for p in error.problems]
+        return problems
+
+    def _machine_problems(self, spec: JobSpec) -> list[Problem]:
+        found = self._offers(spec)
+        problems = checked(found["problems"], self.cloud)
+        if problems:
+            return problems
+        problems = budget_problems(self.cloud.max_usd, self.price(spec), why_unknown(self.cloud, found["unknown"]))
+        ready = self._sky.ask("ready", clouds=list(self.cloud.clouds))
+        return problems + [Problem("infra", text) for text in ready["problems"]]
+
+    def price(self, spec: JobSpec) -> Price | None:
+        """What the machines cost by the hour as SkyPilot's catalog has it; None where it does not say."""
+        offers = [offer for offer in self._offers(spec)["offers"] if offer["usd_per_hour"] is not None]
+        cheapest: dict[int, dict[str, Any]] = {}  # Any: JSON
+        for offer in sorted(offers, key=lambda offer: float(offer["usd_per_hour"])):
+            cheapest.setdefault(offer["choice"], offer)
+        if not cheapest:
+            return None
+        first = min(cheapest.values(), key=lambda offer: float(offer["usd_per_hour"]))
+        nodes = f"{self.cloud.nodes} x " if self.cloud.nodes > 1 else ""
+        spot = ", spot" if first["is_spot"] else ""
+        what = f"{nodes}{first['machine']} in {first['place']}{spot}"
+        most = max(float(offer["usd_per_hour"]) for offer in cheapest.values())
+        return Price(float(first["usd_per_hour"]), most, what, "SkyPilot's catalog")
+
+    def _offers(self, spec: JobSpec) -> dict[str, Any]:  # Any: JSON
+        """What the worker says of the task; it is asked once for each task."""
+        bundle = Bundle(sha256="0" * 64, path="/", size_bytes=0)
+        asked = task(spec.model_copy(update={"secrets": (), "mounts": ()}), self.cloud, bundle, image=self._shown(spec))
+        asked |= {"file_mounts": self.cloud.sky.get("file_mounts") or {}}  # what ftl sends need not be there yet
+        key = json.dumps(asked, sort_keys=True, default=str)
+        if key not in self._checked:
+            self._checked[key] = self._sky.ask("check", task=asked)
+        return self._checked[key]
+
+    def _image(self, spec: JobSpec) -> str | None:
+        """repository@digest, None where there is no image. Raises for one that no machine elsewhere could get."""
+        if spec.image is None or spec.image == "none":
+            return None
+        resolved = resolve(spec.image)
+        if resolved.reference is None or resolved.reference.startswith("sha256:"):
+            remedy = (
+                f"publish it with `ftl images build {spec.image} --push REGISTRY/NAME:TAG` and name what that prints; "
+                "or write `image: none`, which installs the locked packages on the machine"
+            )
+            raise BackendError(
+                Problem("image", repr(spec.image), "is not published, and a machine has to get it", remedy)
+            )
+        return resolved.reference
+
+    def _shown(self, spec: JobSpec) -> str | None:
+        try:
+            return self._image(spec)
+        except FtlError:
+            return spec.image
+
+    def describe(self, spec: JobSpec, bundle: Bundle, run_dir: Path) -> dict[str, Any]:  # Any: YAML
+        return task(self._limited(spec), self.cloud, bundle, image=self._shown(spec))
+
+    def _limited(self, spec: JobSpec) -> JobSpec:
+        """The job with the time that its budget buys."""
+        if self.cloud.max_usd is None:
+            return spec
+        try:
+            price = self.price(spec)
+        except FtlError:
+            price = None
+        return spec.model_copy(update={"timeout_s": limit_s(spec.timeout_s, self.cloud.max_usd, price)})
+
+    # --- the attempt ------------------------------------------------------------------------------------------------
+
+    def submit(self, spec: JobSpec, bundle: Bundle, run_dir: Path) -> JobHandle:
+        name, managed = job_name(spec), self.cloud.is_managed
+        ref: dict[str, str | int] = {
+            "name": name,
+            "managed": int(managed),
+            "run_dir": str(run_dir),
+            "mark": mark_of(spec),
+            "there": run_directory(spec, self.cloud),
+        }
+        handle = JobHandle(provider="skypilot", run_id=spec.run_id, attempt=spec.attempt, ref=ref)
+        found = self._sky.ask("find", name=name, managed=managed)
+        if found is None:
+            limited = self._limited(spec)
+            if self.cloud.max_usd is not None and limited.timeout_s is None:
+                raise BackendError(Problem("max_usd", f"{self.cloud.max_usd:g}", "cannot be kept: no price is known"))
+            write_secrets(spec)  # before the launch, which wants every file to be there
+            asked = task(limited, self.cloud, bundle, image=self._image(spec))
+            try:
+                found = self._sky.ask("launch", task=asked, name=name, managed=managed, autostop=self.cloud.autostop)
+            except SkyError as error:
+                delete_secrets(spec.run_id, spec.attempt)
+                raise refusal(error, self.cloud) from error
+        request = found.get("request")
+        return handle.model_copy(update={"ref": ref | ({"request": request} if request else {})})
+
+    def status(self, handle: JobHandle) -> JobState:
+        watched = self._watched(handle)
+        if watched.ended is not None:
+            return watched.ended
+        if watched.state is not None and time.monotonic() - watched.asked_at < _STATE_AGE_S:
+            return watched.state
+        found = self._sky.ask("state", **self._address(handle))
+        watched.note(found)
+        if found["status"] in _QUEUED:
+            watched.state = JobState(phase="queued", message=found.get("text") or None)
+        elif found["status"] in _RUNNING:
+            watched.state = JobState(phase="running")
+        else:
+            watched.end(self._verdict(handle, watched, found))
+            self._let_go(handle, watched)
+        watched.asked_at = time.monotonic()
+        state = watched.ended or watched.state
+        assert state is not None
+        return state
+
+    def _verdict(self, handle: JobHandle, watched: Watched, found: dict[str, Any]) -> JobState:  # Any: JSON
+        """What the runtime said last, else what SkyPilot says."""
+        if found["status"] not in ("REFUSED", "GONE"):
+            watched.read_to_end(self._sky, self._address(handle))
+        content = watched.mirror.file_of_start(EXIT_FILE, watched.mirror.newest_start)
+        try:
+            verdict = ExitRecord.read_json(content) if content else None
+        except ValidationError:
+            verdict = None
+        if verdict is not None and verdict.is_of(handle.attempt):
+            return JobState(phase="ended", exit_code=verdict.exit_code, cause=verdict.cause, message=verdict.message)
+        log = watched.mirror.file(LOG_FILE).decode(errors="replace")
+        return ended_without_verdict(found["status"], found.get("text") or "", log)
+
+    def read(self, handle: JobHandle, name: str, offset: int) -> bytes:
+        watched = self._watched(handle)
+        if watched.ended is None:
+            with contextlib.suppress(SkyError):  # its machine is not there yet, or no more; `status` says which
+                watched.read_on(self._sky, self._address(handle))
+        return watched.mirror.file(name)[offset:]
+
+    def cancel(self, handle: JobHandle, *, now: bool = False) -> None:
+        watched = self._watched(handle)
+        if watched.ended is not None:
+            return
+        if now:
+            self._sky.ask("down", wait=False, **self._address(handle))
+            watched.asked_at = 0.0
+            return
+        there = in_shell(str(handle.ref["there"]))
+        command = f"touch {there}/stop-requested && kill -TERM $(cat {there}/supervisor.pid)"
+        with contextlib.suppress(SkyError):  # no way to the machine from here: SkyPilot asks the job itself
+            if self._sky.ask("run", command=command, **self._address(handle))["code"] == 0:
+                return
+        self._sky.ask("cancel", grace=self.cloud.grace, **self._address(handle))
+
+    def fetch(self, handle: JobHandle, name: str, dest: Path) -> None:
+        if self.cloud.checkpoints and self._fetch_from_store(handle, name, dest):
+            return
+        dest.mkdir(parents=True)
+        try:
+            source = f"{handle.ref['there']}/{name}/"
+            self._sky.ask("fetch", source=source, target=f"{dest}/", **self._address(handle))
+        except SkyError as error:
+            allowed = f"is no more on the machine, and no `checkpoints` of the cloud file has it: {error.text}"
+            remedy = "it is on the Hub, where the config names hub_model_id"
+            raise DeliveryError(Problem(name, None, allowed, remedy)) from error
+        self._down(handle)
+
+    def _fetch_from_store(self, handle: JobHandle, name: str, dest: Path) -> bool:
+        """Whether the run was sent to `checkpoints` and its copy is read from there."""
+        address = f"{str(self.cloud.checkpoints).rstrip('/')}/{handle.run_id}/{name}"
+        if address.startswith("file://"):
+            source = Path(address.removeprefix("file://"))
+            if source.is_dir():
+                copy(source, dest)
+            return source.is_dir()
+        with tempfile.TemporaryDirectory(dir=dest.parent, prefix=".fetch-") as folder:
+            fetch_address(address, Path(folder), "checkpoints").rename(dest)
+        return True
+
+    def remove(self, handle: JobHandle) -> None:
+        self._sky.ask("down", wait=True, **self._address(handle))
+        delete_secrets(handle.run_id, handle.attempt)
+
+    def _let_go(self, handle: JobHandle, watched: Watched) -> None:
+        """End the machine of an attempt that has ended, unless the only copy of what it made is there: that ends
+        itself, `autostop` minutes later."""
+        delete_secrets(handle.run_id, handle.attempt)
+        if self.cloud.checkpoints is not None or watched.has_refused:
+            self._down(handle)
+
+    def _down(self, handle: JobHandle) -> None:
+        """Have the machine of an attempt ended; it would do so itself, later."""
+        if not self.cloud.is_managed:
+            with contextlib.suppress(FtlError):
+                self._sky.ask("down", wait=False, **self._address(handle))
+
+    def _address(self, handle: JobHandle) -> dict[str, Any]:  # Any: JSON
+        """What the worker finds an attempt by."""
+        job_id = self._watched(handle).facts.get("job_id")
+        request = handle.ref.get("request")
+        return {
+            "name": handle.ref["name"],
+            "managed": bool(handle.ref["managed"]),
+            "request": request,
+            "job_id": job_id,
+        }
+
+    def _watched(self, handle: JobHandle) -> Watched:
+        key = str(handle.ref["name"])
+        if key not in self._mirrors:
+            self._mirrors[key] = Watched(handle)
+        return self._mirrors[key]
+
+
+BACKEND = SkypilotBackend

@@ -1,0 +1,91 @@
+"""What SkyPilot says when it cannot, as sentences that name the key of the cloud file."""
+
+import re
+
+from ftl.backends.sky_client import SkyError
+from ftl.backends.skypilot_cloud import WITHOUT_IMAGES, SkypilotCloud
+from ftl.contract import Cause, HubRef, JobSpec, JobState, UrlRef
+from ftl.errors import BackendError, ExitCode, Problem
+
+_KEYS = (
+    (re.compile(r"did you mean|Additional properties|is not one of|is not valid under|not of type", re.I), "sky"),
+    (re.compile(r"\bquota|VcpuLimitExceeded|MaxSpotInstanceCount|LimitExceeded", re.I), "quota"),
+    (re.compile(r"\bimage|manifest unknown|pull access denied", re.I), "image"),
+    (re.compile(r"\bregion|\bzone", re.I), "infra"),
+    (
+        re.compile(r"credential|not enabled|AccessDenied|UnauthorizedOperation|AuthFailure|no cloud access", re.I),
+        "infra",
+    ),
+    (re.compile(r"bucket|storage", re.I), "checkpoints"),
+    (re.compile(r"accelerator|\bGPU|has no \w", re.I), "gpu"),
+)
+"""What a message is about -> the key to look at."""
+_LASTING = (*WITHOUT_IMAGES, "kubernetes", "k8s")
+"""Places whose files may outlive a machine: they are somebody's own."""
+
+
+def lasting_problems(spec: JobSpec, cloud: SkypilotCloud) -> list[Problem]:
+    """A run that would leave nothing behind when its machine goes away."""
+    remedy = "add `checkpoints: s3://...` (or gs://, hf://) to the cloud file, or hub_model_id to the config"
+    problems = []
+    local = [ref for ref in spec.stores if isinstance(ref, UrlRef) and ref.url.startswith("file:")]
+    if local and not (cloud.clouds and all(name in _LASTING for name in cloud.clouds)):
+        problems.append(Problem("checkpoints", local[0].url, "is on the machine, and goes with it", remedy))
+    if not cloud.is_managed:
+        return problems
+    key = "spot" if cloud.spot else "recover"
+    if spec.task != "train":
+        told = "is for trainings; this task starts from the beginning and brings its result back itself"
+        return [*problems, Problem(key, None, told, "use a cloud file without it")]
+    if not any(isinstance(ref, HubRef | UrlRef) for ref in spec.stores):
+        told = "needs a place for checkpoints and the model: nothing would be left after the machine is gone"
+        problems.append(Problem(key, None, told, remedy))
+    return problems
+
+
+def checked(sentences: list[str], cloud: SkypilotCloud) -> list[Problem]:
+    """What SkyPilot's schema and catalogs say against a task, key by key."""
+    return [Problem(_key_of(text, cloud), text) for text in sentences]
+
+
+def refusal(error: SkyError, cloud: SkypilotCloud) -> BackendError:
+    """A launch that the API server did not take."""
+    return BackendError(Problem(_key_of(error.text, cloud), error.text, "SkyPilot refuses to launch it"))
+
+
+def why_unknown(cloud: SkypilotCloud, told: str | None) -> str:
+    """Why no price is known."""
+    if not cloud.places:
+        return "SkyPilot chooses the cloud when it launches, and each has its prices; name it with `infra`"
+    if told is not None:
+        return f"SkyPilot's catalog cannot be read ({told[:200]})"
+    return f"SkyPilot has no prices for {', '.join(cloud.clouds)}"
+
+
+_WITHOUT_VERDICT: dict[str, tuple[Cause, int, str]] = {
+    "REFUSED": ("environment", ExitCode.ENVIRONMENT, "SkyPilot could not launch it"),
+    "FAILED_SETUP": ("environment", ExitCode.ENVIRONMENT, "the setup on the machine failed"),
+    "FAILED_PRECHECKS": ("environment", ExitCode.ENVIRONMENT, "SkyPilot refuses it"),
+    "FAILED_NO_RESOURCE": ("environment", ExitCode.ENVIRONMENT, "no cloud asked has such a machine to spare"),
+    "FAILED_CONTROLLER": ("lost", ExitCode.PREEMPTED, "SkyPilot's controller failed"),
+    "FAILED_DRIVER": ("lost", ExitCode.PREEMPTED, "SkyPilot lost the job on its machine"),
+    "GONE": ("lost", ExitCode.PREEMPTED, "the machine is gone and left no verdict"),
+    "CANCELLED": ("killed", ExitCode.PREEMPTED, "it was cancelled before the runtime could say how it stands"),
+    "SUCCEEDED": ("lost", ExitCode.PREEMPTED, "the job ended without a verdict"),
+    "FAILED": ("crash", ExitCode.TRAINING, "the job ended without a verdict"),
+}
+
+
+def ended_without_verdict(status: str, text: str, log: str) -> JobState:
+    """How an attempt stands whose runtime said nothing, by what SkyPilot says of it."""
+    cause, code, sentence = _WITHOUT_VERDICT.get(status, ("lost", ExitCode.PREEMPTED, f"SkyPilot says {status}"))
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    told = text or (lines[-1] if lines and status in ("FAILED", "FAILED_SETUP") else "")
+    return JobState(phase="ended", exit_code=code, cause=cause, message=f"{sentence}: {told}" if told else sentence)
+
+
+def _key_of(text: str, cloud: SkypilotCloud) -> str:
+    for pattern, key in _KEYS:
+        if pattern.search(text):
+            return "any_of" if key == "infra" and cloud.any_of else key
+    return "SkyPilot"

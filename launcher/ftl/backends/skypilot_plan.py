@@ -1,0 +1,163 @@
+"""What SkyPilot is asked for: one attempt as the mapping that sky.Task.from_yaml_config takes. Pure, and no secrets."""
+
+import hashlib
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from ftl.backends.secret_files import memory_folder, secrets_dir
+from ftl.backends.skypilot_cloud import SkypilotCloud
+from ftl.contract import BUNDLE_CODE, Bundle, JobSpec, Paths
+from ftl.image import Recipe, lock_path, recipe
+
+HOME = "~/.ftl"
+"""Where a machine keeps what ftl sends it."""
+PREEMPTED = 75
+"""The exit code after which SkyPilot starts a managed job on another machine."""
+_ENTRY = "ftl_runtime.sky_entry"
+
+
+def job_name(spec: JobSpec) -> str:
+    """The name of an attempt's cluster or managed job: what finds it again."""
+    return f"ftl-{spec.run_id[:48].rstrip('-')}-{spec.attempt}"
+
+
+def mark_of(spec: JobSpec) -> str:
+    """What begins each line of the job's output that is for ftl: nobody else's lines look like it by chance."""
+    return f"@ftl:{hashlib.sha256(f'{spec.run_id}/{spec.attempt}'.encode()).hexdigest()[:12]}"
+
+
+def run_directory(spec: JobSpec, cloud: SkypilotCloud) -> str:
+    """The run directory on the machine."""
+    return f"{cloud.shared or HOME}/runs/{spec.run_id}"
+
+
+def job_there(spec: JobSpec, cloud: SkypilotCloud, bundle: Bundle) -> JobSpec:
+    """The job with its paths as the machine sees them."""
+    paths = Paths(
+        bundle=_bundle_there(bundle),
+        run=run_directory(spec, cloud),
+        cache=f"{cloud.shared or HOME}/cache",
+        mounts={mount.name: f"{HOME}/mounts/{mount.name}" for mount in spec.mounts},
+        secrets=_secrets_there(spec) if spec.secrets else None,
+    )
+    return spec.model_copy(update={"paths": paths})
+
+
+def task(spec: JobSpec, cloud: SkypilotCloud, bundle: Bundle, *, image: str | None) -> dict[str, Any]:  # Any: YAML
+    """The task. `image` is repository@digest, or None where the machine brings what training needs."""
+    mounts = {_bundle_there(bundle): bundle.path}
+    mounts |= {f"{HOME}/mounts/{mount.name}": mount.source for mount in spec.mounts}
+    folder = memory_folder()
+    if spec.secrets:
+        source = secrets_dir(folder or Path("/dev/shm"), spec.run_id, spec.attempt)
+        mounts[_secrets_there(spec)] = str(source)
+    made: dict[str, Any] = {"name": job_name(spec), "num_nodes": cloud.nodes, "resources": _resources(cloud, image)}
+    if image is None and cloud.python is None:
+        lock = recipe("cuda" if cloud.num_gpus else "cpu")
+        mounts[f"{HOME}/locks/{lock.lock}"] = str(lock_path(lock))
+        made["setup"] = _setup(lock)
+    made["file_mounts"] = mounts
+    made["run"] = _run(spec, cloud, bundle, image)
+    own_setup = cloud.sky.get("setup")
+    asked = {key: value for key, value in cloud.sky.items() if key != "setup"}
+    if own_setup:
+        made["setup"] = "\n".join(part for part in (str(own_setup).rstrip(), made.get("setup")) if part)
+    return merged(made, asked)
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:  # Any: YAML
+    """Both mappings; where they differ that of `above`, mapping by mapping."""
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def in_shell(path: str) -> str:
+    """A path on the machine as a word of its shell."""
+    return '"$HOME"' + shlex.quote(path[1:]) if path.startswith("~/") else shlex.quote(path)
+
+
+def _bundle_there(bundle: Bundle) -> str:
+    return f"{HOME}/bundles/{bundle.sha256[:16]}"
+
+
+def _secrets_there(spec: JobSpec) -> str:
+    return f"{HOME}/secrets/{spec.run_id}-{spec.attempt}"
+
+
+def _resources(cloud: SkypilotCloud, image: str | None) -> dict[str, Any]:  # Any: YAML
+    """What each machine must have; several choices as `ordered` where their order counts, else as `any_of`."""
+    common: dict[str, Any] = {}
+    if cloud.cpus is not None:
+        common["cpus"] = f"{cloud.cpus:g}+"
+    if cloud.memory is not None:
+        common["memory"] = f"{cloud.memory:g}+"
+    if cloud.disk is not None:
+        common["disk_size"] = cloud.disk
+    if image is not None:
+        common["image_id"] = f"docker:{image}"
+    if cloud.is_managed:
+        recovery: dict[str, Any] = {"max_restarts_on_errors": 0, "recover_on_exit_codes": [PREEMPTED]}
+        common["job_recovery"] = {"strategy": cloud.strategy or "EAGER_NEXT_REGION", **recovery}
+    else:
+        common["autostop"] = {"idle_minutes": cloud.autostop, "down": True}
+    spots = (True, False) if cloud.spot == "prefer" else (bool(cloud.spot),)
+    choices = [
+        {
+            **({"infra": place} if place else {}),
+            **({"accelerators": gpu} if gpu else {}),
+            **({"use_spot": True} if spot else {}),
+        }
+        for spot in spots
+        for place in cloud.places or (None,)
+        for gpu in cloud.gpus or (None,)
+    ]
+    if len(choices) == 1:
+        return {**choices[0], **common}
+    is_ordered = bool(cloud.ordered) or len(cloud.gpus) > 1
+    return {**common, "ordered" if is_ordered else "any_of": choices}
+
+
+def _setup(lock: Recipe) -> str:
+    """Installs the locked packages once for each lock; a machine that has them is left as it is."""
+    index = " --extra-index-url " + shlex.quote(lock.torch_index) + " --index-strategy unsafe-best-match"
+    return "\n".join(
+        (
+            "set -e",
+            f'env="$HOME/.ftl/env-{lock.sha256[:12]}"',
+            'if [ ! -e "$env/ready" ]; then',
+            '  uv=$(command -v uv || echo "$HOME/.local/bin/uv")',
+            '  "$uv" venv --clear --python 3.12 "$env"',
+            '  "$uv" pip install --python "$env/bin/python" --require-hashes'
+            f' -r "$HOME/.ftl/locks/{lock.lock}"{index if lock.torch_index else ""}',
+            '  touch "$env/ready"',
+            "fi",
+        )
+    )
+
+
+def _run(spec: JobSpec, cloud: SkypilotCloud, bundle: Bundle, image: str | None) -> str:
+    """Starts the entry, which reads its order from standard input."""
+    if cloud.python is not None:
+        python = cloud.python
+    elif image is not None:
+        python = "python"
+    else:
+        lock = recipe("cuda" if cloud.num_gpus else "cpu")
+        python = f"$HOME/.ftl/env-{lock.sha256[:12]}/bin/python"
+    order = {"mark": mark_of(spec), "job": json.loads(job_there(spec, cloud, bundle).model_dump_json())}
+    code = _bundle_there(bundle).replace("~", "$HOME", 1)
+    return "\n".join(
+        (
+            *(("if [ -r /etc/profile.d/ftl.sh ]; then . /etc/profile.d/ftl.sh; fi",) if image is not None else ()),
+            f'export PYTHONPATH="{code}/{BUNDLE_CODE}" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1',
+            f"exec \"{python}\" -m {_ENTRY} <<'FTL_ORDER'",
+            json.dumps(order, indent=1, sort_keys=True),
+            "FTL_ORDER",
+            "",
+        )
+    )

@@ -1,0 +1,85 @@
+"""An attempt on SkyPilot as this process knows it: its files as its output tells them, and how it stands."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ftl.backends.sky_client import Sky, SkyError
+from ftl.backends.skypilot_mirror import Mirror
+from ftl.contract import JobHandle, JobState
+
+_SETTLE_S = 1.5
+_FIRST_LOG_S = 20.0
+"""How long the first look at a log may take."""
+_LAST_LOG_S = 30.0
+
+
+class Watched:
+    """An attempt as this process knows it."""
+
+    def __init__(self, handle: JobHandle) -> None:
+        run_dir = Path(str(handle.ref["run_dir"]))
+        self.mirror = Mirror(run_dir, str(handle.ref["mark"]))
+        self.state: JobState | None = None
+        self.asked_at = 0.0
+        self._file = run_dir / f"ended-{handle.attempt}.json"
+        self._offset = 0
+        self._is_first_look = True
+        self.facts: dict[str, Any] = {}  # Any: JSON
+        try:
+            self.ended: JobState | None = JobState.read_json(self._file.read_bytes())
+        except (OSError, ValidationError):
+            self.ended = None
+
+    def note(self, found: dict[str, Any]) -> None:  # Any: JSON
+        """Keep what SkyPilot says of the machine."""
+        self.facts |= {key: value for key, value in found.items() if value is not None}
+
+    @property
+    def has_refused(self) -> bool:
+        """Whether SkyPilot never got as far as running it."""
+        return self.facts.get("status") in ("REFUSED", "FAILED_SETUP", "FAILED_DRIVER")
+
+    def end(self, state: JobState) -> None:
+        """It has ended so, and always will have."""
+        self.ended = state
+        self.mirror.save()
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._file.write_text(state.model_dump_json())
+
+    def read_on(self, sky: Sky, address: dict[str, Any], *, is_last: bool = False) -> str | None:
+        """Take in what the log has grown by; why it has ended, once it has. The first look waits for what is there."""
+        if address["managed"] and address["job_id"] is None:
+            return None
+        give_up = time.monotonic() + (_FIRST_LOG_S if self._is_first_look else 0.0)
+        quiet_since: float | None = None
+        while True:
+            told = sky.ask("log", offset=self._offset, again=not is_last, **address)
+            if told["is_fresh"]:
+                self.mirror.begin_again()
+            self.mirror.feed("".join(told["pieces"]))
+            self._offset = int(told["offset"])
+            now = time.monotonic()
+            if told["pieces"]:
+                quiet_since = now
+            is_quiet = quiet_since is not None and now - quiet_since >= _SETTLE_S
+            if told["ended"] is not None or is_quiet or now >= give_up:
+                break
+            time.sleep(0.2)
+        self._is_first_look = False
+        self.mirror.save()
+        ended: str | None = told["ended"]
+        return ended
+
+    def read_to_end(self, sky: Sky, address: dict[str, Any]) -> None:
+        """Take in the rest of the log of a job that has ended."""
+        give_up = time.monotonic() + _LAST_LOG_S
+        is_over: str | None = None
+        while is_over is None and time.monotonic() < give_up:
+            try:
+                is_over = self.read_on(sky, address, is_last=True)
+            except SkyError:
+                return  # its machine is gone
+            time.sleep(0.2)
