@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["status", "reset", "slow", "hang", "truncate", "flip", "page"]
+Kind = Literal["status", "away", "reset", "slow", "hang", "truncate", "flip", "page"]
 """status    the request is refused with a status; with `is_answer_lost` it is carried out first
+away      the connection is torn down before anything of the request is looked at
 reset     the connection is torn down: in the middle of the body that is sent, else of the answer
 slow      the answer comes `seconds` late
 hang      the answer never comes, until the server is healed or closed

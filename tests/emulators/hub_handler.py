@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from hub_faults import flipped, tear_down
+from hub_objects import FullError
 from hub_repository import Repository
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class HubHandler(BaseHTTPRequestHandler):
     hub: "ClassVar[HubServer]"
     routes: ClassVar[Sequence[Route]]
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer waits 40 ms for the acknowledgement of its headers
 
     def do_HEAD(self) -> None:
         self._serve()
@@ -83,8 +85,8 @@ class HubHandler(BaseHTTPRequestHandler):
     def json(self) -> Any:  # Any: JSON
         return json.loads(self.body)
 
-    def answer_json(self, value: Any) -> None:  # Any: JSON
-        self.answer(HTTPStatus.OK, json.dumps(value).encode(), {"Content-Type": "application/json"})
+    def answer_json(self, value: Any, headers: Mapping[str, str] | None = None) -> None:  # Any: JSON
+        self.answer(HTTPStatus.OK, json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})})
 
     def answer_content(self, content: bytes, headers: dict[str, str]) -> None:
         """The content, or the range of it that was asked for."""
@@ -125,8 +127,8 @@ class HubHandler(BaseHTTPRequestHandler):
         self.token = authorization.removeprefix("Bearer ") or None
         self.fault: Fault | None = self.hub.note(self.command, path, self.token)
         size = int(self.headers.get("Content-Length") or 0)
-        if self.fault is not None and self.fault.kind == "reset" and size:
-            self.rfile.read(size // 2)
+        if self.fault is not None and (self.fault.kind == "away" or (self.fault.kind == "reset" and size)):
+            self.rfile.read(size // 2 if self.fault.kind == "reset" else 0)
             self._tear_down()
             return
         self.body = self._read_body()
@@ -142,6 +144,8 @@ class HubHandler(BaseHTTPRequestHandler):
                 return
         try:
             self._route(path)
+        except FullError:
+            self.answer(HTTPStatus.INSUFFICIENT_STORAGE, b'{"error": "No space left on device"}', {})
         except RefusalError as refusal:
             headers = {"X-Error-Code": refusal.code, "X-Error-Message": refusal.message}
             self.answer(refusal.status, json.dumps({"error": refusal.message, **refusal.facts}).encode(), headers)

@@ -3,7 +3,7 @@
 from urllib.parse import parse_qs
 
 from hub_handler import API, ID, REVISION, HubHandler, RefusalError, Route
-from hub_repository import Repository, etag_of, tree_of
+from hub_repository import Repository, etag_of, is_large, object_id, tree_of
 
 
 def info(call: HubHandler, kind: str, id: str, revision: str | None = None) -> None:
@@ -74,7 +74,24 @@ def resolve(call: HubHandler, id: str, revision: str, file: str, datasets: str |
     if content is None:
         raise RefusalError(404, "EntryNotFound", f"{file} does not exist on {revision}")
     headers = {"X-Repo-Commit": commit, "ETag": f'"{etag_of(file, content)}"', "Accept-Ranges": "bytes"}
+    oid = object_id(content)
+    if is_large(file, len(content)):
+        if call.hub.xet is not None and (stored := call.hub.xet.find(sha256=oid)):
+            route = f"{call.hub.url}/api/{datasets or 'models/'}{id}/xet-read-token/{commit}"
+            headers |= {"X-Xet-Hash": stored.hash, "X-Xet-Refresh-Route": route}
+        if call.hub.has_cdn:
+            call.hub.objects.setdefault(oid, content)
+            headers |= {"X-Linked-Etag": headers["ETag"], "X-Linked-Size": str(len(content))}
+            call.answer(302, b"", headers | {"Location": f"http://localhost:{call.hub.port}/_content/{oid}"})
+            return
     call.answer_content(content, headers)
+
+
+def content(call: HubHandler, oid: str) -> None:
+    """A large file by itself, as from a content delivery network: a token that comes here has leaked."""
+    if call.token is not None:
+        raise RefusalError(400, "", "Only one auth mechanism allowed")
+    call.answer_content(call.hub.objects[oid], {"ETag": f'"{oid}"', "Accept-Ranges": "bytes"})
 
 
 def _check_access(call: HubHandler, repository: Repository) -> None:
@@ -92,4 +109,5 @@ READING: tuple[Route, ...] = (
     (("POST",), rf"{API}/paths-info/{REVISION}", paths_info),
     (("GET",), API, info),
     (("GET", "HEAD"), rf"/(?P<datasets>datasets/)?{ID}/resolve/{REVISION}/(?P<file>.+)", resolve),
+    (("GET", "HEAD"), r"/_content/(?P<oid>[0-9a-f]{64})", content),
 )

@@ -7,24 +7,29 @@
         hub.fail(503, times=2, path="/resolve/", headers={"Retry-After": "1"})
         hub.disturb("reset", times=1, path="/_objects/")      # see hub_faults.py
 
-Repositories are kept in memory: each `add` is a commit on a branch, and so is each upload by a client. Serves
-repository info, file trees, files with etags and ranges (hub_reading.py), and uploads (hub_upload.py). What it does not
-serve is a 404, and listed in `hub.requests` like everything else.
+Repositories are kept in memory: each `add` is a commit on a branch, and so is each upload by a client. README.md in
+this directory tells what is served; what is not is a 404, and listed in `hub.requests` like everything else.
 """
 
+import argparse
+import contextlib
 import json
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.server import ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Self
 
 from hub_faults import Fault, Faults
 from hub_faults import Kind as FaultKind
 from hub_handler import HubHandler
+from hub_objects import Objects
 from hub_reading import READING
 from hub_repository import Files, Kind, Repository, object_id
 from hub_upload import UPLOAD
+from hub_xet import XET, XetStorage
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,32 @@ class Request:
 
 
 class HubServer:
-    """Serves from its construction to `close`; `url` is its HF_ENDPOINT."""
+    """Serves from its construction to `close`; `url` is its HF_ENDPOINT.
 
-    def __init__(self) -> None:
+    `storage` is a directory for the large files, which are in memory otherwise; `xet` one that clients of xet write to
+    (without it they need HF_HUB_DISABLE_XET=1). Larger files than `part_bytes` are uploaded in parts of that size. With
+    `has_cdn` large files are got from another host name, by a redirect.
+    """
+
+    def __init__(
+        self,
+        *,
+        storage: Path | None = None,
+        xet: Path | None = None,
+        part_bytes: int | None = None,
+        has_cdn: bool = False,
+        port: int = 0,
+    ) -> None:
         self.repositories: dict[tuple[Kind, str], Repository] = {}
-        self.objects: dict[str, bytes] = {}
+        self.objects = Objects(storage)
         """Large files that were uploaded, by their sha256."""
+        self.parts: dict[tuple[str, int], bytes] = {}
+        """Parts of files that are not whole yet, by the file's sha256 and their number from 1."""
+        self.xet = XetStorage(xet) if xet else None
+        self.part_bytes = part_bytes
+        self.has_cdn = has_cdn
+        self.quota_bytes: int | None = None
+        """What all large files together may have."""
         self.requests: list[Request] = []
         self.accounts: dict[str | None, Any] = {}  # Any: JSON
         """Token -> what the Hub says of whose it is."""
@@ -48,9 +73,10 @@ class HubServer:
         """Held while a repository is made or changed."""
         self._faults = Faults()
         self._notes = threading.Lock()
-        handler = type("Handler", (HubHandler,), {"hub": self, "routes": (*READING, *UPLOAD)})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        handler = type("Handler", (HubHandler,), {"hub": self, "routes": (*READING, *UPLOAD, *XET)})
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        self.port = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._thread.start()
 
@@ -121,6 +147,12 @@ class HubServer:
             self.requests.append(Request(method, path, token))
         return self._faults.take(method, path)
 
+    def content(self, oid: str) -> bytes | None:
+        """The large file of that sha256, whichever way it was uploaded."""
+        if oid not in self.objects and self.xet is not None and (file := self.xet.find(sha256=oid)):
+            self.objects[oid] = self.xet.read(file)
+        return self.objects.get(oid)
+
     def fsck(self) -> list[str]:
         """What is wrong with what is kept, a sentence each: contents that are not what their sha256 says, and manifests
         of checkpoints in the newest commits that list what is not there."""
@@ -144,3 +176,26 @@ def _wrong(directory: str, manifest: bytes, files: Files) -> str | None:
         if object_id(content) != entry["sha256"]:
             return f"{name} has other content"
     return None
+
+
+def main() -> None:
+    """Serve until Ctrl-C."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--port", type=int, default=0, help="a free one if 0")
+    parser.add_argument("--token", default="hf_test", help="the token that may write")
+    parser.add_argument("--account", default="test", help="whose token it is")
+    parser.add_argument("--storage", type=Path, help="an empty directory for large files")
+    parser.add_argument("--xet", type=Path, help="a directory that clients of xet write to")
+    parser.add_argument("--part-bytes", type=int, help="larger files are uploaded in parts of that size")
+    given = parser.parse_args()
+    with HubServer(storage=given.storage, xet=given.xet, part_bytes=given.part_bytes, port=given.port) as hub:
+        hub.accounts[given.token] = {"name": given.account, "auth": {"accessToken": {"role": "write"}}}
+        xet = "" if given.xet else " HF_HUB_DISABLE_XET=1"
+        sys.stdout.write(f"HF_ENDPOINT={hub.url} HF_TOKEN={given.token}{xet}\n")
+        sys.stdout.flush()
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,17 +1,20 @@
 """The pages of the Hub on loopback that take an upload, in the order a client calls them.
 
 create -> validate_yaml -> preupload -> batch -> put -> verify -> commit. Large files go by their sha256 through `put`,
-small ones inside the commit. Not served: xet (clients need HF_HUB_DISABLE_XET=1), uploads in parts, pull requests,
-copies.
+or in parts through `put_part` and `complete`, small ones inside the commit. Clients of xet leave out batch to verify.
 """
 
 import base64
+import hashlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from hub_handler import API, ID, REVISION, HubHandler, RefusalError, Route
 from hub_repository import Files, Kind, Repository, etag_of, is_large, object_id
+
+if TYPE_CHECKING:
+    from hub_server import HubServer
 
 _WRITING_ROLES = ("admin", "write", "contributor")
 
@@ -47,7 +50,9 @@ def validate_yaml(call: HubHandler) -> None:
 def preupload(call: HubHandler, kind: str, id: str, revision: str) -> None:
     repository = _writable(call, kind, id)
     files = repository.commits[call.commit_of(repository, revision)]
-    call.answer_json({"files": [_upload_mode(file, files) for file in call.json()["files"]]})
+    wanted = [_upload_mode(file, files) for file in call.json()["files"]]
+    _check_quota(call, [file for file, mode in zip(call.json()["files"], wanted, strict=True) if "oid" not in mode])
+    call.answer_json({"files": wanted})
 
 
 def batch(call: HubHandler, id: str, datasets: str | None = None) -> None:
@@ -56,16 +61,36 @@ def batch(call: HubHandler, id: str, datasets: str | None = None) -> None:
     for wanted in call.json()["objects"]:
         entry = {"oid": wanted["oid"], "size": wanted["size"]}
         if wanted["oid"] not in call.hub.objects:
-            upload = {"href": f"{call.hub.url}/_objects/{wanted['oid']}"}
+            upload = _upload_of(call.hub, **entry)
             entry["actions"] = {"upload": upload, "verify": {"href": f"{call.hub.url}/_verify"}}
         objects.append(entry)
-    call.answer_json({"transfer": "basic", "objects": objects})
+    call.answer_json({"transfer": "multipart" if call.hub.part_bytes else "basic", "objects": objects})
 
 
 def put(call: HubHandler, oid: str) -> None:
-    if object_id(call.body) != oid:
-        raise RefusalError(400, "", "The content is not what its sha256 says")
-    call.hub.objects[oid] = call.body
+    _store(call.hub, oid, call.body)
+    call.answer_json({})
+
+
+def put_part(call: HubHandler, oid: str, number: str) -> None:
+    call.hub.parts[oid, int(number)] = call.body
+    call.answer_json({}, {"ETag": f'"{hashlib.md5(call.body).hexdigest()}"'})
+
+
+def complete(call: HubHandler, oid: str) -> None:
+    """Join the parts that the client says it has sent. A file may be sent twice at a time, for two places."""
+    if oid in call.hub.objects:
+        call.answer_json({})
+        return
+    content = b""
+    for part in call.json()["parts"]:
+        piece = call.hub.parts.get((oid, part["partNumber"]))
+        if piece is None or part["etag"].strip('"') != hashlib.md5(piece).hexdigest():
+            raise RefusalError(400, "", f"Part {part['partNumber']} is not there, or another one")
+        content += piece
+    _store(call.hub, oid, content)
+    for key in [key for key in call.hub.parts if key[0] == oid]:
+        del call.hub.parts[key]
     call.answer_json({})
 
 
@@ -87,10 +112,21 @@ def commit(call: HubHandler, kind: str, id: str, revision: str) -> None:
             raise RefusalError(412, "", "A commit has happened since. Please refresh and try again.")
         files = dict(repository.commits[newest])
         for operation in operations:
-            _apply(operation["key"], operation["value"], files, call.hub.objects)
+            _apply(operation["key"], operation["value"], files, call.hub)
         made = repository.commit(files, revision)
     url = f"{call.hub.url}/{'datasets/' if kind == 'datasets' else ''}{id}/commit/{made}"
     call.answer_json({"success": True, "commitOid": made, "commitUrl": url})
+
+
+def branch(call: HubHandler, kind: str, id: str, name: str) -> None:
+    """A branch that begins with the newest commit of the default one, or with the one asked for."""
+    repository = _writable(call, kind, id)
+    start = json.loads(call.body or b"{}").get("startingPoint") or "main"
+    with call.hub.lock:
+        if name in repository.refs:
+            raise RefusalError(409, "", f"Reference already exists: refs/heads/{name}")
+        repository.refs[name] = call.commit_of(repository, start)
+    call.answer_json({})
 
 
 def _account(call: HubHandler) -> dict[str, Any]:  # Any: JSON
@@ -122,14 +158,39 @@ def _upload_mode(file: dict[str, Any], files: Files) -> dict[str, Any]:  # Any: 
     return mode | ({"oid": etag_of(path, files[path])} if path in files else {})
 
 
-def _apply(key: str, value: dict[str, Any], files: Files, objects: dict[str, bytes]) -> None:  # Any: JSON
+def _check_quota(call: HubHandler, files: list[dict[str, Any]]) -> None:  # Any: JSON
+    """Refuse, in the Hub's words, what would be too much together with what is there."""
+    quota = call.hub.quota_bytes
+    wanted = sum(file["size"] for file in files if is_large(file["path"], file["size"]))
+    if quota is not None and wanted + sum(map(len, call.hub.objects.values())) > quota:
+        remedy = "please upgrade your plan to increase your private storage limit"
+        raise RefusalError(403, "", f"Private repository storage limit reached, {remedy}.")
+
+
+def _upload_of(hub: "HubServer", oid: str, size: int) -> dict[str, Any]:  # Any: JSON
+    """Where the client is to send a large file: to one address, or a part to each of several."""
+    if hub.part_bytes is None or size <= hub.part_bytes:
+        return {"href": f"{hub.url}/_objects/{oid}"}
+    numbers = range(1, -(-size // hub.part_bytes) + 1)
+    parts = {str(number): f"{hub.url}/_parts/{oid}/{number}" for number in numbers}
+    return {"href": f"{hub.url}/_complete/{oid}", "header": {"chunk_size": str(hub.part_bytes), **parts}}
+
+
+def _store(hub: "HubServer", oid: str, content: bytes) -> None:
+    if object_id(content) != oid:
+        raise RefusalError(400, "", "The content is not what its sha256 says")
+    hub.objects[oid] = content
+
+
+def _apply(key: str, value: dict[str, Any], files: Files, hub: "HubServer") -> None:  # Any: JSON
     """Carry out one line of a commit on the tree."""
     if key == "file":
         files[value["path"]] = base64.b64decode(value["content"])
     elif key == "lfsFile":
-        if value["oid"] not in objects:
+        content = hub.content(value["oid"])
+        if content is None:
             raise RefusalError(422, "", f"{value['path']}: its content was never uploaded")
-        files[value["path"]] = objects[value["oid"]]
+        files[value["path"]] = content
     elif key == "deletedFile":
         if files.pop(value["path"], None) is None:
             raise RefusalError(404, "EntryNotFound", "A file with this name doesn't exist")
@@ -144,6 +205,9 @@ UPLOAD: tuple[Route, ...] = (
     (("POST",), rf"{API}/preupload/{REVISION}", preupload),
     (("POST",), rf"/(?P<datasets>datasets/)?{ID}\.git/info/lfs/objects/batch", batch),
     (("PUT",), r"/_objects/(?P<oid>[0-9a-f]{64})", put),
+    (("PUT",), r"/_parts/(?P<oid>[0-9a-f]{64})/(?P<number>[0-9]+)", put_part),
+    (("POST",), r"/_complete/(?P<oid>[0-9a-f]{64})", complete),
     (("POST",), r"/_verify", verify),
     (("POST",), rf"{API}/commit/{REVISION}", commit),
+    (("POST",), rf"{API}/branch/(?P<name>.+)", branch),
 )

@@ -1,50 +1,26 @@
-"""Fetches base models in a process of its own, whose environment the real client reads once: JSON lines in and out.
+"""Fetches base models: a worker, see worker.py.
 
-in:   {"model": {section...}, "wanted": "all", "env": {"HF_TOKEN": "..."}}
-out:  {"files": ["config.json", ...], "directory", "revision", "told": [shares...], "waits": [seconds...]}
-or:   {"refused": "the sentence", "kind": "ConfigError", "waits": [...]}
+in:   {"model": {section...}, "wanted": "all"}
+out:  {"files": ["config.json", ...], "directory", "revision", "told": [shares...]}
 """
 
-import json
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from worker import Worker, serve
+
 from ftl.config.model import ModelSection
-from ftl.errors import FtlError
 
 
-class ModelWorker:
-    """A worker and the way to ask it."""
-
-    def __init__(self, env: dict[str, str]) -> None:
-        path = os.pathsep.join(p for p in sys.path if p)
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
-        set_here = {"PYTHONPATH": path, "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, __file__],
-            env={**kept, **set_here, **env},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+class ModelWorker(Worker):
+    file = __file__
 
     def fetch(
         self, env: dict[str, str] | None = None, wanted: str = "all", **model: Any
     ) -> dict[str, Any]:  # Any: JSON
-        """What comes of a model section with these fields; see the top of this file."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"model": model, "wanted": wanted, "env": env or {}}) + "\n")
-        self._process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return answer
-
-    def close(self) -> None:
-        self._process.communicate(timeout=30)
+        """What comes of a model section with these fields."""
+        return self.ask(model=model, wanted=wanted, env=env)
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
@@ -63,22 +39,5 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
     return {"files": files, "directory": found.base, "revision": revision, "told": told}
 
 
-def _main() -> None:
-    waits: list[float] = []
-    time.sleep = waits.append  # the budget of the retries is looked at, not waited for
-    for line in sys.stdin:
-        request = json.loads(line)
-        waits.clear()
-        os.environ.update(request["env"])
-        try:
-            answer = _answer(request)
-        except FtlError as e:
-            answer = {"refused": str(e), "kind": type(e).__name__}
-        for name in request["env"]:
-            del os.environ[name]
-        sys.stdout.write(json.dumps(answer | {"waits": waits}) + "\n")
-        sys.stdout.flush()
-
-
 if __name__ == "__main__":
-    _main()
+    serve(_answer)

@@ -1,52 +1,23 @@
-"""Pushes tokenised rows in a process of its own, whose environment the real client reads once: JSON lines in and out.
+"""Pushes tokenised rows, and loads them again: a worker, see worker.py.
 
-in:   {"push": "me/rows", "data": {section...}, "directory": "...", "env": {"HF_TOKEN": "..."}}
-      {"load": "me/rows", "name": "...", "env": {...}}
-out:  {"repo", "name", "waits": [seconds...]}   or   {"train": [rows...], "test": [...], "waits"}
-or:   {"refused": "the sentence", "kind": "ConfigError", "waits": [...]}
+in:   {"push": "me/rows", "data": {section...}, "directory": "..."}   or   {"load": "me/rows", "name": "..."}
+out:  {"repo", "name"}                                                or   {"train": [rows...], "test": [...]}
 """
 
-import json
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
+from worker import Worker, serve
+
 from ftl.config.data import DataSection
-from ftl.errors import FtlError
 from ftl.sources import open_source
 from ftl.tokens import TokenizerView
 from ftl_runtime.data.dataset import build_splits
 from ftl_runtime.data.push import configuration_of, open_target, push_rows
 
 
-class PushWorker:
-    """A worker and the way to ask it."""
-
-    def __init__(self, env: dict[str, str]) -> None:
-        path = os.pathsep.join(p for p in sys.path if p)
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
-        set_here = {"PYTHONPATH": path, "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, __file__],
-            env={**kept, **set_here, **env},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def ask(self, **request: Any) -> dict[str, Any]:  # Any: JSON
-        """What comes of the request; see the top of this file."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return answer
-
-    def close(self) -> None:
-        self._process.communicate(timeout=30)
+class PushWorker(Worker):
+    file = __file__
 
 
 def _push(id: str, data: dict[str, Any], directory: Path) -> dict[str, Any]:  # Any: JSON
@@ -76,22 +47,5 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
     return _push(request["push"], request["data"], Path(request["directory"]))
 
 
-def _main() -> None:
-    waits: list[float] = []
-    time.sleep = waits.append  # the budget of the retries is looked at, not waited for
-    for line in sys.stdin:
-        request = json.loads(line)
-        waits.clear()
-        os.environ.update(request.get("env", {}))
-        try:
-            answer = _answer(request)
-        except FtlError as e:
-            answer = {"refused": str(e), "kind": type(e).__name__}
-        for name in request.get("env", {}):
-            del os.environ[name]
-        sys.stdout.write(json.dumps(answer | {"waits": waits}) + "\n")
-        sys.stdout.flush()
-
-
 if __name__ == "__main__":
-    _main()
+    serve(_answer)

@@ -1,47 +1,25 @@
-"""Opens sources in a process of its own, whose environment the real clients read once: a line of JSON in, one out.
+"""Opens sources of rows: a worker, see worker.py.
 
-in:   {"dataset": {...}, "downloads": "...", "is_streamed": false, "start": 0, "env": {"HF_TOKEN": "..."}}
-out:  {"rows": [[number, where, data]...], "problems": ["..."], "revision", "identity", "waits": [seconds...]}
-or:   {"refused": "the sentence", "kind": "ConfigError", "waits": [...]}
+in:   {"dataset": {...}, "downloads": "...", "is_streamed": false, "start": 0}
+out:  {"rows": [[number, where, data]...], "problems": ["..."], "revision", "identity", "num_rows"}
 """
 
-import json
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
+from worker import Worker, serve
+
 from ftl.config.data import DatasetSection
-from ftl.errors import FtlError, Problem
+from ftl.errors import Problem
 from ftl.sources import open_source
 
 
-class SourceWorker:
-    """A worker and the way to ask it."""
-
-    def __init__(self, env: dict[str, str]) -> None:
-        path = os.pathsep.join(p for p in sys.path if p)
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "AWS_"))}
-        self._process = subprocess.Popen(
-            [sys.executable, __file__],
-            env={**kept, "PYTHONPATH": path, "HF_HUB_DISABLE_TELEMETRY": "1", **env},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+class SourceWorker(Worker):
+    file = __file__
 
     def read(self, dataset: dict[str, Any], **request: Any) -> dict[str, Any]:  # Any: JSON
-        """What comes of that dataset section; see the top of this file."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"dataset": dataset, **request}) + "\n")
-        self._process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return answer
-
-    def close(self) -> None:
-        self._process.communicate(timeout=30)
+        """What comes of that dataset section."""
+        return self.ask(dataset=dataset, **request)
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
@@ -60,22 +38,5 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
     }
 
 
-def _main() -> None:
-    waits: list[float] = []
-    time.sleep = waits.append  # the budget of the retries is looked at, not waited for
-    for line in sys.stdin:
-        request = json.loads(line)
-        waits.clear()
-        os.environ.update(request.get("env", {}))
-        try:
-            answer = _answer(request)
-        except FtlError as e:
-            answer = {"refused": str(e), "kind": type(e).__name__}
-        for name in request.get("env", {}):
-            del os.environ[name]
-        sys.stdout.write(json.dumps(answer | {"waits": waits}) + "\n")
-        sys.stdout.flush()
-
-
 if __name__ == "__main__":
-    _main()
+    serve(_answer)

@@ -1,23 +1,17 @@
-"""Talks to remote checkpoint stores in a process of its own, whose environment the real clients read once.
+"""Talks to remote checkpoint stores: a worker, see worker.py.
 
-in:   {"store": {"kind": "hub", ...}, "run_id": "run-a", "name": "any", "call": "put", "with": {...}}
-out:  {"gave": ..., "told": [[done, total]...], "waits": [seconds...]}
-or:   {"raised": "SupersededError", "says": "the sentence", "waits": [...]}
+in:   {"store": {"kind": "hub", ...}, "name": "any", "call": "put", "with": {...}}
+out:  {"gave": ..., "told": [[done, total]...]}
 
-A store is opened once for each `name`, as by a process of its own.
+A store is opened once for each `name`, as by a process of its own. All are of the run run-a.
 """
 
-import json
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ftl.errors import FtlError
-from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
+from worker import Worker, serve
+
 from ftl_runtime.checkpoint.remote import RemoteStore, open_store
 from ftl_runtime.checkpoint.store import Checkpoint
 
@@ -30,32 +24,17 @@ class StoreRaisedError(Exception):
         self.kind = kind
 
 
-class StoreWorker:
-    def __init__(self, env: dict[str, str]) -> None:
-        path = os.pathsep.join(p for p in sys.path if p)
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "AWS_"))}
-        self._process = subprocess.Popen(
-            [sys.executable, __file__],
-            env={**kept, "PYTHONPATH": path, "HF_HUB_DISABLE_TELEMETRY": "1", **env},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+class StoreWorker(Worker):
+    file = __file__
 
-    def ask(self, store: dict[str, Any], name: str, call: str, **given: Any) -> dict[str, Any]:  # Any: JSON
-        """See the top of this file. Raises StoreRaisedError."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        request = {"store": store, "run_id": "run-a", "name": name, "call": call, "with": given}
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        if "raised" in answer:
-            raise StoreRaisedError(answer["raised"], answer["says"])
+    def call(
+        self, store: dict[str, Any], name: str, call: str, env: dict[str, str] | None = None, **given: Any
+    ) -> dict[str, Any]:  # Any: JSON
+        """What comes of a call of the store. Raises StoreRaisedError."""
+        answer = self.ask(store=store, name=name, call=call, env=env, **{"with": given})
+        if "refused" in answer:
+            raise StoreRaisedError(answer["kind"], answer["refused"])
         return answer
-
-    def close(self) -> None:
-        self._process.communicate(timeout=30)
 
 
 _opened: dict[str, RemoteStore] = {}
@@ -68,7 +47,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
 
     name = request["name"]
     if name not in _opened:
-        _opened[name] = open_store(TypeAdapter(StoreRef).validate_python(request["store"]), request["run_id"])
+        _opened[name] = open_store(TypeAdapter(StoreRef).validate_python(request["store"]), "run-a")
     store, given = _opened[name], request["with"]
     told: list[tuple[int, int]] = []
 
@@ -86,18 +65,5 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
     return {"gave": calls[request["call"]](), "told": told}
 
 
-def _main() -> None:
-    waits: list[float] = []
-    time.sleep = waits.append  # what the clients wait between tries is looked at, not waited for
-    for line in sys.stdin:
-        waits.clear()
-        try:
-            answer = _answer(json.loads(line))
-        except (FtlError, BrokenCheckpoint) as e:
-            answer = {"raised": type(e).__name__, "says": str(e)}
-        sys.stdout.write(json.dumps(answer | {"waits": waits}) + "\n")
-        sys.stdout.flush()
-
-
 if __name__ == "__main__":
-    _main()
+    serve(_answer)

@@ -1,20 +1,24 @@
 """Repositories of the Hub: which commit a revision is, and why one cannot be read, in a sentence each."""
 
+import errno
 import json
 import re
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from ftl.errors import ConfigError, Problem
+from ftl.errors import ConfigError, FtlError, Problem
 from ftl.sources.retry import DELAYS_S, PassingError, UnreachableError, causes, with_retries
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
 _REPO_ID = re.compile(r"(?:[\w.-]{1,96}/)?[\w.-]{1,96}")
+_UPLOAD_OF = re.compile(r"Error while uploading '(.+)' to the Hub\.")
+_ADDRESS = re.compile(r"\(?https?://\S+")
 _Result = TypeVar("_Result")
 
 
@@ -27,6 +31,12 @@ class Repo:
     kind: Literal["dataset", "model"] = "dataset"
     key: str = "path"
     revision_key: str = "revision"
+    file: str | None = None
+    """The file in it that is asked for or sent, for the sentences."""
+
+    @property
+    def shown(self) -> str:
+        return f"{self.id}: {self.file}" if self.file else self.id
 
 
 def is_repo_id(given: str) -> bool:
@@ -92,7 +102,13 @@ def ask_hub(repo: Repo, call: Callable[[], _Result], *, delays_s: tuple[float, .
     try:
         return with_retries(told, delays_s)
     except PassingError as e:
-        raise UnreachableError(Problem(repo.key, f"{repo.id}: {e}", None, "try again later")) from e
+        raise UnreachableError(Problem(repo.key, f"{_about(repo, e).shown}: {e}", None, "try again later")) from e
+
+
+def _about(repo: Repo, error: Exception) -> Repo:
+    """The repository with the file that the client names, where it has sent several at a time."""
+    found = [match[1] for cause in causes(error) if (match := _UPLOAD_OF.search(str(cause)))]
+    return replace(repo, file=found[0]) if found else repo
 
 
 @contextmanager
@@ -102,7 +118,10 @@ def _in_words(repo: Repo) -> Iterator[None]:
 
     try:
         yield
+    except (FtlError, PassingError):
+        raise
     except Exception as e:
+        repo = _about(repo, e)
         for cause in causes(e):
             if isinstance(cause, errors.OfflineModeIsEnabled):
                 given = f"{repo.id}: is not on this machine, and HF_HUB_OFFLINE is set"
@@ -116,7 +135,28 @@ def _in_words(repo: Repo) -> Iterator[None]:
                 raise PassingError(f"{_endpoint()} does not answer ({type(cause).__name__})") from e
             if isinstance(cause, json.JSONDecodeError):  # a page of some proxy on the way
                 raise PassingError(f"{_endpoint()} answered what is no JSON") from e
+        if function := _client_function(e):
+            if function == "xet_get" and "No space left" in str(e):
+                raise OSError(errno.ENOSPC, "No space left on device") from e
+            said = _ADDRESS.sub("", str(e)).strip()[:200]
+            raise PassingError(f"the client of the Hub failed ({type(e).__name__}: {said})") from e
         raise
+
+
+def _client_function(error: Exception) -> str | None:
+    """The function of the Hub's client in which an error of no kind of its own was raised; None for any other.
+
+    It comes to that when an answer is not understood; and hf_xet, compiled code without frames, raises RuntimeError or
+    an OSError without a number for whatever happens to it.
+    """
+    has_kind = isinstance(error, FileNotFoundError) or (isinstance(error, OSError) and error.errno is not None)
+    if has_kind or not isinstance(error, RuntimeError | OSError | ValueError | LookupError | TypeError):
+        return None
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package in ("huggingface_hub", "ftl", "ftl_runtime"):
+            return frame.f_code.co_name if package == "huggingface_hub" else None
+    return None
 
 
 def _refusal(repo: Repo, error: "HfHubHTTPError") -> Exception:
@@ -140,7 +180,10 @@ def _refusal(repo: Repo, error: "HfHubHTTPError") -> Exception:
     if status == 401:
         return ConfigError(Problem(repo.key, f"{repo.id}: the Hub does not know your token", None, "log in again"))
     advice = "set HF_TOKEN to a token with that right" if status == 403 else None
-    return ConfigError(Problem(repo.key, f"{repo.id}: the Hub answered {status}", error.server_message, advice))
+    said = (error.server_message or "").rstrip(".") or None
+    if status == 413 or "storage" in (said or ""):
+        advice = "make room there, or have it pushed elsewhere"
+    return ConfigError(Problem(repo.key, f"{repo.shown}: the Hub answered {status}", said, advice))
 
 
 def _seconds(text: str | None) -> float | None:

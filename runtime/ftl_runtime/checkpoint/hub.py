@@ -1,6 +1,7 @@
 """Checkpoints and the model in a repository of the Hub. What belongs together comes with one commit.
 
     checkpoints/RUN/checkpoint-<step>/   a checkpoint with its manifest
+    checkpoints/RUN/checkpoint-<step>/broken.json   somebody has read it, and it is not what its manifest says
     checkpoints/RUN/owner.json           the attempt that writes
     model.safetensors, config.json, ...  the newest weights, later the finished model
 
@@ -10,27 +11,28 @@ commit. The token is that of the environment.
 
 import hashlib
 import json
-import os
 import re
 import tempfile
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ftl.contract import MANIFEST_FILE, HubRef
-from ftl.errors import ConfigError, Problem
 from ftl.sources.hubrepo import Repo, ask_hub
 from ftl.sources.retry import PassingError
 from ftl_runtime.checkpoint import manifest
+from ftl_runtime.checkpoint.hubclient import open_repository
 from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
 from ftl_runtime.checkpoint.remote import OWNER_FILE, SupersededError, Told
 from ftl_runtime.checkpoint.store import Checkpoint
 
 if TYPE_CHECKING:
-    import httpx2
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
+_BROKEN_FILE = "broken.json"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)/" + re.escape(MANIFEST_FILE))
+_BROKEN = re.compile(r"checkpoint-(\d+)/" + re.escape(_BROKEN_FILE))
 _MODEL = re.compile(
     r"(adapter_)?model[\w.-]*\.safetensors(\.index\.json)?|(adapter_|generation_)?config\.json|.*\.jinja|"
     r"(tokenizer|special_tokens|added_tokens|vocab|merges|preprocessor|processor)[\w.-]*"
@@ -39,10 +41,6 @@ _MODEL = re.compile(
 _TRIES = 5
 _PATHS_ASKED = 500
 _LARGE_BYTES = 8 << 20
-_SILENCE_S = float(os.environ.get("FTL_STORE_SILENCE_S", "120"))
-"""Seconds without a byte after which a request has failed."""
-_MAX_WAIT_S = 30
-"""A server that asks for more patience between two tries is not obeyed longer than this."""
 _Result = TypeVar("_Result")
 
 
@@ -66,7 +64,7 @@ class HubStore:
                 add = _add(f"{self._root}/{OWNER_FILE}", json.dumps({"owner": owner}).encode())
                 self._commit([add], f"ftl: {self._run_id} begins", head)
 
-        self._at_head(attempt)
+        self._at_head(attempt, None)
         self._owner = owner
 
     def steps(self) -> list[int]:
@@ -80,7 +78,9 @@ class HubStore:
                 names = [item.path.removeprefix(f"{self._root}/") for item in tree]
             except EntryNotFoundError:
                 return []
-            return sorted(int(match[1]) for name in names if (match := _CHECKPOINT.fullmatch(name)))
+            broken = {match[1] for name in names if (match := _BROKEN.fullmatch(name))}
+            found = [match[1] for name in names if (match := _CHECKPOINT.fullmatch(name))]
+            return sorted(int(step) for step in found if step not in broken)
 
         return self._ask(ask)
 
@@ -92,7 +92,7 @@ class HubStore:
             wanted |= {f"{place}/{name}": name for name in (*files, MANIFEST_FILE)}
         wanted |= {name: name for name in files if _MODEL.fullmatch(name)}
         dropped = [f"{self._root}/checkpoint-{step}/" for step in drop if step != checkpoint.step]
-        self._send(checkpoint.path, files, wanted, dropped, f"ftl: step {checkpoint.step}", told)
+        self._send(checkpoint.path, wanted, [*dropped, f"{place}/{_BROKEN_FILE}"], f"step {checkpoint.step}", told)
 
     def fetch(self, step: int, dest: Path, told: Told) -> None:
         commit = self._head()
@@ -110,31 +110,33 @@ class HubStore:
         (dest / MANIFEST_FILE).write_bytes(content)
 
     def quarantine(self, step: int) -> None:
-        """Nothing to do: what is there is compared by its ids before a `put` believes it."""
+        """A file beside it says so from then on, to every machine; the next `put` of the step removes it."""
+        mark = f"{self._root}/checkpoint-{step}/{_BROKEN_FILE}"
+
+        def attempt(head: str) -> None:
+            if not self._there([mark], head):
+                self._commit([_add(mark, json.dumps({"step": step}).encode())], f"ftl: step {step} is broken", head)
+
+        self._at_head(attempt, f"checkpoint-{step}")
 
     def deliver(self, directory: Path, told: Told) -> str | None:
         files = manifest.parse((directory / MANIFEST_FILE).read_bytes())["files"]
-        return self._send(directory, files, {name: name for name in files}, [], "ftl: the finished model", told)
+        return self._send(directory, {name: name for name in files}, [], "the finished model", told)
 
     # -- sending
 
-    def _send(
-        self,
-        directory: Path,
-        files: dict[str, Any],  # Any: JSON
-        wanted: dict[str, str],
-        dropped: list[str],
-        message: str,
-        told: Told,
-    ) -> str:
-        """Have `wanted` (place -> file of the directory) in the repository as the manifest says; the commit."""
+    def _send(self, directory: Path, wanted: dict[str, str], dropped: list[str], what: str, told: Told) -> str:
+        """Have `wanted` (place -> file of the directory) in the repository as the manifest says, and what is `dropped`
+        (files, and folders of checkpoints with a slash at their end) not; the commit."""
+        files = manifest.parse((directory / MANIFEST_FILE).read_bytes())["files"]
 
         def attempt(head: str) -> str:
             if self._owner is not None and self._owner_at(head) != self._owner:
                 raise SupersededError(
                     f"{self.label}: another attempt of the run {self._run_id} writes there; this one has stopped"
                 )
-            if not self._wrong(head, directory, files, wanted):
+            deletions = self._deletions(dropped, head)
+            if not self._wrong(head, directory, files, wanted) and all(deletion.is_folder for deletion in deletions):
                 return head  # an earlier try got through, and its answer was lost
             adds = [_add(place, directory / name) for place, name in wanted.items()]
             for add in adds:
@@ -142,28 +144,36 @@ class HubStore:
                 if name in files and add.upload_info.sha256.hex() != files[name]["sha256"]:
                     raise BrokenCheckpoint(f"{name} has changed since it was written")
             self._upload(adds, told)
-            commit = self._commit([*self._deletions(dropped, head), *adds], message, head)
+            commit = self._commit([*deletions, *adds], f"ftl: {what}", head)
             if wrong := self._wrong(commit, directory, files, wanted):
                 raise PassingError(f"{wrong} did not arrive whole")
             return commit
 
-        return self._at_head(attempt)
+        return self._at_head(attempt, what)
 
     def _upload(self, adds: "list[CommitOperationAdd]", told: Told) -> None:
         """Send the contents, large files one by one, so that the progress can be told."""
         total, done = sum(add.upload_info.size for add in adds), 0
-        large = [add for add in adds if add.upload_info.size > _LARGE_BYTES]
+        large = [[add] for add in adds if add.upload_info.size > _LARGE_BYTES]
         small = [add for add in adds if add.upload_info.size <= _LARGE_BYTES]
-        for together in (*([add] for add in large), small):
-            self._api().preupload_lfs_files(self._id, together, revision=self._ref.branch or "main", free_memory=False)
+        for together in (*large, small) if small else large:
+            self._preupload(together)
             done += sum(add.upload_info.size for add in together)
             told(done, total)
 
-    def _deletions(self, dropped: Iterable[str], head: str) -> "list[CommitOperationDelete]":
+    def _preupload(self, adds: "list[CommitOperationAdd]") -> None:
+        names = adds[0].path_in_repo if len(adds) == 1 else f"{adds[0].path_in_repo} and {len(adds) - 1} more"
+        branch = self._ref.branch or "main"
+        self._ask(
+            lambda: self._api().preupload_lfs_files(self._id, adds, revision=branch, free_memory=False), about=names
+        )
+
+    def _deletions(self, dropped: list[str], head: str) -> "list[CommitOperationDelete]":
         from huggingface_hub import CommitOperationDelete
 
-        there = [folder for folder in dropped if self._exists(f"{folder}{MANIFEST_FILE}", head)]
-        return [CommitOperationDelete(folder, is_folder=True) for folder in there]
+        proofs = {path: f"{path}{MANIFEST_FILE}" if path.endswith("/") else path for path in dropped}
+        there = self._there(list(proofs.values()), head)
+        return [CommitOperationDelete(path, is_folder=path.endswith("/")) for path in dropped if proofs[path] in there]
 
     def _commit(self, operations: "list[CommitOperationAdd | CommitOperationDelete]", message: str, parent: str) -> str:
         """The new commit. Raises PassingError when another one came in between."""
@@ -185,12 +195,7 @@ class HubStore:
 
     def _wrong(self, commit: str, directory: Path, files: dict[str, Any], wanted: dict[str, str]) -> str | None:
         """The first place whose content at a commit is not the one wanted, as far as the Hub tells by ids and sizes."""
-        places = list(wanted)
-        found: dict[str, Any] = {}
-        for start in range(0, len(places), _PATHS_ASKED):
-            asked = places[start : start + _PATHS_ASKED]
-            infos = self._ask(lambda asked=asked: self._api().get_paths_info(self._id, asked, revision=commit))  # type: ignore[misc]
-            found |= {info.path: info for info in infos}
+        found = self._there(list(wanted), commit)
         for place, name in wanted.items():
             info, path = found.get(place), directory / name
             if info is None or info.size != path.stat().st_size:
@@ -206,7 +211,7 @@ class HubStore:
 
     # -- asking
 
-    def _at_head(self, attempt: Callable[[str], _Result]) -> _Result:
+    def _at_head(self, attempt: Callable[[str], _Result], about: str | None) -> _Result:
         """What `attempt` gives for the newest commit, again where others commit meanwhile."""
 
         def ask() -> _Result:
@@ -217,21 +222,28 @@ class HubStore:
                     continue
             raise PassingError("others commit to it")
 
-        return self._ask(ask)
+        return self._ask(ask, about=about)
 
-    def _ask(self, call: Callable[[], _Result]) -> _Result:
-        return ask_hub(self._repo, call, delays_s=())
+    def _ask(self, call: Callable[[], _Result], *, about: str | None = None) -> _Result:
+        """What the call gives; failures are told of the file `about`."""
+        return ask_hub(replace(self._repo, file=about), call, delays_s=())
 
     def _api(self) -> "HfApi":
         if self._opened is None:
-            self._opened, self._id = _open_repository(self._ref, self._repo)
+            self._opened, self._id = open_repository(self._ref, self._repo)
         return self._opened
 
     def _head(self) -> str:
         return self._ask(lambda: str(self._api().model_info(self._id, revision=self._ref.branch or "main").sha))
 
-    def _exists(self, path: str, commit: str) -> bool:
-        return bool(self._ask(lambda: self._api().get_paths_info(self._id, [path], revision=commit)))
+    def _there(self, paths: list[str], commit: str) -> dict[str, Any]:  # Any: RepoFile, of a package that is heavy
+        """Those of the paths that are in a commit, with what the Hub tells of each."""
+        found: dict[str, Any] = {}
+        for start in range(0, len(paths), _PATHS_ASKED):
+            asked = paths[start : start + _PATHS_ASKED]
+            infos = self._ask(lambda asked=asked: self._api().get_paths_info(self._id, asked, revision=commit))  # type: ignore[misc]
+            found |= {info.path: info for info in infos}
+        return found
 
     def _owner_at(self, commit: str) -> object:
         content = self._read(f"{self._root}/{OWNER_FILE}", commit)
@@ -264,55 +276,11 @@ class HubStore:
 
         dest.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=dest.parent, prefix=".get-") as scratch:
-            return self._ask(lambda: get(scratch))
+            return self._ask(lambda: get(scratch), about=path)
 
 
 class _MovedError(Exception):
     """The branch has another newest commit than was thought."""
-
-
-def _open_repository(ref: HubRef, repo: Repo) -> "tuple[HfApi, str]":
-    """The repository, made if it is not there, ready to be written to, under its full name. Raises as `ask_hub`."""
-    from huggingface_hub import HfApi, get_token, set_client_factory
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    if get_token() is None:
-        remedy = "set HF_TOKEN to a token that may write there, and name it under `secrets` of the cloud file"
-        raise ConfigError(
-            Problem("hub_model_id", f"{ref.repo}: pushing needs a token, and there is none", None, remedy)
-        )
-    set_client_factory(_patient_client)
-    disable_progress_bars()
-    api = HfApi()
-    made = ask_hub(
-        repo, lambda: api.create_repo(ref.repo, private=ref.is_private is not False, exist_ok=True), delays_s=()
-    )
-    id = str(made.repo_id)
-    # Where the token may not make the repository, `create_repo` is content with one that it may read.
-    ask_hub(repo, lambda: api.auth_check(id, write=True), delays_s=())
-    if ref.is_private and not ask_hub(repo, lambda: api.model_info(id), delays_s=()).private:
-        given = f"{ref.repo}: is public, and hub_private_repo is true"
-        raise ConfigError(Problem("hub_model_id", given, None, "make it private in its settings, or name another"))
-    if ref.branch is not None:
-        ask_hub(repo, lambda: api.create_branch(id, branch=str(ref.branch), exist_ok=True), delays_s=())
-    return api, id
-
-
-def _patient_client() -> "httpx2.Client":
-    """The Hub client's own, but nothing is waited for without end."""
-    import httpx2
-    from huggingface_hub.utils._http import default_client_factory
-
-    def bound(response: httpx2.Response) -> None:
-        told = response.headers.get("Retry-After", "")
-        if told.isdigit() and int(told) > _MAX_WAIT_S:
-            response.headers["Retry-After"] = str(_MAX_WAIT_S)
-        response.headers.pop("ratelimit", None)  # the same in another header, which comes first
-
-    client = default_client_factory()
-    client.timeout = httpx2.Timeout(_SILENCE_S, connect=min(10.0, _SILENCE_S))
-    client.event_hooks = {**client.event_hooks, "response": [*client.event_hooks.get("response", ()), bound]}
-    return client
 
 
 def _add(place: str, content: Path | bytes) -> "CommitOperationAdd":

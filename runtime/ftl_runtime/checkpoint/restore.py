@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 from ftl.contract import JobSpec
@@ -11,10 +10,13 @@ from ftl.sources.retry import UnreachableError
 from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
 from ftl_runtime.checkpoint.remote import PATIENCE_S, RemoteStore, open_store
 from ftl_runtime.checkpoint.store import Checkpoint, CheckpointStore
+from ftl_runtime.checkpoint.volume import storage_errors
 
 Emit = Callable[[str, dict[str, Any]], None]  # Any: the shape depends on the event, see ftl.contract
 _Result = TypeVar("_Result")
 _DELAYS_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
+_TIMES_BROKEN = 2
+"""A checkpoint that came broken so often is believed to be."""
 
 
 def newest(local: CheckpointStore, job: JobSpec, emit: Emit) -> Checkpoint | None:
@@ -55,22 +57,19 @@ def _fetch(local: CheckpointStore, step: int, store: RemoteStore, emit: Emit) ->
         label = f"{name} from {store.label}"
         emit("phase", {"name": "starting", "label": label, "bytes": done, "total_bytes": of, "share": share})
 
-    def attempt() -> Path:
+    def attempt() -> Checkpoint:
         stage = local.stage(step)
         try:
-            store.fetch(step, stage, told)
+            with storage_errors(stage.parent):
+                store.fetch(step, stage, told)
+            return local.adopt(stage, step)
         except BaseException:
             local.discard(stage)
             raise
-        return stage
 
-    stage: Path | None = None
     try:
-        stage = _patiently(attempt)
-        checkpoint = local.adopt(stage, step)
+        checkpoint = _patiently(attempt)
     except BrokenCheckpoint as broken:
-        if stage is not None:
-            local.discard(stage)
         _patiently(lambda: store.quarantine(step))
         emit("checkpoint", {"step": step, "store": store.label, "state": "quarantined"})
         emit("warning", {"message": f"{name} of {store.label} is broken and is passed over: {broken}"})
@@ -81,12 +80,17 @@ def _fetch(local: CheckpointStore, step: int, store: RemoteStore, emit: Emit) ->
 
 
 def _patiently(call: Callable[[], _Result]) -> _Result:
-    """What the call gives, tried again while the other side does not answer, as long as patience lasts."""
+    """What the call gives, tried again while the other side does not answer, as long as patience lasts; and once more
+    where what came was broken, which may have happened on the way."""
     give_up = time.monotonic() + PATIENCE_S
-    tries = 0
+    tries, num_broken = 0, 0
     while True:
         try:
             return call()
+        except BrokenCheckpoint:
+            num_broken += 1
+            if num_broken == _TIMES_BROKEN:
+                raise
         except FtlError as error:
             delay = _DELAYS_S[min(tries, len(_DELAYS_S) - 1)]
             if not isinstance(error, UnreachableError) or time.monotonic() + delay > give_up:

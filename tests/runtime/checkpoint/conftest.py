@@ -1,0 +1,34 @@
+"""A Hub, and a process that talks to stores: shared by the tests of a session, since both take seconds to start."""
+
+from collections.abc import Iterator
+
+import pytest
+from hub_objects import Objects
+from hub_server import HubServer
+from store_worker import StoreWorker
+
+
+@pytest.fixture(scope="session")
+def hub_of_session() -> Iterator[HubServer]:
+    with HubServer() as server:
+        server.accounts["hf_ann"] = {"name": "ann", "auth": {"accessToken": {"role": "write"}}}
+        yield server
+
+
+@pytest.fixture
+def hub(hub_of_session: HubServer) -> Iterator[HubServer]:
+    """A Hub where everything is all right; tests have repositories of their own in it."""
+    yield hub_of_session
+    hub_of_session.heal()
+    hub_of_session.part_bytes = hub_of_session.quota_bytes = None
+    hub_of_session.has_cdn = False
+    hub_of_session.objects = Objects()
+
+
+@pytest.fixture(scope="session")
+def worker(hub_of_session: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreWorker]:
+    home = str(tmp_path_factory.mktemp("home"))
+    mine = {"HF_HOME": home, "HOME": home, "HF_TOKEN": "hf_ann", "FTL_STORE_SILENCE_S": "0.5"}
+    worker = StoreWorker({"HF_ENDPOINT": hub_of_session.url, **mine})
+    yield worker
+    worker.close()
