@@ -16,6 +16,21 @@ def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     yield state
 
 
+_LONGEST_FIRST = ("docker", "e2e", "skypilot", "modal", "runtime/parallel", "runtime/checkpoint", "runtime", "")
+"""Folders of tests, so that no worker of pytest-xdist begins a long file when the others are done."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker a file, and one for all tests with Docker, which share an engine and its images."""
+    here = Path(__file__).parent
+    for item in items:
+        name = "docker" if item.get_closest_marker("docker") else item.path.relative_to(here).as_posix()
+        item.add_marker(pytest.mark.xdist_group(name))
+    places = {item: item.path.relative_to(here).as_posix() for item in items}
+    items.sort(key=lambda item: next(i for i, folder in enumerate(_LONGEST_FIRST) if places[item].startswith(folder)))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not any(Path("/dev").glob("nvidia[0-9]*")):
