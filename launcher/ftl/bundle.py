@@ -32,6 +32,7 @@ from ftl.contract import (
 )
 from ftl.errors import ConfigError, Problem, StorageError
 from ftl.formats.python import with_strategy_file
+from ftl.redact import is_secret_file
 from ftl.references import REWARDS, Reference
 from ftl.sources.local import LOADERS
 from ftl.state import make_private, state_dir
@@ -47,8 +48,6 @@ _SECTIONS = {
     "resume_from_checkpoint": ("output", "resume_from_checkpoint"),
 }
 """Key of a reference -> where it is in the config; every other is below `data`."""
-
-_SECRET_NAMES = (".env", ".netrc", ".git", ".ssh", ".aws", "id_rsa", "id_ed25519")
 
 
 @dataclass(frozen=True)
@@ -151,12 +150,12 @@ def _files_below(root: Path, excluded: list[str]) -> Iterator[Path]:
         allowed.append((root.parent.parent / "blobs").resolve())
     for directory, names, files in os.walk(root):
         for name in sorted([*names, *files]):
-            if name in _SECRET_NAMES or name.startswith(".env"):
+            if is_secret_file(name):
                 excluded.append(str(Path(directory) / name))
-        names[:] = sorted(n for n in names if n not in _SECRET_NAMES and n != "__pycache__")
+        names[:] = sorted(n for n in names if not is_secret_file(n) and n != "__pycache__")
         for name in sorted(files):
             path = Path(directory) / name
-            if name in _SECRET_NAMES or name.startswith(".env"):
+            if is_secret_file(name):
                 continue
             if path.is_symlink() and not any(path.resolve().is_relative_to(base) for base in allowed):
                 raise ConfigError(

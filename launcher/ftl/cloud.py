@@ -1,11 +1,14 @@
 """CloudSection: the keys of a cloud file that every provider shares."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from ftl.errors import Problem
 from ftl.section import Section
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -40,6 +43,19 @@ STORE_SCHEMES = ("s3", "gs", "hf", "file")
 Address = Annotated[str, AfterValidator(_store_address)]
 
 
+Loc = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A cloud file in the words of its section. Places are those of the file, so that messages can name the line."""
+
+    data: dict[str, Any]  # Any: YAML
+    notes: tuple[tuple[Loc, str], ...] = ()
+    """What the user should know about it."""
+    refused: tuple[tuple[Loc, Problem], ...] = ()
+
+
 class CloudSection(Section):
     """Keys every provider has. A provider's own module subclasses it with its own keys."""
 
@@ -57,6 +73,11 @@ class CloudSection(Section):
     s3://bucket/place, gs://bucket/place, hf://buckets/user/name, or file:///place."""
     max_attempts: Annotated[int, Field(ge=1)] = 3
     """How often a run that lost its machine is started again without having saved a new checkpoint in between."""
+
+    @classmethod
+    def translated(cls, data: Mapping[str, Any]) -> Translation:  # Any: YAML
+        """The content of a cloud file with other tools' words for this provider in ours."""
+        return Translation(dict(data))
 
 
 def _gpu_choice(value: Any) -> Any:

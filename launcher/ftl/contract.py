@@ -129,6 +129,8 @@ class JobSpec(Section):
     task: Task = "train"
     num_shown: Annotated[int, Field(ge=0)] = 0
     """preprocess: so many documents go to SHOWN_FILE, token by token."""
+    fetches_model: bool = False
+    """preprocess: put the base model's files into the cache, too."""
     cloud: dict[str, Any] = {}  # Any: JSON
     """What the cloud file asked for, for the record: provider, GPUs; no variables, no secrets."""
     image: str | None = None

@@ -14,7 +14,6 @@ from ftl.errors import BackendError, ExitCode, Problem, RunError
 from ftl.jobs import Attempt, RunRecord
 from ftl.redact import hide, redacted
 
-POLL_S = 0.3
 _RETRIED = ("lost", "killed")
 """Causes after which the same job may well succeed. Running out of memory or crashing would only happen again."""
 
@@ -81,7 +80,7 @@ def follow(
             follower.on_event(event)
         state = status(record, backend)
         if state.phase != "ended":
-            sleep(POLL_S)
+            sleep(backend.poll_s)
             continue
         for event in events.events(record, backend):
             follower.on_event(event)
@@ -167,7 +166,7 @@ def log_lines(
             if not follow or len(newer.attempts) == len(record.attempts):
                 return
             record = newer
-        sleep(POLL_S)
+        sleep(backend.poll_s)
 
 
 def _check_unchanged(seen: RunRecord, current: RunRecord) -> None:

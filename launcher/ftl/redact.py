@@ -18,6 +18,7 @@ _MIN_LINE = 16
 """Lines of a secret of several, such as a private key, are secrets by themselves from this length on."""
 
 _NAME = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASS|PWD|AUTH|CREDENTIALS)(_|$)")
+_SECRET_FILES = (".netrc", ".git", ".ssh", ".aws", "id_rsa", "id_ed25519")
 _HARMLESS_NAMES = ("PWD", "SSH_AUTH_SOCK")
 
 # Forms of tokens. Narrower than what a config may not hold: hf_raise_for_status is a function.
@@ -75,6 +76,11 @@ def redacted_data(value: Any) -> Any:  # Any: JSON
 def is_secret_name(name: str) -> bool:
     """Whether a variable is a secret by its name."""
     return name not in _HARMLESS_NAMES and _NAME.search(name) is not None
+
+
+def is_secret_file(name: str) -> bool:
+    """Whether a file or directory of that name is left out of whatever goes to another machine."""
+    return name in _SECRET_FILES or name.startswith(".env")
 
 
 def has_secret_form(text: str) -> bool:

@@ -91,9 +91,9 @@ def do_job(job: JobSpec, emit: Emit, stop: StopFlag) -> None:
 
 
 def preprocess(cfg: TrainConfig, ctx: Context) -> None:
-    """Fill the token cache for `cfg`; needs neither the model's weights nor a GPU."""
+    """Fill the token cache for `cfg`; needs no GPU, and the model's weights only where they are to be fetched."""
     ctx.phase("data")
-    model, _ = on_this_machine(cfg.model, ctx, wanted="tokenizer")
+    model, _ = on_this_machine(cfg.model, ctx, wanted="all" if ctx.job.fetches_model else "tokenizer")
     tokenizer = load_tokenizer(model, cfg.data, ctx)
     prepare_data(cfg, view_of(tokenizer, cfg.data), ctx)
 

@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "tokens": BASE | {"formats", "config"},
     "contract": BASE,
     "cloud": BASE,
-    "backends": CONTRACT | {"cost", "image", "sources"},
+    "backends": CONTRACT | {"cost", "image", "packaged", "redact", "sources"},
     "cost": {"errors"},
     "image": BASE | {"packaged", "backends"},
     "cloudenv": YAML | {"cloud", "redact"},
@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "plan": CONTRACT | {"config"},
     "jobs": CONTRACT,
     "references": BASE | {"config", "formats", "sources"},
-    "bundle": CONTRACT | {"config", "formats", "jobs", "references", "sources"},
+    "bundle": CONTRACT | {"config", "formats", "jobs", "redact", "references", "sources"},
     "gpus": YAML,
     "importers": YAML | {"gpus", "redact"},
     "manual": YAML | {"config"},
@@ -74,7 +74,7 @@ RUNTIME_MAY_USE = {
 # A heavy package -> the only places that may import it.
 WEIGHT = {
     "docker": ("launcher/ftl/backends/docker.py",),
-    "modal": ("launcher/ftl/backends/modal.py",),
+    "modal": ("launcher/ftl/backends/modal", "runtime/ftl_runtime/modal_entry.py"),
     "sky": ("launcher/ftl/backends/sky_worker.py",),
     "torch": ("runtime/",),
     "transformers": ("runtime/",),

@@ -9,7 +9,7 @@ from ftl.cloud import CloudSection
 from ftl.contract import Bundle, JobHandle, JobSpec, JobState
 from ftl.errors import ConfigError, Problem
 
-NAMES = ("local", "docker", "skypilot")
+NAMES = ("local", "docker", "modal", "skypilot")
 """Built-in providers; third parties add theirs by the entry point group `ftl.backends`."""
 
 
@@ -18,6 +18,8 @@ class Backend(Protocol):
 
     Cloud: ClassVar[type[CloudSection]]
     """The provider's YAML keys."""
+    poll_s: ClassVar[float]
+    """How often a run that is followed is looked at: what one look costs the provider decides."""
 
     cloud: Any  # Any: each backend has its own Cloud
 
@@ -72,6 +74,18 @@ class Backend(Protocol):
 
     def remove(self, handle: JobHandle) -> None:
         """Forget the attempt at the provider (container, secrets). Idempotent; the run directory is not touched."""
+        ...
+
+    def erase(self, handle: JobHandle) -> None:
+        """Remove the run's files where they are kept by the provider, after `remove`. Idempotent."""
+        ...
+
+    def records(self) -> list[dict[str, Any]]:  # Any: JSON of jobs.RunRecord
+        """The records of runs that the provider keeps, whoever launched them; none where this machine alone knows."""
+        ...
+
+    def collect(self) -> list[str]:
+        """Give back what the provider keeps for runs that do not need it; a sentence about each thing."""
         ...
 
 

@@ -80,6 +80,7 @@ class DockerBackend:
 
     Cloud: ClassVar[type[CloudSection]] = DockerCloud
     recovers: ClassVar[bool] = False
+    poll_s: ClassVar[float] = 0.3
 
     def __init__(self, cloud: DockerCloud) -> None:
         self.cloud = cloud
@@ -183,6 +184,15 @@ class DockerBackend:
         with _engine() as client:
             _remove(client, str(handle.ref["container"]))
         delete_secrets(handle.run_id, handle.attempt)
+
+    def erase(self, handle: JobHandle) -> None:
+        """The run directory is the launcher's own."""
+
+    def records(self) -> list[dict[str, Any]]:  # Any: JSON
+        return []
+
+    def collect(self) -> list[str]:
+        return []
 
 
 _NO_SDK = Problem("provider 'docker' needs the 'docker' package", "pip install 'ftl-launcher[docker]'")

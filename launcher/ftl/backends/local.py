@@ -48,6 +48,7 @@ class LocalBackend:
 
     Cloud: ClassVar[type[CloudSection]] = LocalCloud
     recovers: ClassVar[bool] = False
+    poll_s: ClassVar[float] = 0.3
 
     def __init__(self, cloud: LocalCloud) -> None:
         self.cloud = cloud
@@ -152,6 +153,15 @@ class LocalBackend:
 
     def remove(self, handle: JobHandle) -> None:
         self.cancel(handle, now=True)
+
+    def erase(self, handle: JobHandle) -> None:
+        """The run directory is the launcher's own."""
+
+    def records(self) -> list[dict[str, Any]]:  # Any: JSON
+        return []
+
+    def collect(self) -> list[str]:
+        return []
 
 
 def read_file(path: Path, offset: int) -> bytes:

@@ -49,6 +49,8 @@ class SkypilotBackend:
 
     Cloud: ClassVar[type[CloudSection]] = SkypilotCloud
 
+    poll_s: ClassVar[float] = 0.3
+
     def __init__(self, cloud: SkypilotCloud) -> None:
         self.cloud = cloud
         self._sky = Sky(without=cloud.secrets)
@@ -271,6 +273,15 @@ class SkypilotBackend:
     def remove(self, handle: JobHandle) -> None:
         self._sky.ask("down", wait=True, **self._address(handle))
         delete_secrets(handle.run_id, handle.attempt)
+
+    def erase(self, handle: JobHandle) -> None:
+        """The run's files are the launcher's copy, and the store's, which stays."""
+
+    def records(self) -> list[dict[str, Any]]:  # Any: JSON
+        return []
+
+    def collect(self) -> list[str]:
+        return []
 
     def _let_go(self, handle: JobHandle, watched: Watched) -> None:
         """End the machine of an attempt that has ended, unless the only copy of what it made is there: that ends

@@ -57,7 +57,7 @@ def stop(prefix: str, *, now: bool) -> int:
         if time.monotonic() > deadline:
             waited = f"has not stopped {record.spec.grace_s + _STOP_MARGIN_S} s after it was asked"
             raise BackendError(Problem(f"run {record.id}", None, waited, f"`ftl stop --now {record.id}` kills it"))
-        time.sleep(launch.POLL_S)
+        time.sleep(backend.poll_s)
     step = deliver.newest_checkpoint(record, backend)
     kept = (
         f"checkpoint of step {step} is verified; `ftl resume {record.id}` goes on"
@@ -146,6 +146,8 @@ def rm(prefix: str, *, force: bool) -> int:
     for attempt in record.attempts:
         if attempt.handle is not None:
             backend.remove(attempt.handle)
+    if record.handle is not None:
+        backend.erase(record.handle)
     jobs.delete(record.id)
     bundle.collect_garbage({other.bundle.sha256 for other in jobs.all_records()})
     show.note(f"run {record.id} is removed")
@@ -159,7 +161,7 @@ def _kill(record: RunRecord) -> None:
     backend.cancel(record.handle, now=True)
     deadline = time.monotonic() + _STOP_MARGIN_S
     while launch.status(record, backend).phase != "ended" and time.monotonic() < deadline:
-        time.sleep(launch.POLL_S)
+        time.sleep(backend.poll_s)
 
 
 def _line(record: RunRecord) -> show.RunLine:

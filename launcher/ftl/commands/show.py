@@ -163,6 +163,8 @@ def _forget(record: RunRecord, backend: Backend) -> None:
     for attempt in record.attempts:
         if attempt.handle is not None:
             backend.remove(attempt.handle)
+    if record.handle is not None:
+        backend.erase(record.handle)
     jobs.delete(record.id)
 
 

@@ -1,0 +1,384 @@
+"""Modal: one deployed app a run, its functions called by `.spawn()`, its files on a volume.
+
+Nothing of a run depends on this machine: its record lies on the volume too, calls are found again by their ids, and a
+run whose day in a container is over calls its next container itself. The public API of Modal's client alone is used.
+"""
+
+import importlib.util
+import os
+import sys
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ftl.backends import modal_volume as volumes
+from ftl.backends.modal_cloud import ModalCloud
+from ftl.backends.modal_image import ImagePlan
+from ftl.backends.modal_plan import (
+    CACHE_MOUNT,
+    ENTRY_MODULE,
+    STATE_MOUNT,
+    FunctionPlan,
+    ModalPlan,
+    app_name,
+    image_of,
+    plan,
+    run_root,
+)
+from ftl.backends.modal_preflight import problems
+from ftl.cloud import CloudSection
+from ftl.contract import EXIT_FILE, Bundle, ExitRecord, JobHandle, JobSpec, JobState
+from ftl.errors import ExitCode, Problem
+from ftl.packaged import packaged
+
+if TYPE_CHECKING:
+    import modal
+
+_RECORD_FILE, _VERDICT_FILE, _CHAIN_FILE = "record.json", "verdict.json", "chain.json"
+_RUNS = "runs"
+_PRIVATE = ("config_path", "output_dir", "base_model")
+"""Paths of a record that mean something on the machine that launched it alone; their last part is kept."""
+
+
+class ModalBackend:
+    """Backend for Modal."""
+
+    Cloud: ClassVar[type[CloudSection]] = ModalCloud
+    recovers: ClassVar[bool] = True
+    poll_s: ClassVar[float] = 2.0
+
+    def __init__(self, cloud: ModalCloud) -> None:
+        self.cloud = cloud
+
+    def spec_fields(self) -> dict[str, Any]:  # Any: values of JobSpec fields
+        return {"image": image_of(self.cloud), "resources": self.cloud.resources()}
+
+    def preflight(self, spec: JobSpec) -> list[Problem]:
+        return problems(spec, plan(spec, self.cloud, _NO_BUNDLE))
+
+    def describe(self, spec: JobSpec, bundle: Bundle, run_dir: Path) -> dict[str, Any]:  # Any: JSON
+        return plan(spec, self.cloud, bundle).model_dump(mode="json", exclude_defaults=True)
+
+    def submit(self, spec: JobSpec, bundle: Bundle, run_dir: Path) -> JobHandle:
+        asked = plan(spec, self.cloud, bundle)
+        with volumes.modal_errors():
+            state = _made(asked.volumes[STATE_MOUNT], self.cloud.environment)
+            known = _known_handle(volumes.record(state, f"{run_root(spec.run_id)}/{_RECORD_FILE}"), spec.attempt)
+            if known is not None:
+                return known
+            _upload(asked, spec, bundle, state)
+            _record(state, spec, run_dir, None)
+            app = _app(asked)
+            app.deploy(environment_name=asked.environment, tag=bundle.sha256[:12])
+            first = _modal().Function.from_name(asked.app, asked.functions[0].name, environment_name=asked.environment)
+            call = first.spawn(asked.order)
+            handle = JobHandle(
+                provider="modal",
+                run_id=spec.run_id,
+                attempt=spec.attempt,
+                ref={
+                    "app": asked.app,
+                    "call": str(call.object_id),
+                    "volume": asked.volumes[STATE_MOUNT],
+                    "environment": asked.environment or "",
+                },
+            )
+            _record(state, spec, run_dir, handle)
+        return handle
+
+    def status(self, handle: JobHandle) -> JobState:
+        with volumes.modal_errors():
+            return _state(handle, str(handle.ref["call"]))
+
+    def read(self, handle: JobHandle, name: str, offset: int) -> bytes:
+        with volumes.modal_errors():
+            return volumes.content_from(_volume(handle), f"{run_root(handle.run_id)}/run", name, offset)
+
+    def cancel(self, handle: JobHandle, *, now: bool = False) -> None:
+        """A call that waits, or was made twice, finds the mark on the volume when it is started."""
+        with volumes.modal_errors():
+            root = run_root(handle.run_id)
+            if _verdict(handle) is not None:
+                return
+            volumes.put_json(_volume(handle), {f"{root}/stop-{handle.attempt}": {}})
+            chain = volumes.record(_volume(handle), f"{root}/{_CHAIN_FILE}")
+            newest = chain.get("call") if chain.get("submission") == handle.attempt else None
+            for call in dict.fromkeys(filter(None, (newest, str(handle.ref["call"])))):
+                _cancel(str(call), now=now)
+            if now:
+                _stop_app(str(handle.ref["app"]), _environment(handle))
+
+    def fetch(self, handle: JobHandle, name: str, dest: Path) -> None:
+        with volumes.modal_errors():
+            volumes.fetch(_volume(handle), f"{run_root(handle.run_id)}/run/{name}", dest)
+
+    def remove(self, handle: JobHandle) -> None:
+        with volumes.modal_errors():
+            _stop_app(str(handle.ref["app"]), _environment(handle))
+
+    def erase(self, handle: JobHandle) -> None:
+        with volumes.modal_errors():
+            volumes.remove(_volume(handle), run_root(handle.run_id))
+
+    def records(self) -> list[dict[str, Any]]:  # Any: JSON
+        with volumes.modal_errors():
+            state = volumes.state_volume(self.cloud.volume, self.cloud.environment)
+            names = volumes.sizes(state, _RUNS)
+            found = (volumes.record(state, f"{run_root(name)}/{_RECORD_FILE}") for name in names)
+            return [record for record in found if record]
+
+    def collect(self) -> list[str]:
+        """Stop the apps of runs that have ended, and remove bundles that no run needs."""
+        told = []
+        with volumes.modal_errors():
+            state = volumes.state_volume(self.cloud.volume, self.cloud.environment)
+            used = set()
+            for record in self.records():
+                used.add(f"{record['bundle']['sha256']}.tar")
+                verdict = volumes.record(state, f"{run_root(record['id'])}/{_VERDICT_FILE}")
+                newest = max((a["number"] for a in record["attempts"] if a.get("handle")), default=None)
+                is_over = verdict.get("submission") == newest
+                if is_over and _stop_app(app_name(record["id"]), self.cloud.environment):
+                    told.append(f"app {app_name(record['id'])} stopped: the run has ended")
+            for name in sorted(set(volumes.sizes(state, "bundles")) - used):
+                volumes.remove(state, f"bundles/{name}")
+                told.append(f"bundle {name.removesuffix('.tar')[:12]} removed: no run needs it")
+        return told
+
+
+_NO_BUNDLE = Bundle(sha256="0" * 64, path="", size_bytes=0)
+
+
+def _modal() -> "ModuleType":
+    import modal
+
+    return modal
+
+
+def _volume(handle: JobHandle) -> "modal.Volume":
+    return volumes.state_volume(str(handle.ref["volume"]), _environment(handle))
+
+
+def _environment(handle: JobHandle) -> str | None:
+    return str(handle.ref["environment"]) or None
+
+
+# --- submitting ---------------------------------------------------------------------------------------------------
+
+
+def _made(name: str, environment: str | None) -> "modal.Volume":
+    """A volume of version 2, made where it is not there."""
+    import modal
+
+    volume = modal.Volume.from_name(name, environment_name=environment, create_if_missing=True, version=2)
+    return volume.hydrate()
+
+
+def _known_handle(record: dict[str, Any], attempt: int) -> JobHandle | None:  # Any: JSON
+    """That of an attempt that was accepted before its launcher could say so."""
+    for one in record.get("attempts", ()):
+        if one.get("number") == attempt and one.get("handle"):
+            return JobHandle.read(one["handle"])
+    return None
+
+
+def _upload(asked: ModalPlan, spec: JobSpec, bundle: Bundle, state: "modal.Volume") -> None:
+    volumes.put_bundle(state, bundle.sha256, Path(bundle.path))
+    if asked.mounts:
+        cache = _made(asked.volumes[CACHE_MOUNT], asked.environment)
+        for place, source in asked.mounts.items():
+            volumes.put_directory(cache, Path(source), place)
+    job = asked.job.model_dump(mode="json")
+    volumes.put_json(state, {f"{run_root(spec.run_id)}/job-{spec.attempt}.json": job})
+
+
+def _record(state: "modal.Volume", spec: JobSpec, run_dir: Path, handle: JobHandle | None) -> None:
+    """The run's record, for launchers on other machines: without variables, and without the paths of this one."""
+    import json
+
+    record = json.loads((run_dir / _RECORD_FILE).read_bytes())
+    for key in _PRIVATE:
+        if isinstance(record.get(key), str) and record[key].startswith("/"):
+            record[key] = Path(record[key]).name
+    record["cloud"]["env"] = {}
+    record["spec"]["env"] = {}
+    record["spec"]["mounts"] = [{**mount, "source": ""} for mount in record["spec"]["mounts"]]
+    record["bundle"]["path"] = ""
+    if handle is not None:
+        kept = [one for one in record["attempts"] if one["number"] != handle.attempt]
+        own = next((one for one in record["attempts"] if one["number"] == handle.attempt), {"submitted_at": 0.0})
+        record["attempts"] = [*kept, {**own, "number": handle.attempt, "handle": handle.model_dump()}]
+    volumes.put_json(state, {f"{run_root(spec.run_id)}/{_RECORD_FILE}": record})
+
+
+def _app(asked: ModalPlan) -> "modal.App":
+    """The app as Modal's client deploys it."""
+    import modal
+
+    os.environ["MODAL_IMAGE_BUILDER_VERSION"] = asked.builder_version
+    app = modal.App(asked.app, include_source=False, tags=asked.tags)
+    image = _image(asked.image, asked.environment).add_local_file(_entry_file(), f"/root/{ENTRY_MODULE}.py")
+    secrets = [
+        modal.Secret.from_dict({key: os.environ[key] for key in one.keys})
+        if one.name is None
+        else modal.Secret.from_name(one.name, environment_name=asked.environment, required_keys=list(one.keys))
+        for one in asked.secrets
+    ]
+    own = {asked.volumes[STATE_MOUNT], asked.volumes[CACHE_MOUNT]}
+    mounted: dict[str | PurePosixPath, Any] = {  # Any: volumes, in the client's own type
+        mount: modal.Volume.from_name(
+            name, environment_name=asked.environment, create_if_missing=True, version=2 if name in own else None
+        )
+        for mount, name in asked.volumes.items()
+    }
+    for function in asked.functions:
+        app.function(
+            name=function.name,
+            image=image,
+            secrets=secrets,
+            volumes=mounted,
+            gpu=_gpu(function),
+            cpu=function.cpu,
+            memory=function.memory_mib,
+            ephemeral_disk=function.disk_mib,
+            timeout=function.timeout_s,
+            startup_timeout=function.startup_timeout_s,
+            retries=modal.Retries(max_retries=function.retries, initial_delay=0.0, backoff_coefficient=1.0),
+            single_use_containers=True,
+            max_containers=function.max_containers,
+            region=list(function.regions) or None,
+            cloud=function.cloud,
+            include_source=False,
+        )(_entry(function))
+    return app
+
+
+def _gpu(function: FunctionPlan) -> str | list[str] | None:
+    return list(function.gpu) if len(function.gpu) > 1 else next(iter(function.gpu), None)
+
+
+def _entry(function: FunctionPlan) -> Any:  # Any: a function, or what the client makes of one for a cluster
+    import modal
+
+    module = _entry_module(_entry_file())
+    target = {"prepare": module.prepare, "train": module.train}[function.name]
+    return modal.clustered(size=function.nodes, rdma=function.rdma)(target) if function.nodes > 1 else target
+
+
+def _entry_file() -> Path:
+    """The module that Modal calls. Its package is looked up, not imported."""
+    package = find_spec("ftl_runtime")
+    assert package is not None and package.origin is not None, "it is part of this distribution"
+    return Path(package.origin).parent / f"{ENTRY_MODULE}.py"
+
+
+@lru_cache(maxsize=1)
+def _entry_module(path: Path) -> ModuleType:
+    """The client takes functions of a module that it can name: a file by itself, as the container sees it."""
+    spec = importlib.util.spec_from_file_location(ENTRY_MODULE, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[ENTRY_MODULE] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _image(asked: ImagePlan, environment: str | None) -> "modal.Image":
+    import modal
+
+    secret = asked.registry_secret
+    image = modal.Image.from_registry(
+        asked.base,
+        secret=modal.Secret.from_name(secret, environment_name=environment) if secret else None,
+        setup_dockerfile_commands=list(asked.setup),
+    ).entrypoint([])
+    for layer in asked.layers:
+        if layer.kind == "file":
+            image = image.add_local_file(packaged("images") / layer.source, layer.target, copy=True)
+        elif layer.kind == "run":
+            image = image.run_commands(*layer.lines)
+        elif layer.kind == "env":
+            image = image.env(layer.env)
+        else:
+            image = image.dockerfile_commands(list(layer.lines))
+    return image
+
+
+# --- following ----------------------------------------------------------------------------------------------------
+
+_next: dict[str, str] = {}
+"""Call -> the one that goes on for it. It never changes, so it is asked for once."""
+
+
+def _state(handle: JobHandle, call: str) -> JobState:
+    """How a call stands, or whichever call goes on for it."""
+    import modal
+
+    while call in _next:
+        call = _next[call]
+    try:
+        told = modal.FunctionCall.from_id(call).get(timeout=0)
+    except modal.exception.TimeoutError as error:  # it ran out of retries, or was over a week ago
+        return _without_answer(handle, call, str(error))
+    except TimeoutError:
+        return JobState(phase="running")
+    except (modal.exception.ConnectionError, modal.exception.ServiceError, modal.exception.AuthError):
+        raise
+    except Exception as error:  # whatever the function raised, and what the server made of a call that was cancelled
+        return _without_answer(handle, call, str(error))
+    if told["status"] == "next":
+        _next[call] = str(told["call"])
+        return _state(handle, _next[call])
+    return JobState(phase="ended", exit_code=told["exit_code"], cause=told.get("cause"), message=told.get("message"))
+
+
+def _without_answer(handle: JobHandle, call: str, reason: str) -> JobState:
+    """A call without a result: another may go on for it, else the volume says how the run ended."""
+    chain = volumes.record(_volume(handle), f"{run_root(handle.run_id)}/{_CHAIN_FILE}")
+    newest = chain.get("call")
+    if chain.get("submission") == handle.attempt and newest and newest != call and call not in _next.values():
+        return _state(handle, str(newest))
+    told = _verdict(handle)
+    if told is not None:
+        return told
+    lines = reason.strip().splitlines()
+    message = f"Modal ended it: {lines[-1]}" if lines else "Modal ended it"
+    return JobState(phase="ended", exit_code=ExitCode.PREEMPTED, cause="lost", message=message)
+
+
+def _verdict(handle: JobHandle) -> JobState | None:
+    """What the volume says about the end of a submission."""
+    root = run_root(handle.run_id)
+    verdict = volumes.record(_volume(handle), f"{root}/{_VERDICT_FILE}")
+    if verdict.get("submission") == handle.attempt:
+        code, cause = verdict["exit_code"], verdict.get("cause")
+        return JobState(phase="ended", exit_code=code, cause=cause, message=verdict.get("message"))
+    found = volumes.record(_volume(handle), f"{root}/run/{EXIT_FILE}")
+    if found and (record := ExitRecord.read(found)).is_of(handle.attempt):
+        return JobState(phase="ended", exit_code=record.exit_code, cause=record.cause, message=record.message)
+    return None
+
+
+def _cancel(call: str, *, now: bool) -> None:
+    import modal
+
+    try:
+        modal.FunctionCall.from_id(call).cancel(terminate_containers=now)
+    except (modal.exception.NotFoundError, modal.exception.InvalidError):
+        return
+
+
+def _stop_app(name: str, environment: str | None) -> bool:
+    """Whether there was such an app to be stopped."""
+    import modal
+
+    try:
+        modal.App.lookup(name, environment_name=environment).stop()
+    except (modal.exception.NotFoundError, modal.exception.InvalidError):
+        return False
+    return True
+
+
+BACKEND = ModalBackend
