@@ -14,10 +14,15 @@ TERMINATED = Result.GENERIC_STATUS_TERMINATED
 
 class Calls:
     def __init__(
-        self, world: World, *, kill: Callable[[str], Awaitable[None]], tell: Callable[[Input], Awaitable[None]]
+        self,
+        world: World,
+        *,
+        kill: Callable[[str], Awaitable[None]],
+        tell: Callable[[Input], Awaitable[None]],
+        is_alive: Callable[[str], bool],
     ) -> None:
-        """`kill(container_id)` ends a container whose call was cancelled; `tell` lets one know that its input was."""
-        self.world, self._kill, self._tell = world, kill, tell
+        """By id of a container: `kill` ends one whose call was cancelled. `tell` lets one know that its input was."""
+        self.world, self._kill, self._tell, self._is_alive = world, kill, tell, is_alive
         self.rpcs: dict[str, Any] = {  # Any: an async function over two messages of the same method
             "FunctionMap": self.map,
             "FunctionPutInputs": self.put_inputs,
@@ -138,7 +143,13 @@ class Calls:
 
     def waiting(self, function: Function) -> "list[Input]":
         now = self.world.now()
-        return [i for i in self._open_inputs(function) if i.container_id is None and i.not_before <= now]
+        return [
+            i
+            for i in self._open_inputs(function)
+            if i.container_id is None
+            and i.not_before <= now
+            and not (i.held_by is not None and self._is_alive(i.held_by))
+        ]
 
     def take(self, input: Input, container_id: str) -> None:
         input.container_id = container_id
@@ -147,7 +158,15 @@ class Calls:
     def succeed(self, input: Input, result: api.FunctionPutOutputsItem) -> None:
         self._finish(input, result.result, "success", result)
 
-    def fail(self, input: Input, result: Result, end: str, item: api.FunctionPutOutputsItem | None = None) -> None:
+    def fail(
+        self,
+        input: Input,
+        result: Result,
+        end: str,
+        item: api.FunctionPutOutputsItem | None = None,
+        *,
+        held_by: str | None = None,
+    ) -> None:
         """By the function's own fault: used up, or tried again as its policy says."""
         policy = self.world.function(self.world.call(input.call_id).function_id).definition.retry_policy
         if input.is_cancelled:
@@ -158,6 +177,7 @@ class Calls:
         else:
             delay_ms = policy.initial_delay_ms * (policy.backoff_coefficient or 1.0) ** input.retry_count
             input.retry_count += 1
+            input.held_by = held_by
             self.requeue(input, end, not_before=self.world.now() + min(delay_ms, policy.max_delay_ms or 60_000) / 1e3)
 
     def requeue(self, input: Input, end: str, *, not_before: float = 0.0) -> None:

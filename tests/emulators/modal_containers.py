@@ -49,6 +49,8 @@ class Container:
     pid: int = 0
     """Of its first process, as seen from outside."""
     input: Input | None = None
+    last_input: Input | None = None
+    """Whose what it prints is."""
     num_inputs: int = 0
     state: Literal["starting", "ready", "stopping", "dead"] = "starting"
     end: End | None = None
@@ -59,6 +61,11 @@ class Container:
     failure: api.GenericResult | None = None
     """What it reported of itself."""
     watchers: list["asyncio.Task[Any]"] = field(default_factory=list)
+
+    @property
+    def holder_id(self) -> str:
+        """The container that the input counts as running in: the first of a cluster."""
+        return self.cluster.containers[0].id if self.cluster else self.id
 
     @property
     def is_single_use(self) -> bool:
@@ -242,7 +249,11 @@ class Runner:
             container,
             "Runner interrupted due to worker preemption. Your Function will be restarted with the same input.\n",
         )
-        self.watch(container, self._kill_after_grace(container, end))
+        self.kill_after_grace(container, end)
+
+    def kill_after_grace(self, container: Container, end: End) -> None:
+        if container.state != "dead":
+            self.watch(container, self._kill_after_grace(container, end))
 
     async def _kill_after_grace(self, container: Container, end: End) -> None:
         await asyncio.sleep(self.world.behaviour.preemption_grace_s)
@@ -271,18 +282,16 @@ class Runner:
         self, container: Container, stream: asyncio.StreamReader, source: "api.FileDescriptor.ValueType"
     ) -> None:
         """Whole lines; the last may lack its end."""
-        rest, input = b"", None
+        rest = b""
         while chunk := await stream.read(1 << 16):
-            input = container.input or input
             *lines, rest = (rest + chunk).split(b"\n")
             if lines:
-                await self._add(container, input, b"\n".join(lines) + b"\n", source)
+                await self._add(container, b"\n".join(lines) + b"\n", source)
         if rest:
-            await self._add(container, input, rest, source)
+            await self._add(container, rest, source)
 
-    async def _add(
-        self, container: Container, input: Input | None, content: bytes, source: "api.FileDescriptor.ValueType"
-    ) -> None:
+    async def _add(self, container: Container, content: bytes, source: "api.FileDescriptor.ValueType") -> None:
+        input = container.last_input
         for line in re.findall(r"[^\n]*\n|[^\n]+", content.decode(errors="replace")):
             await self.logs.add(
                 line,

@@ -18,7 +18,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from modal_apps import Apps
 from modal_containers import Container, Runner
 from modal_control_api import ControlApi
-from modal_faults import Faults, after, before
+from modal_faults import UNRECORDED, Faults, after, before
 from modal_functions import Functions
 from modal_images import Images
 from modal_logs import Logs
@@ -57,6 +57,7 @@ class ControlPlane:
         self.world = World(directory, Behaviour())
         self.world.tokens = dict(tokens)
         self.faults = Faults()
+        self._answers: dict[tuple[str, str], Any] = {}
         self.logs = Logs(self.world)
         self.images = Images(self.world, directory / "files")
         self.volumes = Volumes(self.world, BlockStore(directory / "blocks"), self.images.mount_file)
@@ -103,9 +104,19 @@ class ControlPlane:
             async for message in answer:
                 await stream.send_message(message)
         else:
-            message = await answer
+            message = await self._once(name, str((stream.metadata or {}).get("x-idempotency-key", "")), answer)
             await after(due)
             await stream.send_message(message)
+
+    async def _once(self, name: str, key: str, answer: Coroutine[Any, Any, Any]) -> Any:
+        """The answer; of a second try by the same client, the first one's, if that was answered."""
+        if (name, key) in self._answers and self.world.behaviour.is_idempotent:
+            answer.close()
+            return self._answers[name, key]
+        message = await answer
+        if key and name not in UNRECORDED:
+            self._answers[name, key] = message
+        return message
 
     def _caller(self, name: str, metadata: Mapping[str, Any]) -> Container | None:
         """The container that asks; None for a client, which must have shown a token."""

@@ -39,7 +39,7 @@ class ModalEmulator:
     def start(
         cls, directory: Path, *, env: Mapping[str, str] | None = None, sites: tuple[Path, ...] = ()
     ) -> "Iterator[ModalEmulator]":
-        """`env`: of every container. `sites`: on every container's PYTHONPATH, and the emulator's own."""
+        """`env`: of every container. `sites`: on every container's PYTHONPATH."""
         directory.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, str(SCRIPT), "--directory", str(directory / "kept")]
         command += ["--token", f"{TOKEN_ID}:{TOKEN_SECRET}"]
@@ -47,7 +47,6 @@ class ModalEmulator:
         command += [word for site in sites for word in ("--site", str(site))]
         log = directory / "emulator.log"
         own = {k: v for k, v in os.environ.items() if not k.startswith(("MODAL_", "PYTEST_"))}
-        own["PYTHONPATH"] = os.pathsep.join([*map(str, sites), own.get("PYTHONPATH", "")])
         with log.open("wb") as err:
             process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=err, env=own, start_new_session=True, stdin=subprocess.DEVNULL
@@ -173,6 +172,16 @@ class ModalEmulator:
 
     def wait_for_log(self, text: str, *, timeout_s: float = 30.0) -> None:
         self.wait_until(lambda _: text in self.log_text(), f"{text!r} is printed", timeout_s)
+
+    def wait_for_end(self, call_id: str, *, timeout_s: float = 30.0) -> None:
+        """Until the call is over and so is every container that worked on it."""
+
+        def is_over(state: Json) -> bool:
+            inputs = state["calls"][call_id]["inputs"]
+            ids = {attempt["container_id"] for input in inputs for attempt in input["attempts"]}
+            return all(i["status"] for i in inputs) and all(state["containers"][i]["state"] == "dead" for i in ids)
+
+        self.wait_until(is_over, f"{call_id} is over", timeout_s)
 
     # What a test does.
 

@@ -1,5 +1,6 @@
 """Which containers of the emulated Modal run, what they are given to do, and what becomes of an input when one ends."""
 
+import asyncio
 from typing import Any
 
 from google.protobuf import empty_pb2
@@ -18,7 +19,7 @@ Result = api.GenericResult
 class Scheduler:
     def __init__(self, world: World, runner: Runner, logs: Logs) -> None:
         self.world, self.runner, self.logs = world, runner, logs
-        self.calls = Calls(world, kill=self._kill_for_cancellation, tell=self._tell_cancelled)
+        self.calls = Calls(world, kill=self._kill_for_cancellation, tell=self._tell_cancelled, is_alive=self._is_alive)
         runner.ended = self._ended
         self.containers: dict[str, Container] = {}
         self._num_clusters = 0
@@ -58,6 +59,8 @@ class Scheduler:
             return
         live = self.live(function)
         size = max(function.definition._experimental_group_size, 1)
+        if size > 1 and any(c.state == "stopping" for c in live):
+            return
         coming = sum(c.can_take_input and c.rank == 0 for c in live)
         settings = function.definition.autoscaler_settings
         limit = settings.max_containers or function.definition.concurrency_limit or 1 << 31
@@ -101,6 +104,9 @@ class Scheduler:
         for container in started:
             await self.runner.start(container)
         return started
+
+    def _is_alive(self, container_id: str) -> bool:
+        return self.containers[container_id].state != "dead"
 
     # What containers ask.
 
@@ -155,7 +161,7 @@ class Scheduler:
         return await self._give(container, waiting[0])
 
     async def _give(self, container: Container, input: Input) -> api.FunctionGetInputsResponse:
-        container.input = input
+        container.input = container.last_input = input
         container.num_inputs += 1
         container.watchers.append(self.runner.watch_input(container))
         await self.world.notify()
@@ -179,6 +185,8 @@ class Scheduler:
 
     async def put_outputs(self, request: api.FunctionPutOutputsRequest, container: Container | None) -> empty_pb2.Empty:
         container = self._caller(container)
+        for _ in range(5):  # what it has printed before is in its pipes, and comes into the log first
+            await asyncio.sleep(0)
         for item in request.outputs:
             input = container.input
             if input is None or input.id != item.input_id or item.retry_count != input.retry_count:
@@ -186,12 +194,16 @@ class Scheduler:
             container.input = None
             status = item.result.status
             if status == Result.GENERIC_STATUS_SUCCESS:
-                if container.rank == 0 and input.output is None:
+                if container.rank == 0 and input.container_id == container.id:
                     self.calls.succeed(input, item)
+                    self._end_cluster_after_grace(container)
+            elif input.container_id != container.holder_id:
+                continue
             elif status == Result.GENERIC_STATUS_TERMINATED and not input.is_cancelled:
                 self.calls.requeue(input, "preempted")
-            elif input.container_id is not None:
-                self.calls.fail(input, item.result, "failure", item)
+            else:
+                is_held = self.world.behaviour.is_retry_held and container.is_single_use
+                self.calls.fail(input, item.result, "failure", item, held_by=container.id if is_held else None)
                 self._end_cluster(container)
         await self.world.notify()
         return EMPTY
@@ -250,7 +262,7 @@ class Scheduler:
         """Its input goes on elsewhere."""
         container = self.container(request.task_id)
         if request.graceful:
-            container.state = "stopping"
+            container.state, container.end = "stopping", "done"
             await self.world.notify()
         else:
             await self.interrupt(container)
@@ -285,10 +297,16 @@ class Scheduler:
             if member is not container and member.state != "dead" and member.end is None:
                 self.runner.kill(member, "cluster")
 
+    def _end_cluster_after_grace(self, container: Container) -> None:
+        """The result is the first container's: the others may finish what they do, and no more."""
+        for member in container.cluster.containers if container.cluster else []:
+            if member is not container:
+                self.runner.kill_after_grace(member, "cluster")
+
     async def _ended(self, container: Container) -> None:
         input, container.input = container.input, None
         is_crash = container.end in (None, "startup") and (input is not None or not container.num_inputs)
-        if input is not None and input.container_id is not None and input.output is None:
+        if input is not None and input.container_id == container.holder_id:
             self._settle(container, input)
         elif is_crash and not container.app.is_stopped and (not container.cluster or container.rank == 0):
             self._count_crash(container, None)

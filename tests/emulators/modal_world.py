@@ -39,6 +39,10 @@ class Behaviour:
     """A container that may serve several inputs stops after waiting so long for another."""
     poll_s: float = 10.0
     """A heartbeat or a wait for an input is answered with nothing after so long."""
+    is_retry_held: bool = True
+    """A retry waits until the container that failed has ended, and so has committed; it need not in reality."""
+    is_idempotent: bool = True
+    """A client's own second try of a call that had its effect gets the first answer."""
     capacity: int | None = None
     """So many containers run at once in the workspace; None: any number."""
 
@@ -113,6 +117,8 @@ class Input:
     output: api.FunctionGetOutputsItem | None = None
     ended_at: float = 0.0
     is_cancelled: bool = False
+    held_by: str | None = None
+    """The container that must have ended before this is tried again."""
 
 
 @dataclass
