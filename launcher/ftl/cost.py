@@ -27,6 +27,18 @@ class Price:
         return f"${self.usd_per_hour:.2f}{most} an hour for {self.what} ({self.source})"
 
 
+@dataclass(frozen=True)
+class Spent:
+    """What an attempt has cost, as far as the time of its machine tells."""
+
+    hours: float
+    usd_per_hour: float
+
+    @property
+    def usd(self) -> float:
+        return self.hours * self.usd_per_hour
+
+
 def limit_s(timeout_s: int | None, max_usd: float | None, price: Price | None) -> int | None:
     """Seconds a run may take: its own limit, or what its budget buys at the dearest price, whichever is less."""
     if max_usd is None or price is None or price.most_usd_per_hour <= 0:
@@ -55,9 +67,13 @@ def sentence(price: Price, timeout_s: int | None) -> str:
     return f"costs {price}; at most ${most:.2f}, as it stops after {duration(timeout_s)}"
 
 
-def receipt(hours: float, usd_per_hour: float) -> str:
-    """What a run has cost, as far as the machine's time tells."""
-    return f"{hours:.2f} h x ${usd_per_hour:.2f} an hour = about ${hours * usd_per_hour:.2f}"
+def receipt(attempts: list[Spent]) -> str:
+    """What a run has cost."""
+    hours = sum(one.hours for one in attempts)
+    rates = {f"${one.usd_per_hour:.2f}" for one in attempts}
+    rate = f"{rates.pop()} an hour" if len(rates) == 1 else "the prices of its machines"
+    total = sum(one.usd for one in attempts)
+    return f"{hours:.2f} h at {rate}: about ${total:.2f}, transfers and disks apart"
 
 
 def duration(seconds: int) -> str:

@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "cost": {"errors"},
     "image": BASE | {"packaged", "backends"},
     "cloudenv": YAML | {"cloud", "redact"},
-    "cloudfile": YAML | {"backends", "cloudenv", "redact"},
+    "cloudfile": YAML | {"backends", "cloud", "cloudenv", "redact"},
     "trackers": {"config"},
     "plan": CONTRACT | {"config"},
     "jobs": CONTRACT,

@@ -3,10 +3,11 @@
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from ftl.cloud import CloudSection
 from ftl.contract import Bundle, JobHandle, JobSpec, JobState
+from ftl.cost import Price, Spent
 from ftl.errors import ConfigError, Problem
 
 NAMES = ("local", "docker", "modal", "skypilot")
@@ -86,6 +87,19 @@ class Backend(Protocol):
 
     def collect(self) -> list[str]:
         """Give back what the provider keeps for runs that do not need it; a sentence about each thing."""
+        ...
+
+
+@runtime_checkable
+class Rents(Protocol):
+    """A backend whose machines cost money by the hour."""
+
+    def price(self, spec: JobSpec) -> Price | None:
+        """What the machines cost; None where nobody can say before they are rented. Blocks for seconds at most."""
+        ...
+
+    def spent(self, handle: JobHandle) -> Spent | None:
+        """What an attempt has cost that has ended; None where that is not known."""
         ...
 
 

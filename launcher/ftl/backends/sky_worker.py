@@ -10,8 +10,11 @@ import os
 import re
 import sys
 import threading
+import time
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+AGAIN_S = 5.0
+"""A log that has broken off is read again so long after."""
 _FINISHED = ("SUCCEEDED", "FAILED", "CANCELLED")
 
 
@@ -69,18 +72,17 @@ def _offers(resources, num_nodes, problems):
 def ready(order):
     """What of the API server stands in the way of a launch: sentences."""
     import sky
+    from sky.client import sdk
 
     found = []
-    info = sky.api_info()
-    version = getattr(info, "version", None) or (info.get("version") if isinstance(info, dict) else None)
     clouds = order["clouds"]
-    enabled = [str(cloud).lower() for cloud in sky.get(sky.enabled_clouds())]
+    enabled = [str(cloud).lower() for cloud in sky.get(sdk.enabled_clouds())]
     if not enabled:
         found.append("no cloud is enabled; `sky check` says what each needs")
     for cloud in clouds:
         if cloud not in enabled:
             found.append(f"{cloud} is not enabled on SkyPilot's API server; `sky check {cloud}` says what it needs")
-    return {"problems": found, "version": version, "enabled": enabled}
+    return {"problems": found, "enabled": enabled}
 
 
 def find(order):
@@ -179,11 +181,20 @@ class Stream:
     def __init__(self, order):
         self._order = order
         self.text = []
-        self.num_chars = 0
         self.ended = None
+        self._ended_at = 0.0
         threading.Thread(target=self._read, daemon=True).start()
 
+    def has_broken_off(self):
+        """Whether it has ended some time ago."""
+        return self.ended is not None and time.monotonic() - self._ended_at > AGAIN_S
+
     def _read(self):
+        self.ended = self._read_all()
+        self._ended_at = time.monotonic()
+
+    def _read_all(self):
+        """Why it has ended; nothing where the job has."""
         import sky
 
         try:
@@ -195,16 +206,16 @@ class Stream:
                 if line is None:
                     break
                 self.text.append(line)
-            self.ended = ""
         except Exception as error:
-            self.ended = _said(error)
+            return _said(error)
+        return ""
 
 
 def log(order):
     """What the log has grown by since `offset` pieces; starts to read it, and starts again where that broke off."""
     stream = _streams.get(order["name"])
-    if stream is None or (stream.ended is not None and order["offset"] >= len(stream.text) and order["again"]):
-        stream = _streams[order["name"]] = Stream(order)
+    if stream is None or (order["again"] and stream.has_broken_off() and order["offset"] >= len(stream.text)):
+        _streams[order["name"]] = Stream(order)
         return {"pieces": [], "offset": 0, "ended": None, "is_fresh": True}
     ended, pieces = stream.ended, stream.text[order["offset"] :]
     return {"pieces": pieces, "offset": order["offset"] + len(pieces), "ended": ended, "is_fresh": False}
@@ -325,20 +336,16 @@ def _queue():
 
 
 def _launching(name, managed):
-    """The newest request for that launch which has not ended; of a cluster also one that has."""
+    """The request for that launch which has not ended."""
     import sky
 
     wanted = "jobs.launch" if managed else "launch"
+    named = re.compile(r"(?<![\w-])" + re.escape(name) + r"(?![\w-])")
     for request in sky.api_status(all_status=False):
-        is_launch = request.name.rpartition("sky.")[2].endswith(wanted)
-        if is_launch and (request.cluster_name == name or f'"{name}"' in _body(request)):
+        is_launch = request.name.removeprefix("sky.") == wanted
+        if is_launch and (request.cluster_name == name or named.search(request.request_body or "")):
             return request.request_id
     return None
-
-
-def _body(request):
-    """The request as the API server shows it; a name in it stands in quotes, whatever they are escaped with."""
-    return (request.request_body or "").replace("\\", "").replace("name: ", '"').replace('n"', '"')
 
 
 def _request(request_id):

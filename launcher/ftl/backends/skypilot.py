@@ -33,7 +33,7 @@ from ftl.contract import (
     JobState,
     Resources,
 )
-from ftl.cost import Price, budget_problems, limit_s
+from ftl.cost import Price, Spent, budget_problems, limit_s
 from ftl.errors import BackendError, DeliveryError, FtlError, Problem
 from ftl.image import resolve
 from ftl.sources.remote import fetch as fetch_address
@@ -100,8 +100,10 @@ class SkypilotBackend:
         if problems:
             return problems
         problems = budget_problems(self.cloud.max_usd, self.price(spec), why_unknown(self.cloud, found["unknown"]))
+        if problems:
+            return problems
         ready = self._sky.ask("ready", clouds=list(self.cloud.clouds))
-        return problems + [Problem("infra", text) for text in ready["problems"]]
+        return [Problem("infra", text) for text in ready["problems"]]
 
     def price(self, spec: JobSpec) -> Price | None:
         """What the machines cost by the hour as SkyPilot's catalog has it; None where it does not say."""
@@ -117,6 +119,9 @@ class SkypilotBackend:
         what = f"{nodes}{first['machine']} in {first['place']}{spot}"
         most = max(float(offer["usd_per_hour"]) for offer in cheapest.values())
         return Price(float(first["usd_per_hour"]), most, what, "SkyPilot's catalog")
+
+    def spent(self, handle: JobHandle) -> Spent | None:
+        return self._watched(handle).spent
 
     def _offers(self, spec: JobSpec) -> dict[str, Any]:  # Any: JSON
         """What the worker says of the task; it is asked once for each task."""
@@ -173,10 +178,12 @@ class SkypilotBackend:
             "mark": mark_of(spec),
             "there": run_directory(spec, self.cloud),
         }
-        handle = JobHandle(provider="skypilot", run_id=spec.run_id, attempt=spec.attempt, ref=ref)
         found = self._sky.ask("find", name=name, managed=managed)
         if found is None:
             limited = self._limited(spec)
+            price = self.price(spec)
+            if price is not None:
+                ref["usd_per_hour"] = f"{price.usd_per_hour:g}"
             if self.cloud.max_usd is not None and limited.timeout_s is None:
                 raise BackendError(Problem("max_usd", f"{self.cloud.max_usd:g}", "cannot be kept: no price is known"))
             write_secrets(spec)  # before the launch, which wants every file to be there
@@ -187,7 +194,8 @@ class SkypilotBackend:
                 delete_secrets(spec.run_id, spec.attempt)
                 raise refusal(error, self.cloud) from error
         request = found.get("request")
-        return handle.model_copy(update={"ref": ref | ({"request": request} if request else {})})
+        ref |= {"request": request} if request else {}
+        return JobHandle(provider="skypilot", run_id=spec.run_id, attempt=spec.attempt, ref=ref)
 
     def status(self, handle: JobHandle) -> JobState:
         watched = self._watched(handle)
@@ -225,7 +233,7 @@ class SkypilotBackend:
 
     def read(self, handle: JobHandle, name: str, offset: int) -> bytes:
         watched = self._watched(handle)
-        if watched.ended is None:
+        if self.status(handle).phase == "running":
             with contextlib.suppress(SkyError):  # its machine is not there yet, or no more; `status` says which
                 watched.read_on(self._sky, self._address(handle))
         return watched.mirror.file(name)[offset:]

@@ -8,10 +8,11 @@ from ftl.contract import Cause, HubRef, JobSpec, JobState, UrlRef
 from ftl.errors import BackendError, ExitCode, Problem
 
 _KEYS = (
-    (re.compile(r"did you mean|Additional properties|is not one of|is not valid under|not of type", re.I), "sky"),
+    (re.compile(r"unsupported field|Additional properties|is not one of|is not valid under|not of type", re.I), "sky"),
     (re.compile(r"\bquota|VcpuLimitExceeded|MaxSpotInstanceCount|LimitExceeded", re.I), "quota"),
     (re.compile(r"\bimage|manifest unknown|pull access denied", re.I), "image"),
     (re.compile(r"\bregion|\bzone", re.I), "infra"),
+    (re.compile(r"did you mean", re.I), "sky"),
     (
         re.compile(r"credential|not enabled|AccessDenied|UnauthorizedOperation|AuthFailure|no cloud access", re.I),
         "infra",

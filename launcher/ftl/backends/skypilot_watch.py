@@ -1,14 +1,17 @@
 """An attempt on SkyPilot as this process knows it: its files as its output tells them, and how it stands."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from ftl.atomic import write_atomic
 from ftl.backends.sky_client import Sky, SkyError
 from ftl.backends.skypilot_mirror import Mirror
 from ftl.contract import JobHandle, JobState
+from ftl.cost import Spent
 
 _SETTLE_S = 1.5
 _FIRST_LOG_S = 20.0
@@ -25,9 +28,11 @@ class Watched:
         self.state: JobState | None = None
         self.asked_at = 0.0
         self._file = run_dir / f"ended-{handle.attempt}.json"
+        self._cost_file = run_dir / f"cost-{handle.attempt}.json"
         self._offset = 0
         self._is_first_look = True
-        self.facts: dict[str, Any] = {}  # Any: JSON
+        price = handle.ref.get("usd_per_hour")
+        self.facts: dict[str, Any] = {} if price is None else {"usd_per_hour": float(price)}  # Any: JSON
         try:
             self.ended: JobState | None = JobState.read_json(self._file.read_bytes())
         except (OSError, ValidationError):
@@ -46,8 +51,26 @@ class Watched:
         """It has ended so, and always will have."""
         self.ended = state
         self.mirror.save()
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        self._file.write_text(state.model_dump_json())
+        write_atomic(self._cost_file, json.dumps(self._cost()).encode())
+        write_atomic(self._file, state.model_dump_json().encode())
+
+    @property
+    def spent(self) -> Spent | None:
+        """What it has cost, once it has ended."""
+        try:
+            record = json.loads(self._cost_file.read_bytes())
+            return Spent(float(record["hours"]), float(record["usd_per_hour"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _cost(self) -> dict[str, float]:
+        """The time of its machine, and what that costs by the hour, as far as SkyPilot has said so."""
+        seconds = self.facts.get("seconds")
+        if seconds is None and "launched_at" in self.facts:
+            seconds = time.time() - float(self.facts["launched_at"])
+        if seconds is None or "usd_per_hour" not in self.facts:
+            return {}
+        return {"hours": float(seconds) / 3600, "usd_per_hour": float(self.facts["usd_per_hour"])}
 
     def read_on(self, sky: Sky, address: dict[str, Any], *, is_last: bool = False) -> str | None:
         """Take in what the log has grown by; why it has ended, once it has. The first look waits for what is there."""

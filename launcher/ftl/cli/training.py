@@ -26,6 +26,21 @@ def train(
             show_default=False,
         ),
     ] = None,
+    max_usd: Annotated[
+        float | None,
+        typer.Option(
+            "--max-usd",
+            metavar="USD",
+            help="Save and stop before rented machines have cost more, by their prices at launch.",
+            show_default=False,
+        ),
+    ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            "--deadline", metavar="TIME", help="Save and stop after this long: 90m, 12h, 2d.", show_default=False
+        ),
+    ] = None,
     detach: Detach = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -60,6 +75,7 @@ def train(
             detach=detach,
             dry_run=dry_run,
             as_json=as_json,
+            limits=training.limits_of(max_usd, deadline),
         )
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ftl import jobs, launch
 from ftl.backends import Backend
-from ftl.cloudfile import load_cloud
+from ftl.cloudfile import NO_LIMITS, Limits, load_cloud
 from ftl.commands import show, sweepview
 from ftl.commands.overrides import read_overrides
 from ftl.commands.prepare import Preparation, Prepared, name_of
@@ -49,6 +49,7 @@ def run(
     detach: bool,
     dry_run: bool,
     as_json: bool,
+    limits: Limits = NO_LIMITS,
 ) -> int:
     """Check every combination, then train one after another; the exit code of the first that failed."""
     if detach:
@@ -57,7 +58,7 @@ def run(
     overrides = read_overrides(flags, assignments, OPTIONS)
     combinations = read_sweep(sweep)
     _check_overrides(overrides, combinations)
-    backend = load_cloud(cloud)
+    backend = load_cloud(cloud, limits)
     planned, notes = _plan_all(config, overrides, combinations, backend, _name(sweep, config))
     _check_stores(planned)
     for note in notes:
