@@ -1,16 +1,18 @@
 """Secrets in text that somebody will read: values of the environment and what has the form of one become ***.
 
 Everything that ftl shows, and all that a job writes about itself, goes through `redacted`: messages, events, exit.json,
-the Python side of log.txt, what trackers are told. Values shorter than 6 characters are words, and stay.
+log.txt, what trackers are told. Values shorter than 6 characters are words, and stay.
 """
 
+import base64
+import json
 import os
 import re
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TextIO
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 MASK = "***"
 _MIN_LENGTH = 6
@@ -34,6 +36,12 @@ _QUERY = re.compile(
 )
 _HEADER = re.compile(r"(authorization\W{1,4}(?:bearer|basic|token)\s+)[^\s'\",]+", re.I)
 
+_URL_SAFE = str.maketrans("+/", "-_")
+
+_UNSETTLED = re.compile(r"(?:authorization\W{1,4}\w*\s*)?\S*\Z", re.I)
+_UNSETTLED_LENGTH = 4096
+"""No form of a secret that has no known value is longer."""
+
 _named: set[str] = set()
 _values: set[str] = set()
 
@@ -52,7 +60,7 @@ def hide(names: Iterable[str], environment: Mapping[str, str] | None = None) -> 
 
 def redacted(text: str) -> str:
     """`text` with *** in the place of every secret that this process knows or that looks like one."""
-    for value in sorted(_values | _secrets_in(os.environ, _named), key=len, reverse=True):
+    for value in _known_forms():
         text = text.replace(value, MASK)
     text = _TOKEN.sub(MASK, text)
     if "://" in text:
@@ -88,6 +96,32 @@ def has_secret_form(text: str) -> bool:
     return any(pattern.search(text) for pattern in (_TOKEN, _USER, _QUERY, _HEADER))
 
 
+def settled(text: str) -> int:
+    """How many characters at its start can be redacted by themselves: no later text makes them part of a secret.
+
+    Lines that are over are, but for those of a secret of several; the last word of a line that goes on is not.
+    """
+    end = max(text.rfind("\n"), text.rfind("\r")) + 1
+    over = text[:end]
+    for form in _known_forms():
+        ends = [match.end() for match in re.finditer("\n", form[:-1])]
+        held = max((length for length in ends if over.endswith(form[:length])), default=0)
+        end = min(end, len(over) - held)
+    return end
+
+
+def settled_words(text: str) -> int:
+    """As `settled`, of a line that nobody may end: up to its last word, and before what may begin a secret."""
+    found = _UNSETTLED.search(text, max(0, len(text) - _UNSETTLED_LENGTH))
+    assert found is not None, "it matches the empty text at the end"
+    end = found.start()
+    for form in _known_forms():
+        longest = min(len(form) - 1, len(text))
+        held = next((length for length in range(longest, 0, -1) if text.endswith(form[:length])), 0)
+        end = min(end, len(text) - held)
+    return end
+
+
 class RedactedStream:
     """A text stream whose every write is redacted. What is written to its descriptor directly is not."""
 
@@ -106,6 +140,11 @@ class RedactedStream:
         return getattr(self._stream, name)
 
 
+def _known_forms() -> list[str]:
+    """Longest first: one may be part of another."""
+    return sorted(_values | _secrets_in(os.environ, _named), key=len, reverse=True)
+
+
 def _secrets_in(environment: Mapping[str, str], named: set[str]) -> set[str]:
     """The values that are secret, in each form in which they may turn up."""
     found: set[str] = set()
@@ -117,10 +156,24 @@ def _secrets_in(environment: Mapping[str, str], named: set[str]) -> set[str]:
 
 @lru_cache(maxsize=1024)
 def _forms(value: str) -> frozenset[str]:
-    whole = {value, value.strip()}
+    plain = value.strip()
     lines = {line.strip() for line in value.splitlines() if len(line.strip()) >= _MIN_LINE}
-    escaped = {quote(value, safe=""), quote(value), repr(value)[1:-1]}
-    return frozenset(form for form in whole | lines | escaped if len(form) >= _MIN_LENGTH)
+    quoted = {quoter(value, errors="surrogateescape") for quoter in (partial(quote, safe=""), quote, quote_plus)}
+    quoted |= {re.sub("%..", lambda code: code[0].lower(), form) for form in quoted}
+    escaped = {repr(value)[1:-1], json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+    found = {value, plain} | lines | quoted | escaped
+    if len(plain) >= _MIN_LENGTH:
+        found |= {form for text in (value, plain) for form in _in_base64(text.encode(errors="surrogateescape"))}
+    return frozenset(form for form in found if len(form) >= _MIN_LENGTH)
+
+
+def _in_base64(secret: bytes) -> Iterator[str]:
+    """What base64 makes of it at each of the three places it can begin, whatever stands before and after it."""
+    for skipped in range(3):
+        first, end = -(-8 * skipped // 6), 8 * (skipped + len(secret)) // 6  # characters that are all its own
+        encoded = base64.b64encode(b"\0" * skipped + secret).decode()[first:end]
+        yield encoded
+        yield encoded.translate(_URL_SAFE)
 
 
 def _is_path(value: str) -> bool:

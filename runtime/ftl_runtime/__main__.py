@@ -27,8 +27,10 @@ def main() -> int:
     requests = _Requests()
     from pathlib import Path
 
+    from ftl.redact import RedactedStream
     from ftl_runtime.supervisor import supervise
 
+    sys.stderr = RedactedStream(sys.stderr)
     if len(sys.argv) != 2:
         sys.stderr.write("usage: python -m ftl_runtime JOB.json\n")
         return 2

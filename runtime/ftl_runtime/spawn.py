@@ -17,6 +17,7 @@ from ftl.contract import JobSpec
 from ftl.errors import BackendError
 from ftl_runtime.leftovers import end_session
 from ftl_runtime.rendezvous import Rendezvous
+from ftl_runtime.runlog import RunLog
 from ftl_runtime.stop import STOP_SIGNALS
 
 _RAY_DRIVER = "ftl_runtime.parallel.raydriver"
@@ -55,12 +56,12 @@ class Trainers:
         ranks: int,
         place: Rendezvous,
         env: dict[str, str],
-        log_fd: int,
+        log: RunLog,
         keep_fds: tuple[int, ...],
         module: str = "ftl_runtime.rank",
         has_own_session: bool = False,
     ) -> None:
-        """Start those of this machine. They append to `log_fd` and hold `keep_fds` open until the last is gone.
+        """Start those of this machine. They write to `log` and hold `keep_fds` open until the last is gone.
 
         `module` is what each of them runs. With `has_own_session`, `end_leftovers` ends what they started in turn.
         """
@@ -76,7 +77,7 @@ class Trainers:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             self._processes = [
-                self._start(job_file, rank, place.node * ranks + rank, num_all, shared, log_fd, keep_fds)
+                self._start(job_file, rank, place.node * ranks + rank, num_all, shared, log, keep_fds)
                 for rank in range(ranks)
             ]
         finally:
@@ -89,18 +90,22 @@ class Trainers:
         rank: int,
         num_all: int,
         env: dict[str, str],
-        log_fd: int,
+        log: RunLog,
         keep_fds: tuple[int, ...],
     ) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", self._module, str(job_file)],
-            env=env | ({"RANK": str(rank), "LOCAL_RANK": str(rank_here)} if num_all > 1 else {}),
-            stdin=subprocess.DEVNULL,
-            stdout=log_fd,
-            stderr=log_fd,
-            pass_fds=keep_fds,
-            start_new_session=self._has_own_session,
-        )
+        log_fd = log.pipe()
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-m", self._module, str(job_file)],
+                env=env | ({"RANK": str(rank), "LOCAL_RANK": str(rank_here)} if num_all > 1 else {}),
+                stdin=subprocess.DEVNULL,
+                stdout=log_fd,
+                stderr=log_fd,
+                pass_fds=keep_fds,
+                start_new_session=self._has_own_session,
+            )
+        finally:
+            os.close(log_fd)
 
     def poll(self) -> list[int | None]:
         """Exit status of each rank, None while it lives; negative is the number of the signal that killed it."""
@@ -128,7 +133,7 @@ class Trainers:
 
 
 def ray_driver(
-    job_file: Path, place: Rendezvous, env: dict[str, str], log_fd: int, keep_fds: tuple[int, ...]
+    job_file: Path, place: Rendezvous, env: dict[str, str], log: RunLog, keep_fds: tuple[int, ...]
 ) -> Trainers:
     """The one process that has Ray start the ranks, in place of them. Raises BackendError on several machines."""
     if place.num_nodes > 1:
@@ -136,7 +141,7 @@ def ray_driver(
             f"use_ray: the Ray cluster knows its machines, and this job was started on {place.num_nodes} of them; "
             "start it on one, with RAY_ADDRESS naming the cluster"
         )
-    return Trainers(job_file, 1, place, env, log_fd, keep_fds, module=_RAY_DRIVER, has_own_session=True)
+    return Trainers(job_file, 1, place, env, log, keep_fds, module=_RAY_DRIVER, has_own_session=True)
 
 
 def _num_visible_gpus() -> int:

@@ -34,6 +34,7 @@ from ftl_runtime.memory import fitted, keep_fit, shrunk
 from ftl_runtime.notices import Notice, NoticeWatch, service_of
 from ftl_runtime.relay import Relay
 from ftl_runtime.rendezvous import Rendezvous, file_of, rendezvous
+from ftl_runtime.runlog import RunLog
 from ftl_runtime.spawn import Trainers, default_env, num_ranks, ray_driver
 from ftl_runtime.starts import counted
 from ftl_runtime.stop import StopOrder
@@ -65,7 +66,9 @@ def supervise(job_file: Path, num_requests: Callable[[], int]) -> int:
         if place.node == 0:
             StopOrder.clear(run_dir)
         requests = Requests(num_requests, _notices(job, run_dir))
-        verdict = _attempt(job, job_file, run_dir, place, lock_fd, requests, started)
+        log = RunLog(run_dir / file_of(LOG_FILE, place))
+        verdict = _attempt(job, job_file, run_dir, place, lock_fd, log, requests, started)
+        log.drain()
     except (OSError, FtlError) as error:
         verdict = verdict_of(error if isinstance(error, FtlError) else StorageError(f"{run_dir}: {error}"))
         sys.stderr.write(f"{redacted(str(verdict.message))}\n")
@@ -93,6 +96,7 @@ def _attempt(
     run_dir: Path,
     place: Rendezvous,
     lock_fd: int,
+    log: RunLog,
     requests: Requests,
     started: float,
 ) -> Verdict:
@@ -100,13 +104,13 @@ def _attempt(
     has_result = (run_dir / RESULT_FILE).exists()
     uploads = None
     if job.stores and place.node == 0 and job.task == "train" and not (requests.any() and not has_result):
-        uploads = _start_uploads(job, job_file, run_dir, place)
+        uploads = Uploads(job_file, _environment(job), log)
     if has_result:
         verdict, send_by = Verdict(ExitCode.DONE, "done"), None
     else:
-        verdict, send_by = _run(job, job_file, run_dir, place, lock_fd, requests, started, uploads)
+        verdict, send_by = _run(job, job_file, run_dir, place, lock_fd, log, requests, started, uploads)
         while verdict.may_shrink and place.num_nodes == 1 and _shrink(job, run_dir, verdict):
-            verdict, send_by = _run(job, job_file, run_dir, place, lock_fd, requests, started, uploads)
+            verdict, send_by = _run(job, job_file, run_dir, place, lock_fd, log, requests, started, uploads)
     if uploads is None:
         return verdict
     limit = SendLimit(requests, send_by=send_by, grace_s=job.grace_s)
@@ -131,14 +135,6 @@ def _notices(job: JobSpec, run_dir: Path) -> Callable[[], Notice | None]:
 
     watch = NoticeWatch(service_of(dict(os.environ) | job.env), warn)
     return lambda: watch.notice
-
-
-def _start_uploads(job: JobSpec, job_file: Path, run_dir: Path, place: Rendezvous) -> Uploads:
-    log_fd = os.open(run_dir / file_of(LOG_FILE, place), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        return Uploads(job_file, _environment(job), log_fd)
-    finally:
-        os.close(log_fd)
 
 
 def _shrink(job: JobSpec, run_dir: Path, verdict: Verdict) -> bool:
@@ -172,6 +168,7 @@ def _run(
     run_dir: Path,
     place: Rendezvous,
     lock_fd: int,
+    log: RunLog,
     requests: Requests,
     started: float,
     uploads: Uploads | None,
@@ -183,16 +180,14 @@ def _run(
         events = EventLog(run_dir / EVENTS_FILE, job.attempt)
         events.emit("stopped", {"step": newest or 0, "checkpoint": newest})
         return Verdict(ExitCode.PREEMPTED, "signal", "stopped before training started"), None
-    log_file = run_dir / file_of(LOG_FILE, place)
-    log_fd = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     read_fd, write_fd = os.pipe()
     os.set_blocking(read_fd, False)
-    relay = Relay(log_file, sys.stdout.fileno())
+    relay = Relay(run_dir / file_of(LOG_FILE, place), sys.stdout.fileno())
     env = _environment(job) | {VERDICT_FD: str(write_fd), "FTL_STARTED": repr(time.time())}
     if _uses_ray(job):
-        trainers = ray_driver(job_file.absolute(), place, env, log_fd, (lock_fd, write_fd))
+        trainers = ray_driver(job_file.absolute(), place, env, log, (lock_fd, write_fd))
     else:
-        trainers = Trainers(job_file.absolute(), num_ranks(job), place, env, log_fd, (lock_fd, write_fd))
+        trainers = Trainers(job_file.absolute(), num_ranks(job), place, env, log, (lock_fd, write_fd))
     os.close(write_fd)
     watch = Watch(job, trainers, run_dir, started)
     received = b""
@@ -202,12 +197,12 @@ def _run(
         received += _read_available(read_fd)
         select.select([read_fd] if not received else [], [], [], _POLL_S)
     trainers.end_leftovers()
+    log.drain()
     received += _read_available(read_fd)
     told = receive(received)
     verdict = watch.verdict(told, newest_step(run_dir / CHECKPOINTS_DIR))
     if told is None and verdict.message is not None:
-        with contextlib.suppress(OSError):  # as above
-            os.write(log_fd, f"{redacted(verdict.message)}\n".encode())
+        log.write(verdict.message)
     relay.finish()
     return verdict, watch.send_by(verdict.exit_code)
 

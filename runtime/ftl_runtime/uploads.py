@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from ftl_runtime.checkpoint.sync import Ending
+from ftl_runtime.runlog import RunLog
 
 _POLL_S = 0.05
 _RESTARTS = 3
@@ -19,23 +20,26 @@ _RESTARTS = 3
 class Uploads:
     """One process of ftl_runtime.checkpoint.sync, started again when it dies by itself."""
 
-    def __init__(self, job_file: Path, env: dict[str, str], log_fd: int) -> None:
-        self._job_file, self._env = job_file.absolute(), env
-        self._log_fd = os.dup(log_fd)  # for the next one, should this one die
+    def __init__(self, job_file: Path, env: dict[str, str], log: RunLog) -> None:
+        self._job_file, self._env, self._log = job_file.absolute(), env, log
         self._process = self._start()
         self._restarts = 0
         self._order: bytes | None = None
         self._ending: Ending | None = None
 
     def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "ftl_runtime.checkpoint.sync", str(self._job_file)],
-            env=self._env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log_fd,
-            start_new_session=True,  # signals to the whole group are not for it
-        )
+        log_fd = self._log.pipe()
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-m", "ftl_runtime.checkpoint.sync", str(self._job_file)],
+                env=self._env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log_fd,
+                start_new_session=True,  # signals to the whole group are not for it
+            )
+        finally:
+            os.close(log_fd)
 
     @property
     def superseded(self) -> str | None:

@@ -10,6 +10,7 @@ from ftl.contract import JobSpec
 from ftl_runtime import uploads
 from ftl_runtime.measured import Measured, fits, lead_s, where_sent
 from ftl_runtime.notices import Notice
+from ftl_runtime.runlog import RunLog
 from ftl_runtime.stop import StopOrder
 from ftl_runtime.verdict import Verdict
 from ftl_runtime.watch import Requests, SendLimit, Watch
@@ -107,8 +108,7 @@ def test_sending_is_killed_with_the_reason(tmp_path, monkeypatch):
     # A sender that hangs, in place of the real one.
     popen = uploads.subprocess.Popen
     monkeypatch.setattr(uploads.subprocess, "Popen", lambda _, **rest: popen(["sleep", "600"], **rest))
-    with (tmp_path / "log.txt").open("w") as log:
-        sending = uploads.Uploads(tmp_path / "job.json", dict(os.environ), log.fileno())
+    sending = uploads.Uploads(tmp_path / "job.json", dict(os.environ), RunLog(tmp_path / "log.txt"))
     started = time.monotonic()
     ending = sending.finish(has_output=True, must_end=lambda: "asked twice" if time.monotonic() > started else None)
     assert ending.undelivered == "asked twice"

@@ -10,6 +10,7 @@ The end of the input without a line means that the supervisor is gone: what is l
 JSON line on standard output: an Ending.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ftl.contract import EVENTS_FILE, HubRef, JobSpec, StoreRef
+from ftl.contract import EVENTS_FILE, LOG_FILE, HubRef, JobSpec, StoreRef
 from ftl.redact import RedactedStream, hide, redacted_data
 from ftl_runtime.checkpoint import publish
 from ftl_runtime.checkpoint.courier import Courier, Finish
@@ -65,7 +66,7 @@ def _sync(job: JobSpec, run_dir: Path) -> Ending:
     ]
     for courier in couriers:
         courier.start()
-    orders = _Orders()
+    orders = _Orders(run_dir / LOG_FILE)
     has_ended = False
     while True:
         superseded = next((courier.superseded for courier in couriers if courier.superseded), None)
@@ -106,12 +107,23 @@ def _is_over(courier: Courier, ended_at: float) -> bool:
 class _Orders:
     """The line that the supervisor writes, read by a thread of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Path) -> None:
         self.line: str | None = None
+        self._log = log
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        self.line = sys.stdin.readline().strip() or "finish checkpoints"
+        line = sys.stdin.readline().strip()
+        if not line:
+            self._write_log_itself()
+        self.line = line or "finish checkpoints"
+
+    def _write_log_itself(self) -> None:
+        """Standard error led to the log through the supervisor, which is gone: writing there would fail."""
+        with contextlib.suppress(OSError):
+            fd = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            os.dup2(fd, sys.stderr.fileno())
+            os.close(fd)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,15 @@
 
 FTL_TEST_INJECT is a JSON list. Each entry acts when an event is emitted that matches `event` and, if given, `step` or
 `state`: {"event": "step", "step": 3, "signal": 9} sends a signal to the trainer itself, "to": "supervisor" to its
-parent, "sleep": 0.05 waits, "oom_times": 2 raises torch's error for GPU memory so often,
-counted in the file "marker". {"import": "torch", "signal": 15} acts when that module is imported, {"start": true}
-before any code of ours.
+parent, "sleep": 0.05 waits, "run": "echo a" runs a command, "oom_times": 2 raises torch's error for GPU memory so
+often, counted in the file "marker". {"import": "torch", "signal": 15} acts when that module is imported,
+{"start": true} before any code of ours.
 """
 
 import builtins
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,6 +26,8 @@ def _act(entry):
         if times < entry["oom_times"]:
             marker.write_text("." * (times + 1))
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    if "run" in entry:
+        subprocess.run(entry["run"], shell=True, check=True)
     if "signal" in entry:
         os.kill(os.getppid() if entry.get("to") == "supervisor" else os.getpid(), entry["signal"])
         time.sleep(entry.get("after", 0))

@@ -13,6 +13,7 @@ import pytest
 from ftl.errors import BackendError
 from ftl_runtime.parallel.raydriver import _ending, _fitting
 from ftl_runtime.rendezvous import Rendezvous
+from ftl_runtime.runlog import RunLog
 from ftl_runtime.spawn import ray_driver
 from ftl_runtime.verdict import Verdict
 
@@ -98,7 +99,7 @@ def test_workers_that_the_cluster_has_no_room_for_are_refused():
 
 def test_several_supervisors_of_one_ray_job_are_refused(tmp_path):
     with pytest.raises(BackendError, match="this job was started on 2 of them"):
-        ray_driver(tmp_path / "job.json", Rendezvous(2, 0, "a"), {}, 1, ())
+        ray_driver(tmp_path / "job.json", Rendezvous(2, 0, "a"), {}, RunLog(tmp_path / "log.txt"), ())
 
 
 STOPPED = (75, b'{"exit_code": 75, "cause": "signal", "message": "stopped"}\n')
