@@ -14,7 +14,7 @@ from ftl.config.train import TrainConfig
 from ftl.errors import ConfigError, FtlError, Problem
 from ftl.formats.python import strategy_file
 from ftl.formats.templates import is_template_path
-from ftl.sources.hubrepo import Repo, is_repo_id, readable_commit
+from ftl.sources.hubrepo import Repo, is_commit, is_repo_id, readable_commit
 from ftl.sources.local import LOADERS, find_listed, looks_local
 
 _BASE = "base_model"
@@ -95,10 +95,11 @@ def pin_revisions(
 ) -> tuple[TrainConfig, list[str], list[Problem | str]]:
     """The config with its base model and every dataset of the Hub at the commit that their revision is now.
 
-    With notes on those left as they are, and problems.
+    With notes on those left as they are and on code that will be run, and problems.
 
     All are asked at once, for `budget_s` seconds at most; one that does not answer is left as it is. It is a problem
-    when the Hub says that there is no such repository or revision, or no access.
+    when the Hub says that there is no such repository or revision, or no access; and when code would be run that is
+    at no commit.
     """
     repos: dict[str, Repo] = {}
     if _is_on_the_hub(config.model.base, config_path):
@@ -124,7 +125,28 @@ def pin_revisions(
         else:
             reason = "the Hub does not answer" if answer is None else str(answer)
             notes.append(f"{repo.id} is not pinned to a commit: {reason}")
-    return TrainConfig.model_validate(nested), notes, problems
+    pinned = TrainConfig.model_validate(nested)
+    if config.model.trust_remote_code and _BASE in repos and not isinstance(answers.get(_BASE), ConfigError):
+        if not is_commit(pinned.model.revision):
+            problems.append(_unpinned_code(repos[_BASE], answers.get(_BASE)))
+        elif not is_commit(config.model.revision):
+            notes.append(_told_code(pinned))
+    return pinned, notes, problems
+
+
+def _unpinned_code(repo: Repo, answer: str | FtlError | None) -> Problem:
+    reason = "the Hub does not answer" if answer is None else str(answer)
+    given = f"runs code of {repo.id}, of which no commit is known: {reason}"
+    remedy = "write `model_revision: COMMIT` with the commit that you have read, or a directory as base_model"
+    return Problem("trust_remote_code", given, None, remedy)
+
+
+def _told_code(pinned: TrainConfig) -> str:
+    base, commit = pinned.model.base, pinned.model.revision
+    return (
+        f"trust_remote_code runs the code of {base} at commit {commit}, which it is today; once you have read it, "
+        f"write `model_revision: {commit}`"
+    )
 
 
 def _asked_at_once(

@@ -1,7 +1,8 @@
 """Fetches base models: a worker, see worker.py.
 
 in:   {"model": {section...}, "wanted": "all"}
-out:  {"files": ["config.json", ...], "directory", "revision", "told": [shares...]}
+out:  {"files": ["config.json", ...], "tokenizer_files": those of a tokenizer from elsewhere, "directory", "revision",
+      "told": [shares...]}
 """
 
 from pathlib import Path
@@ -35,8 +36,16 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
     )
     section = ModelSection.model_validate(request["model"])
     found, revision = on_this_machine(section, ctx, wanted=request["wanted"])
-    files = sorted(path.name for path in Path(found.base).iterdir())
-    return {"files": files, "directory": found.base, "revision": revision, "told": told}
+    files, tokenizer_files = (
+        sorted(path.name for path in Path(place).iterdir()) if place else [] for place in (found.base, found.tokenizer)
+    )
+    return {
+        "files": files,
+        "tokenizer_files": tokenizer_files,
+        "directory": found.base,
+        "revision": revision,
+        "told": told,
+    }
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from ftl.sources import UnreachableError
 from ftl.sources.hubrepo import Repo
 
 
-def config(**data: Any) -> TrainConfig:  # Any: fields of DataSection
-    nested = {"model": {"base": "org/model", "revision": "v3"}, "data": data, "optim": {"learning_rate": 1e-3}}
+def config(model: dict[str, Any] | None = None, **data: Any) -> TrainConfig:  # Any: fields of sections
+    model = model or {"base": "org/model", "revision": "v3"}
+    nested = {"model": model, "data": data or {"datasets": [{"path": "a.jsonl"}]}, "optim": {"learning_rate": 1e-3}}
     return TrainConfig.model_validate(nested)
 
 
@@ -128,6 +129,43 @@ def test_unreachable_hub_leaves_the_revision_and_a_note(project: Path) -> None:
         "org/rows is not pinned to a commit: datasets.0.path: org/rows: no answer",
         "org/slow is not pinned to a commit: the Hub does not answer",
     ]
+
+
+COMMIT = "0123456789abcdef" * 2 + "01234567"
+
+
+@pytest.mark.parametrize("revision", [None, "main", COMMIT[:7]])
+def test_code_that_is_trusted_is_run_at_the_commit_of_the_launch(revision: str | None, project: Path) -> None:
+    given = config(model={"base": "org/model", "revision": revision, "trust_remote_code": True})
+    pinned, notes, problems = pin_revisions(given, project / "cfg.yml", commit_of=lambda repo: COMMIT)
+    assert (pinned.model.revision, problems) == (COMMIT, [])
+    assert notes == [
+        f"trust_remote_code runs the code of org/model at commit {COMMIT}, which it is today; once you have read it, "
+        f"write `model_revision: {COMMIT}`"
+    ]
+
+
+def test_code_is_run_at_no_commit_that_is_not_known(project: Path) -> None:
+    def commit_of(repo: Repo) -> str:
+        raise UnreachableError(Problem("base_model", f"{repo.id}: no answer"))
+
+    def problems(**model: object) -> list[str]:
+        given = config(model={"base": "org/model", "trust_remote_code": True, **model})
+        return [str(found) for found in pin_revisions(given, project / "cfg.yml", commit_of=commit_of)[2]]
+
+    assert problems() == [
+        "trust_remote_code: runs code of org/model, of which no commit is known: base_model: org/model: no answer; "
+        "write `model_revision: COMMIT` with the commit that you have read, or a directory as base_model"
+    ]
+    assert problems(revision=COMMIT) == []
+    assert problems(trust_remote_code=False) == []
+
+
+def test_code_of_a_local_directory_needs_no_commit(project: Path) -> None:
+    (project / "model").mkdir()
+    given = config(model={"base": "./model", "trust_remote_code": True})
+    _, notes, problems = pin_revisions(given, project / "cfg.yml", commit_of=lambda repo: COMMIT)
+    assert (notes, problems) == ([], [])
 
 
 def test_refused_repository_is_a_problem_of_its_key(project: Path) -> None:

@@ -10,6 +10,7 @@ from ftl.backends import Backend
 from ftl.bundle import Packed
 from ftl.cloudfile import load_cloud
 from ftl.commands import show
+from ftl.commands.prepare import pin_code
 from ftl.config.adapter import LoraSection
 from ftl.config.load import Loaded
 from ftl.config.model import ModelSection
@@ -50,12 +51,13 @@ def start(loaded: Loaded, config: TrainConfig, task: Task, dest: Path, how: How)
     if problems:
         raise ConfigError(*(located(problem, loaded) for problem in problems))
     backend = load_cloud(how.cloud)
+    config, notes = pin_code(loaded, config)
     packed = bundle.pack(config, refs)
     run_id = jobs.new_id(f"{task}-{loaded.path.stem}")
     spec = plan(backend.cloud, backend.spec_fields(), run_id=run_id, mounts=packed.mounts)
     spec = JobSpec.model_validate({**spec.model_dump(), "task": task})
     unfit = backend.preflight(spec)
-    for note in loaded.notes:
+    for note in (*loaded.notes, *notes):
         show.note(note, as_json=how.as_json)
     if how.dry_run:
         request = backend.describe(spec, packed.bundle, jobs.runs_dir() / run_id)

@@ -98,7 +98,7 @@ class Preparation:
             raise ConfigError(*problems)
         destination = _destination(loaded, below)
         if key not in self._pinned:
-            self._pinned[key] = _pin(loaded)
+            self._pinned[key] = _pin(loaded, config)
         pinned = self._pinned[key]
         resolved = config.model_copy(update={"model": pinned.model, "data": pinned.data})
         packed = bundle.pack(resolved, refs, all_pictures(loaded))
@@ -126,11 +126,22 @@ def _references(
     return refs, [located(problem, loaded) for problem in (*missing, *unfit)]
 
 
-def _pin(loaded: Loaded) -> _Pinned:
-    config, notes, problems = pin_revisions(loaded.config, loaded.path)
+def pin_code(loaded: Loaded, config: TrainConfig) -> tuple[TrainConfig, list[str]]:
+    """`config`, which is that of `loaded` or made from it, with its repositories pinned if code of them is run.
+
+    With notes. Raises ConfigError where no commit is known.
+    """
+    if not config.model.trust_remote_code:
+        return config, []
+    pinned = _pin(loaded, config)
+    return config.model_copy(update={"model": pinned.model, "data": pinned.data}), pinned.notes
+
+
+def _pin(loaded: Loaded, config: TrainConfig) -> _Pinned:
+    pinned, notes, problems = pin_revisions(config, loaded.path)
     if problems:
         raise ConfigError(*(p if isinstance(p, str) else located(p, loaded) for p in problems))
-    return _Pinned(config.model, config.data, notes)
+    return _Pinned(pinned.model, pinned.data, notes)
 
 
 def _identity(config: TrainConfig) -> str:

@@ -10,6 +10,7 @@ from ftl import __version__, bundle, jobs, launch
 from ftl.backends import Backend, load
 from ftl.commands import preprocessview, show
 from ftl.commands.overrides import read_overrides
+from ftl.commands.prepare import pin_code
 from ftl.config.load import Loaded, load_train
 from ftl.contract import SHOWN_FILE, DatasetUse, Event, JobSpec
 from ftl.errors import BackendError, ConfigError, ExitCode, FtlError
@@ -45,7 +46,10 @@ def _record(loaded: Loaded, backend: Backend, num_shown: int) -> RunRecord:
     refs, missing = references(loaded.config, loaded.path)
     if missing:
         raise ConfigError(*(located(problem, loaded) for problem in missing))
-    packed = bundle.pack(loaded.config, refs, all_pictures(loaded))
+    config, notes = pin_code(loaded, loaded.config)
+    for note in notes:
+        show.note(note)
+    packed = bundle.pack(config, refs, all_pictures(loaded))
     run_id = jobs.new_id("preprocess")
     spec = plan(backend.cloud, backend.spec_fields(), run_id=run_id, mounts=packed.mounts)
     spec = JobSpec.model_validate({**spec.model_dump(), "task": "preprocess", "num_shown": num_shown})

@@ -28,6 +28,7 @@ def run(source: str, dest: Path | None) -> int:
     if record.result.base_revision:
         config["model_revision"] = record.result.base_revision
     config["output_dir"] = "./out"
+    runs_code = config.pop("trust_remote_code", False)
     cloud = record.cloud | (
         {"image": record.image} if record.image and record.cloud.get("provider") == "docker" else {}
     )
@@ -37,6 +38,11 @@ def run(source: str, dest: Path | None) -> int:
     told = list(_unpinned(record, target))
     for note in told:
         show.note(note)
+    if runs_code:
+        show.note(
+            f"it ran code of {config['base_model']}: read it at commit {config.get('model_revision')}, then add "
+            "`trust_remote_code: true`; a record of somebody else does not decide that"
+        )
     what = "it is not pinned in full, see above" if told else "every part of it is pinned"
     show.note(f"{target}/cfg.yml and cloud.yml are written; {what}")
     show.note(f"`ftl train {target}/cfg.yml --cloud {target}/cloud.yml` trains it again")

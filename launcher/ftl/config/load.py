@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ftl.config import remote
-from ftl.config.override import Setting, override
+from ftl.config.override import Setting, overridden, override
 from ftl.config.reading import loc_in_file, placed, read_keys
 from ftl.config.rules import KEY_NOTES, KEY_RULES, without_effect
 from ftl.config.train import TrainConfig
@@ -19,6 +19,8 @@ from ftl.yamlfile import (
     read,
     to_problems,
 )
+
+_CODE = "trust_remote_code"
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,18 @@ def load_train(
     `path` may also be an https address, where the environment allows that; local paths in such a config are then
     those of the working directory.
 
+    Such a config may not ask for code to be run; an override may.
+
     An override is a key, dotted for nested values (`datasets.0.path`), and its value as text, typed as in the file.
     `settings` are what a sweep writes over the file. Raises ConfigError with every problem, in the user's own keys.
     Keys that ftl cannot train yet are problems too, unless `bear_unbuilt`.
     """
     file = override(open_train(path), overrides, settings)
     reading = read_keys(file)
+    if remote.as_url(path) and file.data.get(_CODE) and _CODE not in overridden(file):
+        remedy = f"read the code of base_model, then say so yourself: `--{_CODE} true`"
+        given = "a config from the network may not have code run"
+        reading.problems.append(Problem(file.where((_CODE,)), _CODE, given, remedy))
     contradictions = key_problems(KEY_RULES, reading)
     reading.notes += key_problems(KEY_NOTES, reading)
     if not bear_unbuilt:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _REPO_ID = re.compile(r"(?:[\w.-]{1,96}/)?[\w.-]{1,96}")
 _UPLOAD_OF = re.compile(r"Error while uploading '(.+)' to the Hub\.")
 _ADDRESS = re.compile(r"\(?https?://\S+")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _Result = TypeVar("_Result")
 
 
@@ -42,6 +43,11 @@ class Repo:
 def is_repo_id(given: str) -> bool:
     """Whether it could be `org/name` or `name`."""
     return _REPO_ID.fullmatch(given) is not None
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether it is a commit, which never becomes another one as a branch or a tag may."""
+    return revision is not None and _COMMIT.fullmatch(revision) is not None
 
 
 def resolve_commit(repo: Repo, *, delays_s: tuple[float, ...] = DELAYS_S) -> str:

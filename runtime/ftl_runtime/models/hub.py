@@ -19,6 +19,7 @@ from ftl.sources.hubrepo import Repo, ask_hub, check_access, is_repo_id, resolve
 from ftl.sources.retry import UnreachableError
 from ftl_runtime import ranks
 from ftl_runtime.context import Context
+from ftl_runtime.models.code import check_own, check_pinned
 
 _KEYS: dict[str, tuple[str, str]] = {
     "base": ("base_model", "model_revision"),
@@ -37,7 +38,8 @@ Wanted = Literal["all", "tokenizer"]
 def on_this_machine(model: ModelSection, ctx: Context, *, wanted: Wanted) -> tuple[ModelSection, str | None]:
     """The section with every place a directory here, and the commit of the base where that is a Hub repository.
 
-    Downloads what is wanted and not here yet: the first rank does, the others wait. Raises ConfigError for a repository
+    Downloads what is wanted and not here yet: the first rank does, the others wait. Code comes of the base alone, whose
+    commit the config gives, and only where it is trusted. Raises ConfigError for a repository
     that is not there or may not be read, UnreachableError without an answer, StorageError without room.
     """
     places: dict[str, str] = {}
@@ -53,14 +55,19 @@ def on_this_machine(model: ModelSection, ctx: Context, *, wanted: Wanted) -> tup
                 continue
             revision = model.revision if field == "base" else None
             repo = Repo(given, revision, "model", key, revision_key)
+            has_code = field == "base" and model.trust_remote_code
+            if has_code:
+                check_pinned(repo)
             has_weights = field == "base" and wanted == "all" and not model.reinit_weights
-            directory = _fetch(repo, model, ctx, has_weights=has_weights)
+            directory = _fetch(repo, model, ctx, has_weights=has_weights, has_code=has_code)
             places[field] = str(directory)
             commit = directory.name if field == "base" else commit
+    for place in places.values() if model.trust_remote_code else ():
+        check_own(Path(place))
     return model.model_copy(update={**places, "revision": None}), commit
 
 
-def _fetch(repo: Repo, model: ModelSection, ctx: Context, *, has_weights: bool) -> Path:
+def _fetch(repo: Repo, model: ModelSection, ctx: Context, *, has_weights: bool, has_code: bool) -> Path:
     """The directory of the repository's files at one commit; its name is the commit."""
     disable_progress_bars()
     try:
@@ -69,7 +76,7 @@ def _fetch(repo: Repo, model: ModelSection, ctx: Context, *, has_weights: bool) 
         files = ask_hub(repo, lambda: _root_files(repo.id, commit))
     except UnreachableError:
         return _kept(repo)
-    names = _selected([file.path for file in files], model, has_weights=has_weights)
+    names = _selected([file.path for file in files], model, has_weights=has_weights, has_code=has_code)
     if has_weights and not any(name.endswith(".safetensors") for name in names):
         _refuse_without_weights(repo, [file.path for file in files])
     size = sum(file.size for file in files if file.path in names)
@@ -97,9 +104,9 @@ def _cache_of(repo: Repo) -> Path:
     return Path(constants.HF_HUB_CACHE) / f"models--{repo.id.replace('/', '--')}"
 
 
-def _selected(names: Sequence[str], model: ModelSection, *, has_weights: bool) -> list[str]:
+def _selected(names: Sequence[str], model: ModelSection, *, has_weights: bool, has_code: bool) -> list[str]:
     """The files that a training reads. Weights under two names, as Mistral's are, are read under transformers' own."""
-    patterns = (*_SMALL, *(_CODE if model.trust_remote_code else ()))
+    patterns = (*_SMALL, *(_CODE if has_code else ()))
     found = [name for name in names if _matches(name, patterns)]
     if has_weights:
         weights = [name for name in names if _matches(name, _WEIGHTS)]

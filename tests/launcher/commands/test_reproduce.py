@@ -71,6 +71,13 @@ def test_files_train_the_same_and_publish_nothing(record, tmp_path, capsys) -> N
     }
 
 
+def test_record_of_somebody_else_does_not_have_code_run(record, tmp_path, capsys) -> None:
+    record["config"]["trust_remote_code"] = True
+    told = reproduced(record, tmp_path, capsys)
+    assert f"it ran code of org/base: read it at commit {'c' * 40}, then add `trust_remote_code: true`" in told
+    assert not load_train(tmp_path / "again/cfg.yml").config.model.trust_remote_code
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

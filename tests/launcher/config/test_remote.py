@@ -262,3 +262,13 @@ def test_config_from_an_address_is_loaded_as_if_it_lay_here(monkeypatch):
     assert str(caught.value) == "https://example.com/my/cfg.yml:4: lora_r = 0: must be at least 1"
     monkeypatch.setattr("ftl.config.remote.fetch", lambda url: CONFIG)
     assert load_train(Path("https://example.com/my/cfg.yml")).path == Path("cfg.yml")
+
+
+def test_config_from_an_address_has_no_code_run_unless_the_user_says_so(monkeypatch):
+    monkeypatch.setattr("ftl.config.remote.fetch", lambda url: CONFIG + b"trust_remote_code: true\n")
+    with pytest.raises(ConfigError) as caught:
+        load_train(Path("https://example.com/my/cfg.yml"))
+    told = "cfg.yml:4: trust_remote_code: a config from the network may not have code run; read the code of base_model"
+    assert told in str(caught.value)
+    loaded = load_train(Path("https://example.com/my/cfg.yml"), [("trust_remote_code", "true")])
+    assert loaded.config.model.trust_remote_code

@@ -38,7 +38,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("VR-12", "{adapter: qlora, gptq: true}", "gptq = true: contradicts `adapter` qlora: the base is quantised"),
     # qlora says 4 bits itself; only the opposite is wrong.
     ("VR-13", "{adapter: qlora, load_in_4bit: false}", "load_in_4bit = false: contradicts `adapter` qlora"),
-    ("VR-14", "trust_remote_code: true", "note: trust_remote_code = true: runs whatever code the repository holds"),
+    ("VR-14", "trust_remote_code: true", "note: trust_remote_code = true: runs whatever code a repository"),
     ("VR-15", "{batch_size: 8, micro_batch_size: 2}", "note: batch_size = 8: read as gradient_accumulation_steps = 4"),
     ("VR-16", "wandb_run_id: x", "note: wandb_run_id = 'x': is an id, which a second run would go on under"),
     ("VR-17", "datasets: [{path: d.jsonl, type: sharegpt}]", "note: datasets.0.type = 'sharegpt': read as type ="),

@@ -1,5 +1,6 @@
 """Base models from a Hub on loopback, by the real client in a process of its own."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -56,8 +57,31 @@ def test_only_what_a_training_reads_is_downloaded(hub, worker):
 
 
 def test_code_of_the_repository_comes_only_where_it_is_trusted(hub, worker):
-    hub.add("model", "org/code", FILES)
-    assert "modeling_own.py" in worker.fetch(base="org/code", trust_remote_code=True)["files"]
+    commit = hub.add("model", "org/code", FILES)
+    assert "modeling_own.py" not in worker.fetch(base="org/code", revision=commit)["files"]
+    assert "modeling_own.py" in worker.fetch(base="org/code", revision=commit, trust_remote_code=True)["files"]
+
+
+@pytest.mark.parametrize("revision", [None, "main"])
+def test_code_at_no_commit_is_refused_with_the_one_that_it_is_today(hub, worker, revision):
+    commit = hub.add("model", "org/code", FILES)
+    refused = worker.fetch(base="org/code", revision=revision, trust_remote_code=True)
+    assert refused["refused"] == (
+        "trust_remote_code: runs code of org/code, which is pinned to no commit; once you have read it, write "
+        f"`model_revision: {commit}`, which it is today"
+    )
+
+
+def test_code_comes_of_no_repository_but_the_base(hub, worker):
+    commit = hub.add("model", "org/code", FILES)
+    hub.add("model", "org/tokens", {"tokenizer_config.json": b"{}", "tokenization_own.py": b"raise SystemExit"})
+    trusting = {"base": "org/code", "revision": commit, "trust_remote_code": True}
+    assert worker.fetch(**trusting, tokenizer="org/tokens")["tokenizer_files"] == ["tokenizer_config.json"]
+    elsewhere = {"auto_map": {"AutoTokenizer": [None, "evil/repo--tokenization_own.Own"]}}
+    hub.add("model", "org/elsewhere", {"tokenizer_config.json": json.dumps(elsewhere).encode()})
+    told = worker.fetch(**trusting, tokenizer="org/elsewhere")["refused"]
+    assert "takes code of the repository evil/repo, which is pinned to no commit" in told
+    assert "files" in worker.fetch(**trusting | {"trust_remote_code": False}, tokenizer="org/elsewhere")
 
 
 def test_weights_under_another_name_are_taken_where_there_are_no_others(hub, worker):

@@ -205,7 +205,7 @@ KEY_NOTES: tuple[KeyRule, ...] = (
     KeyRule(
         "trust_remote_code",
         lambda given: is_on(given, "trust_remote_code") and not is_on(given, "model_revision"),
-        "runs whatever code the repository holds that day",
+        "runs whatever code a repository of the Hub holds when the run is started",
         "read it, and pin what you have read: `model_revision: COMMIT`",
     ),
     KeyRule(
