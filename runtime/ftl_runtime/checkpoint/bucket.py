@@ -21,7 +21,7 @@ from ftl.sources.remote import in_words, shown_address
 from ftl.sources.retry import PassingError, UnreachableError
 from ftl_runtime.checkpoint import manifest
 from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
-from ftl_runtime.checkpoint.remote import OWNER_FILE, SupersededError, Told
+from ftl_runtime.checkpoint.remote import OWNER_FILE, SupersededError, Told, check_room
 from ftl_runtime.checkpoint.store import Checkpoint
 
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -69,11 +69,12 @@ class BucketStore:
         with _asked(self.label):
             system, root = self._open()
             place = f"{root}/checkpoint-{step}"
-            content = _read(system, f"{place}/{MANIFEST_FILE}")
-            if content is None:
-                raise BrokenCheckpoint(f"{MANIFEST_FILE} is missing")
+            content = _read_manifest(system, f"{place}/{MANIFEST_FILE}")
             files = manifest.parse(content)["files"]
+            if wrong := _missing(system, place, files):
+                raise BrokenCheckpoint(f"{wrong} is missing, or has another size than was written")
             total, done = sum(entry["size"] for entry in files.values()), 0
+            check_room(dest, total)
             for relative, entry in files.items():
                 target = dest / relative
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,10 +90,8 @@ class BucketStore:
         with _asked(self.label):
             system, root = self._open()
             place = f"{root}/checkpoint-{step}/{MANIFEST_FILE}"
-            content = _read(system, place)
-            if content is not None:
-                _write(system, f"{place}.broken", content)
-                system.rm_file(place)
+            if system.exists(place):
+                system.mv(place, f"{place}.broken")
 
     def deliver(self, directory: Path, told: Told) -> str | None:
         with _asked(self.label):
@@ -204,6 +203,14 @@ def _settle(staged: Path, target: Path) -> None:
         os.close(fd)
     staged.replace(target)
     manifest.sync_directory(target.parent)
+
+
+def _read_manifest(system: Any, path: str) -> bytes:  # Any: as above
+    try:
+        manifest.check_length(int(system.info(path)["size"]))
+        return bytes(system.cat_file(path))
+    except FileNotFoundError as error:
+        raise BrokenCheckpoint(f"{MANIFEST_FILE} is missing") from error
 
 
 def _read(system: Any, path: str) -> bytes | None:  # Any: as above

@@ -24,7 +24,7 @@ from ftl.sources.retry import PassingError
 from ftl_runtime.checkpoint import manifest
 from ftl_runtime.checkpoint.hubclient import open_repository
 from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
-from ftl_runtime.checkpoint.remote import OWNER_FILE, SupersededError, Told
+from ftl_runtime.checkpoint.remote import OWNER_FILE, SupersededError, Told, check_room
 from ftl_runtime.checkpoint.store import Checkpoint
 
 if TYPE_CHECKING:
@@ -97,11 +97,20 @@ class HubStore:
     def fetch(self, step: int, dest: Path, told: Told) -> None:
         commit = self._head()
         place = f"{self._root}/checkpoint-{step}"
+        size = self._sizes([f"{place}/{MANIFEST_FILE}"], commit).get(f"{place}/{MANIFEST_FILE}")
+        if size is None:
+            raise BrokenCheckpoint(f"{MANIFEST_FILE} is missing")
+        manifest.check_length(size)
         content = self._read(f"{place}/{MANIFEST_FILE}", commit)
         if content is None:
             raise BrokenCheckpoint(f"{MANIFEST_FILE} is missing")
         files = manifest.parse(content)["files"]
+        sizes = self._sizes([f"{place}/{relative}" for relative in files], commit)
+        for relative, entry in files.items():
+            if sizes.get(f"{place}/{relative}") != entry["size"]:
+                raise BrokenCheckpoint(f"{relative} is missing, or has another size than was written")
         total, done = sum(entry["size"] for entry in files.values()), 0
+        check_room(dest, total)
         for relative, entry in files.items():
             if not self._download(f"{place}/{relative}", commit, dest / relative):
                 raise BrokenCheckpoint(f"{relative} is missing")
@@ -210,6 +219,10 @@ class HubStore:
         return None
 
     # -- asking
+
+    def _sizes(self, places: list[str], commit: str) -> dict[str, int]:
+        """Those of the files that are there."""
+        return {place: info.size for place, info in self._there(places, commit).items() if hasattr(info, "size")}
 
     def _at_head(self, attempt: Callable[[str], _Result], about: str | None) -> _Result:
         """What `attempt` gives for the newest commit, again where others commit meanwhile."""

@@ -11,6 +11,14 @@ from typing import Any
 from ftl.contract import MANIFEST_FILE
 
 VERSION = 1
+_MAX_BYTES = 64 << 20
+"""Of a manifest. What a foreign one may ask for; a model of thousands of billions of weights, in shards of a thousand
+ranks, stays far from each bound."""
+_MAX_FILES = 100_000
+_MAX_TOTAL_BYTES = 1 << 50
+_MAX_PATH = 1024
+_MAX_NAME = 255
+"""Bytes of one name, as file systems have it."""
 _CHUNK = 1 << 20
 
 
@@ -106,21 +114,40 @@ def sync_directory(directory: Path) -> None:
 
 def parse(data: bytes) -> dict[str, Any]:  # Any: JSON, checked here
     """What a manifest says: run_id, step, and for each file its size and sha256. Raises BrokenCheckpoint."""
+    check_length(len(data))
     try:
         content = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BrokenCheckpoint(f"{MANIFEST_FILE} cannot be read") from error
     if not isinstance(content, dict) or content.get("version") != VERSION or not isinstance(content.get("step"), int):
         raise BrokenCheckpoint(f"{MANIFEST_FILE} is not a manifest of version {VERSION}")
     files = content.get("files")
     if not isinstance(content.get("run_id"), str) or not isinstance(files, dict) or not files:
         raise BrokenCheckpoint(f"{MANIFEST_FILE} lists no files")
+    if len(files) > _MAX_FILES:
+        raise BrokenCheckpoint(f"{MANIFEST_FILE} lists {len(files)} files, and {_MAX_FILES} at most are believed")
     for relative, entry in files.items():
         if not isinstance(entry, dict) or not _is_size(entry.get("size")) or not isinstance(entry.get("sha256"), str):
             raise BrokenCheckpoint(f"{MANIFEST_FILE} lists files without size and sha256")
         if not _is_confined(relative):
-            raise BrokenCheckpoint(f"its manifest names {relative!r}, which is not a plain path inside it")
+            raise BrokenCheckpoint(f"its manifest names {_shown(relative)}, which is not a plain path inside it")
+    for relative in files:
+        if inside := next((str(folder) for folder in PurePosixPath(relative).parents if str(folder) in files), None):
+            raise BrokenCheckpoint(f"its manifest names {_shown(inside)}, as a file and as a directory")
+    total = sum(entry["size"] for entry in files.values())
+    if total > _MAX_TOTAL_BYTES:
+        raise BrokenCheckpoint(f"{MANIFEST_FILE} lists {total} bytes, and {_MAX_TOTAL_BYTES} at most are believed")
     return content
+
+
+def check_length(num_bytes: int) -> None:
+    """Raises BrokenCheckpoint where a manifest is longer than any that is believed; to be asked before it is read."""
+    if num_bytes > _MAX_BYTES:
+        raise BrokenCheckpoint(f"{MANIFEST_FILE} has {num_bytes} bytes, and {_MAX_BYTES} at most are believed")
+
+
+def _shown(relative: str) -> str:
+    return repr(relative) if len(relative) <= _MAX_NAME else f"{relative[:_MAX_NAME]!r}..."
 
 
 def _is_size(value: object) -> bool:
@@ -155,7 +182,10 @@ def _plain_files(directory: Path) -> list[str]:
 def _is_confined(relative: str) -> bool:
     path = PurePosixPath(relative)
     is_plain = bool(path.parts) and not path.is_absolute() and ".." not in path.parts
-    return is_plain and "\\" not in relative and relative == str(path) and relative.isprintable()
+    is_short = len(relative) <= _MAX_PATH and all(
+        len(part.encode(errors="replace")) <= _MAX_NAME for part in path.parts
+    )
+    return is_plain and is_short and "\\" not in relative and relative == str(path) and relative.isprintable()
 
 
 def digest(path: Path, *, sync: bool = False) -> tuple[int, str]:

@@ -7,15 +7,17 @@ A run has its own place there, RUN/ below the store's address:
 """
 
 import os
+import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
 from ftl.contract import HubRef, StoreRef
-from ftl.errors import BackendError
+from ftl.errors import BackendError, StorageError
 from ftl_runtime.checkpoint.store import Checkpoint
 
 OWNER_FILE = "owner.json"
+_GIB = 2**30
 
 PATIENCE_S = float(os.environ.get("FTL_STORE_PATIENCE_S", "600"))
 """How long a store may go on failing where nothing can be done without it, before the run ends."""
@@ -52,7 +54,8 @@ class RemoteStore(Protocol):
     def fetch(self, step: int, dest: Path, told: Told) -> None:
         """Copy the files that the manifest of a step lists, and it, into the empty directory `dest`.
 
-        Raises BrokenCheckpoint where the manifest is missing or cannot be believed; contents are not compared.
+        Raises BrokenCheckpoint where the manifest is missing or cannot be believed, or a file has another size, before
+        anything is copied; contents are not compared. Raises StorageError without room for them.
         """
         ...
 
@@ -66,6 +69,16 @@ class RemoteStore(Protocol):
         Raises as `put`.
         """
         ...
+
+
+def check_room(dest: Path, num_bytes: int) -> None:
+    """Raises StorageError where so much does not fit beside what is there."""
+    free = shutil.disk_usage(dest).free
+    if num_bytes > free:
+        raise StorageError(
+            f"{dest.parent}: {free / _GIB:.1f} GiB free, and the checkpoint takes {num_bytes / _GIB:.1f} GiB; free "
+            "some space, then resume"
+        )
 
 
 def open_store(ref: StoreRef, run_id: str) -> RemoteStore:

@@ -1,6 +1,7 @@
 """What every store outside the run directory keeps to: the real Hub client against our Hub, real s3fs against moto,
 real gcsfs against an emulator, and a directory."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -161,3 +162,35 @@ def test_manifest_that_leads_out_of_its_place_is_not_followed(place: Place, tmp_
     sealed.write_text(sealed.read_text().replace('"config.json"', '"../../stolen"'))
     with pytest.raises(StoreRaisedError, match="not a plain path inside it"):
         place.fetch(3)
+
+
+@pytest.mark.parametrize("place", ["s3", "file"], indirect=True)
+def test_file_that_is_larger_than_its_manifest_says_is_not_fetched(place: Place, s3: str) -> None:
+    place.ask("claim", owner="1-a")
+    place.put(3)
+    if place.ref["url"].startswith("s3"):
+        bucket, _, key = place.ref["url"].removeprefix("s3://").partition("/")
+        name = f"{key}/run-a/checkpoint-3/optimizer.pt"
+        _s3_client(s3).put_object(Bucket=bucket, Key=name, Body=b"x" * 100_000)
+    else:
+        (place.tmp / "bucket/run-a/checkpoint-3/optimizer.pt").write_bytes(b"x" * 100_000)
+    dest = place.tmp / "fetched"
+    dest.mkdir()
+    with pytest.raises(StoreRaisedError, match="is missing, or has another size than was written"):
+        place.ask("fetch", step=3, dest=str(dest))
+    assert list(dest.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["file"], indirect=True)
+def test_checkpoint_that_does_not_fit_here_is_a_sentence_and_not_passed_over(place: Place, tmp_path: Path) -> None:
+    place.ask("claim", owner="1-a")
+    place.put(3)
+    folder = tmp_path / "bucket/run-a/checkpoint-3"
+    with (folder / "config.json").open("r+b") as file:
+        file.truncate(1 << 43)  # 8 TiB of nothing, which takes no room
+    sealed = json.loads((folder / "manifest.json").read_text())
+    sealed["files"]["config.json"]["size"] = 1 << 43
+    (folder / "manifest.json").write_text(json.dumps(sealed))
+    with pytest.raises(StoreRaisedError, match=r"GiB free, and the checkpoint takes 8192\.0 GiB") as raised:
+        place.fetch(3)
+    assert raised.value.kind == "StorageError"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ftl.errors import StorageError
-from ftl_runtime.checkpoint.manifest import BrokenCheckpoint, check
+from ftl_runtime.checkpoint.manifest import BrokenCheckpoint, check, parse
 from ftl_runtime.checkpoint.volume import VolumeStore, newest_step, storage_errors
 
 FILES = {"model.safetensors": b"w" * 3000, "optimizer.pt": b"o" * 2000, "sub/progress.json": b"{}"}
@@ -85,7 +85,12 @@ def test_file_that_the_manifest_does_not_list_breaks_a_checkpoint(store):
     assert store.latest_valid() is None
 
 
-@pytest.mark.parametrize("path", ["../outside", "/etc/hostname", "a/../../outside", "..\\outside", "", "a\nb", "a\0b"])
+_PATHS_OUT = ["../outside", "/etc/hostname", "a/../../outside", "..\\outside", "", "a\nb", "a\0b"]
+
+
+@pytest.mark.parametrize(
+    "path", [*_PATHS_OUT, "x" * 256, "/".join(["y" * 250] * 5), "\u00fc" * 128, "\ud800"], ids=ascii
+)
 def test_manifest_may_not_lead_out_of_its_directory(store, tmp_path, path):
     checkpoint = save(store, 1)
     (tmp_path / "outside").write_bytes(b"x")
@@ -106,11 +111,33 @@ def test_manifest_may_not_lead_out_of_its_directory(store, tmp_path, path):
         '{"version": 1, "run_id": "run-a", "step": 1, "files": {"a": {"size": -1, "sha256": "0"}}}',
         '{"version": 2}',
         '{"files": 3}',
+        "[" * 100_000,
+        '{"version": 1, "run_id": "run-a", "step": 1, "files": {"a": {"size": %s, "sha256": "0"}}}' % ("9" * 5000),
     ],
+    ids=lambda text: text[:40],
 )
 def test_manifest_of_another_shape_is_broken_not_a_crash(store, text):
     (save(store, 1).path / "manifest.json").write_text(text)
     assert store.latest_valid() is None
+
+
+ENTRY = {"size": 1, "sha256": "0" * 64}
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({str(number): ENTRY for number in range(100_001)}, "lists 100001 files, and 100000 at most are believed"),
+        ({"a": ENTRY, "b": ENTRY | {"size": 2**50}}, "bytes, and 1125899906842624 at most are believed"),
+        ({"a": ENTRY, "a/b": ENTRY}, "its manifest names 'a', as a file and as a directory"),
+        ({"a": ENTRY, " " * 2**26: ENTRY}, "bytes, and 67108864 at most are believed"),
+    ],
+    ids=["files", "bytes", "file that is a directory", "length"],
+)
+def test_manifest_that_asks_for_too_much_is_not_believed(files, told):
+    content = {"version": 1, "run_id": "run-a", "step": 1, "files": files}
+    with pytest.raises(BrokenCheckpoint, match=told):
+        parse(json.dumps(content).encode())
 
 
 def test_checkpoint_of_another_run_is_not_picked(store, events, tmp_path):
