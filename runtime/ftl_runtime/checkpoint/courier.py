@@ -102,27 +102,25 @@ class Courier(threading.Thread):
             return
         started = time.monotonic()
         told = _Progress(self._emit, self.store.label, checkpoint.path.name)
+        dropped = self._superseded_steps()
         try:
-            self._persist(lambda: self.store.put(checkpoint, self._superseded_steps(), told))
+            self._persist(lambda: self.store.put(checkpoint, dropped, told))
         except BrokenCheckpoint as error:
             self._given_up.add(step)
             self._emit("warning", {"message": f"checkpoint-{step} was not sent to {self.store.label}: {error}"})
         else:
-            self._there.add(step)
+            self._there = self._there - dropped | {step}
             seconds = time.monotonic() - started
             said = {"step": step, "store": self.store.label, "state": "pushed", "seconds": seconds, "bytes": told.total}
             self._emit("checkpoint", said)
         finally:
             self._outbox.release(step)
 
-    def _superseded_steps(self) -> list[int]:
+    def _superseded_steps(self) -> frozenset[int]:
         """Steps in the store that the run directory has dropped, but for the newest that is known to be there."""
         if self._keeps_all or not self._there:
-            return []
-        kept = {*self._outbox.local_steps(), max(self._there)}
-        dropped = sorted(self._there - kept)
-        self._there -= set(dropped)
-        return dropped
+            return frozenset()
+        return frozenset(self._there - {*self._outbox.local_steps(), max(self._there)})
 
     def _deliver(self, finish: Finish) -> None:
         told = _Progress(self._emit, self.store.label, "output")

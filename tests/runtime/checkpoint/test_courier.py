@@ -1,0 +1,79 @@
+"""What a courier drops from a store, and when."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftl.contract import UrlRef
+from ftl.sources.retry import UnreachableError
+from ftl_runtime.checkpoint import courier, manifest
+from ftl_runtime.checkpoint.courier import Courier
+from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
+from ftl_runtime.checkpoint.remote import Told
+from ftl_runtime.checkpoint.store import Checkpoint
+
+
+class FakeStore:
+    """Has steps, and fails at `put` with what it was told to, once each."""
+
+    label = "file:///there"
+
+    def __init__(self, *steps: int, failures: list[Exception] | None = None) -> None:
+        self.there = set(steps)
+        self._failures = failures or []
+
+    def claim(self, owner: str) -> None: ...
+
+    def steps(self) -> list[int]:
+        return sorted(self.there)
+
+    def put(self, checkpoint: Checkpoint, drop: Collection[int], told: Told) -> None:
+        if self._failures:
+            raise self._failures.pop(0)
+        self.there = self.there - set(drop) | {checkpoint.step}
+
+    def fetch(self, step: int, dest: Path, told: Told) -> None: ...
+
+    def quarantine(self, step: int) -> None: ...
+
+    def deliver(self, directory: Path, told: Told) -> str | None: ...
+
+
+@pytest.fixture
+def send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """send(store, *steps): what becomes of the store when the run directory has these checkpoints."""
+    monkeypatch.setattr(courier, "_DELAYS_S", (0.0,))
+
+    def sent(store: FakeStore, *steps: int) -> set[int]:
+        for step in steps:
+            path = tmp_path / f"checkpoints/checkpoint-{step}"
+            path.mkdir(parents=True)
+            (path / "model.safetensors").write_bytes(b"w")
+            manifest.seal(path, run_id="run-a", step=step)
+        sender = Courier(store, UrlRef(url="file:///there"), tmp_path, 0, "1-a", lambda event, data: None)
+        sender.end(None)
+        sender.run()
+        assert sender.is_done
+        return store.there
+
+    return sent
+
+
+def test_newest_one_that_was_there_stays_beside_the_one_that_is_sent(send: Any) -> None:
+    assert send(FakeStore(2, 4, 6), 8) == {6, 8}
+
+
+def test_best_one_that_the_run_keeps_is_kept_there(send: Any) -> None:
+    assert send(FakeStore(2, 4, 6), 2, 8) == {2, 6, 8}
+
+
+def test_nothing_goes_before_the_one_that_supersedes_it_was_verified(send: Any) -> None:
+    store = FakeStore(2, 4, 6, failures=[BrokenCheckpoint("model.safetensors has changed")])
+    assert send(store, 8) == {2, 4, 6}
+
+
+def test_what_a_failed_try_would_have_dropped_goes_with_the_next(send: Any) -> None:
+    store = FakeStore(2, 4, 6, failures=[UnreachableError("no answer"), UnreachableError("no answer")])
+    assert send(store, 8) == {6, 8}
