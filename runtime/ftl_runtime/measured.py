@@ -1,4 +1,5 @@
-"""What saving and sending a checkpoint last took, read from the run's events; and what that means for stopping.
+"""What saving and sending a checkpoint last took, read from the run's events; what that means for stopping, and which
+attempts have stopped.
 
 Imported by the supervisor, so it must stay light.
 """
@@ -23,6 +24,8 @@ class Measured:
         """Of the slowest store, as its last one went."""
         self.sent: dict[str, int] = {}
         """Store -> step of the newest checkpoint that is known to be there."""
+        self.stopped: set[int] = set()
+        """Attempts that have told where they stopped."""
         self._push_s: dict[str, float] = {}
 
     def read(self) -> "Measured":
@@ -36,7 +39,7 @@ class Measured:
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
         for line in whole.splitlines():
-            if b'"checkpoint"' in line:
+            if b'"checkpoint"' in line or b'"stopped"' in line:
                 self._take(line)
         return self
 
@@ -44,6 +47,8 @@ class Measured:
         try:
             record = json.loads(line)
             data = record["data"]
+            if record["event"] == "stopped":
+                self.stopped.add(int(record["attempt"]))
             if record["event"] != "checkpoint":
                 return
             if data["state"] == "verified":

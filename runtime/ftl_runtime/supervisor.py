@@ -137,6 +137,15 @@ def _notices(job: JobSpec, run_dir: Path) -> Callable[[], Notice | None]:
     return lambda: watch.notice
 
 
+def _tell_stopped(job: JobSpec, run_dir: Path) -> None:
+    """Emit where the attempt stopped unless rank 0 has: it may have been killed while it waited for another one."""
+    if job.attempt in Measured(run_dir / EVENTS_FILE).read().stopped:
+        return
+    newest = newest_step(run_dir / CHECKPOINTS_DIR)
+    with contextlib.suppress(OSError, StorageError):  # a full disk is no reason to lose the verdict
+        EventLog(run_dir / EVENTS_FILE, job.attempt).emit("stopped", {"step": newest or 0, "checkpoint": newest})
+
+
 def _shrink(job: JobSpec, run_dir: Path, verdict: Verdict) -> bool:
     """Have the run go on in smaller pieces, from its newest checkpoint; False where that is not wanted or possible."""
     cfg = _config(job)
@@ -176,9 +185,7 @@ def _run(
     """Start the trainers and stay with them until they are all gone; with the moment until which what is left
     may be sent."""
     if requests.any():
-        newest = newest_step(run_dir / CHECKPOINTS_DIR)
-        events = EventLog(run_dir / EVENTS_FILE, job.attempt)
-        events.emit("stopped", {"step": newest or 0, "checkpoint": newest})
+        _tell_stopped(job, run_dir)
         return Verdict(ExitCode.PREEMPTED, "signal", "stopped before training started"), None
     read_fd, write_fd = os.pipe()
     os.set_blocking(read_fd, False)
@@ -203,6 +210,8 @@ def _run(
     verdict = watch.verdict(told, newest_step(run_dir / CHECKPOINTS_DIR))
     if told is None and verdict.message is not None:
         log.write(verdict.message)
+    if verdict.exit_code == ExitCode.PREEMPTED and place.node == 0:
+        _tell_stopped(job, run_dir)
     relay.finish()
     return verdict, watch.send_by(verdict.exit_code)
 

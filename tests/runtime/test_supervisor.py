@@ -63,6 +63,14 @@ def test_signal_before_the_trainer_has_its_handlers_is_not_lost(make_attempt):
     assert attempt.events("stopped")[-1]["data"] == {"step": 0, "checkpoint": None}
 
 
+def test_rank_0_that_is_killed_while_it_starts_does_not_take_along_where_it_stopped(make_attempt):
+    attempt = make_attempt()
+    hangs = {"start": True, "sleep": 600, "rank": "0"}
+    asks = {"start": True, "signal": signal.SIGTERM, "to": "supervisor", "rank": "1"}
+    assert attempt.go(hangs, asks, resources={"processes": 2}, grace_s=1) == 75
+    assert [event["data"] for event in attempt.events("stopped")] == [{"step": 0, "checkpoint": None}]
+
+
 def test_deadline_saves_before_it_strikes(make_attempt):
     attempt = make_attempt(output__save_strategy="no", optim__num_epochs=100)
     started = time.monotonic()

@@ -4,7 +4,7 @@ FTL_TEST_INJECT is a JSON list. Each entry acts when an event is emitted that ma
 `state`: {"event": "step", "step": 3, "signal": 9} sends a signal to the trainer itself, "to": "supervisor" to its
 parent, "sleep": 0.05 waits, "run": "echo a" runs a command, "oom_times": 2 raises torch's error for GPU memory so
 often, counted in the file "marker". {"import": "torch", "signal": 15} acts when that module is imported,
-{"start": true} before any code of ours.
+{"start": true} before any code of ours. One with "rank": "1" acts in that rank alone.
 """
 
 import builtins
@@ -61,7 +61,8 @@ def _patch_import(entries):
 
 
 if "FTL_TEST_INJECT" in os.environ and "FTL_SUPERVISOR_PID" in os.environ:
-    _entries = json.loads(os.environ["FTL_TEST_INJECT"])
+    _rank = os.environ.get("RANK", "0")
+    _entries = [entry for entry in json.loads(os.environ["FTL_TEST_INJECT"]) if entry.get("rank", _rank) == _rank]
     for _entry in _entries:
         if "start" in _entry:
             _act(_entry)
