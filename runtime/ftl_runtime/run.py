@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import pickle
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from ftl.errors import ConfigError, PreemptedError
 from ftl.tokens import TokenizerView
 from ftl_runtime import preflight, ranks
 from ftl_runtime.beginning import find_checkpoint, join_ranks, make_reproducible
+from ftl_runtime.checkpoint.base import Base, at_commit_of, check_same
 from ftl_runtime.checkpoint.store import Checkpoint
 from ftl_runtime.checkpoint.volume import VolumeStore
 from ftl_runtime.context import Context, Emit
@@ -116,7 +118,9 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     make_reproducible(cfg.optim.seed, progress, ctx)
 
     ctx.phase("model")
-    section, base_revision = on_this_machine(cfg.model, ctx, wanted="all")
+    section, base_revision = on_this_machine(at_commit_of(cfg.model, resume), ctx, wanted="all")
+    own_base = Base.of(Path(section.base), repo=cfg.model.base, commit=base_revision)
+    check_same(own_base, resume)
     cfg = cfg.model_copy(update={"model": section})
     objective = OBJECTIVES[cfg.objective.kind]
     tokenizer = load_tokenizer(cfg.model, cfg.data, ctx)
@@ -216,6 +220,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         trainer.add_callback(lisa)
     if cfg.rounding.qat is not None:
         trainer.add_callback(qat.Delay(model, cfg.rounding.qat.fake_quant_after_n_steps))
+    trainer.save_along(own_base.write)
     relora = _add_restarts(trainer, model, cfg, resume)
     with watching(trainer, cfg.watch, ctx):
         _train(trainer, schedule, resume, ctx)
@@ -302,6 +307,9 @@ def _train(trainer: Trainer, schedule: Schedule, resume: Checkpoint | None, ctx:
         if is_out_of_memory(error):
             told = f"out of {memory_of(error)} memory after step {trainer.state.global_step}"
             raise BatchTooLargeError(told) from error
+        if resume is not None and isinstance(error, pickle.UnpicklingError):
+            told = "holds a pickle that would run code, and is not gone on from; remove it, and find out who wrote it"
+            raise ConfigError(f"{resume.path.name}: {told}") from error
         raise
     if trainer.stopped_at is not None:
         newest = ranks.share(trainer.saved or resume, ctx.device)
