@@ -53,12 +53,12 @@ class Apps:
         now = self.world.now()
         app = App(self.world.new_id("ap"), "", description, environment, state, now, tags, heartbeat_at=now)
         self.world.apps[app.id] = app
-        if state == api.APP_STATE_EPHEMERAL and self.world.behaviour.client_timeout_s is not None:
+        if self.world.behaviour.client_timeout_s is not None:
             self.world.start(self._stop_unless_heard(app, self.world.behaviour.client_timeout_s))
         return app
 
     async def _stop_unless_heard(self, app: App, timeout_s: float) -> None:
-        while app.state == api.APP_STATE_EPHEMERAL:
+        while app.state in (api.APP_STATE_EPHEMERAL, api.APP_STATE_INITIALIZING):
             if (overdue_at := app.heartbeat_at + timeout_s) <= self.world.now():
                 await self.end(app)
             await self.world.sleep_until(overdue_at)

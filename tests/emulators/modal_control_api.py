@@ -2,7 +2,7 @@
 
 GET  /state /rpcs /requests/RPC /unknown /logs /fsck /volumes/NAME /volumes/NAME/files/PATH
 POST /behaviour /clock /faults /faults/heal /faults/N/reached /faults/N/release /tokens /secrets /failing
-POST /containers/ID/preempt|kill|crash|freeze
+POST /containers/ID/preempt|kill|freeze|thaw
 PUT and GET /blocks/SHA256 /blobs/ID: for clients.
 """
 

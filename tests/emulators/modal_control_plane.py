@@ -17,7 +17,6 @@ import json
 import logging
 import os
 import signal
-import sys
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from google.protobuf import message_factory
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from modal_apps import Apps
+from modal_container_requests import ContainerRequests
 from modal_containers import Container, Runner
 from modal_control_api import ControlApi
 from modal_faults import UNRECORDED, Faults, after, before
@@ -66,7 +66,8 @@ class ControlPlane:
         self.runner.layout = self.functions.layout
         self.scheduler = Scheduler(self.world, self.runner, self.logs)
         self.apps = Apps(self.world, self.functions, self.scheduler.stop_app)
-        parts = (self.apps, self.functions, self.images, self.volumes, self.logs, self.scheduler)
+        asked = ContainerRequests(self.scheduler)
+        parts = (self.apps, self.functions, self.images, self.volumes, self.logs, self.scheduler, asked)
         self.rpcs: dict[str, Any] = {name: rpc for part in parts for name, rpc in part.rpcs.items()}
         assert not set(self.rpcs) - {m.name for m in SERVICE.methods}, "a method that Modal does not have"
 
@@ -92,7 +93,8 @@ class ControlPlane:
 
     async def _serve(self, name: str, stream: "grpclib.server.Stream[Any, Any]") -> None:
         request = await stream.recv_message()
-        container = self._caller(name, stream.metadata or {})
+        metadata: Mapping[str, Any] = stream.metadata or {}
+        container = self._caller(name, metadata)
         due = self.faults.note(name, request, is_container=container is not None)
         await before(due)
         rpc = self.rpcs.get(name)
@@ -103,8 +105,9 @@ class ControlPlane:
         if hasattr(answer, "__aiter__"):
             async for message in answer:
                 await stream.send_message(message)
+            await after(due)
         else:
-            message = await self._once(name, str((stream.metadata or {}).get("x-idempotency-key", "")), answer)
+            message = await self._once(name, str(metadata.get("x-idempotency-key", "")), answer)
             await after(due)
             await stream.send_message(message)
 
@@ -186,4 +189,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -20,7 +20,7 @@ class Fault:
     """error: refused before it has an effect; lost: it has, and the answer is lost; delay: `seconds` before it;
     hold_before, hold_after: kept waiting there until it is released."""
     rpc: str
-    """The name of a method, or * for any that a client calls."""
+    """The name of a method, or * for any that a client calls, heartbeats apart."""
     nth: int = 1
     """Counted from when the fault is set."""
     times: int = 1
@@ -54,7 +54,8 @@ class Faults:
             self.by_clients.append(rpc)
         if rpc not in UNRECORDED:
             self.requests.append((rpc, request))
-        return [f for f in self.faults if (f.rpc == rpc or (f.rpc == "*" and not is_container)) and f.is_due()]
+        is_any = not is_container and not rpc.endswith("Heartbeat")
+        return [f for f in self.faults if (f.rpc == rpc or (f.rpc == "*" and is_any)) and f.is_due()]
 
     def recorded(self, rpc: str) -> list[dict[str, Any]]:  # Any: JSON
         return [

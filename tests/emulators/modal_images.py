@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 import shlex
+import string
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,8 +132,8 @@ class Images:
         found: dict[str, str] = {}
         for layer in self.layers(image_id):
             for command in layer.request.image.dockerfile_commands:
-                if match := re.fullmatch(r"\s*ENV\s+(\w+)[= ](.*)", command, re.DOTALL):
-                    found[match[1]] = " ".join(shlex.split(match[2]))
+                if match := re.fullmatch(r"\s*ENV\s+(.*)", command, re.DOTALL):
+                    found |= _env_line(match[1], found)
         return found
 
     async def mount_get_or_create(
@@ -252,6 +253,13 @@ class Images:
     def put_blob(self, id: str, content: bytes) -> None:
         self.uploaded_bytes += len(content)
         self._path(id.removeprefix("bl-")).write_bytes(content)
+
+
+def _env_line(line: str, known: dict[str, str]) -> dict[str, str]:
+    """Both ways of a Dockerfile, `A=1 B=2` and `A 1`; $NAME is what an earlier line said."""
+    words = shlex.split(line)
+    pairs = [word.partition("=")[::2] for word in words] if "=" in words[0] else [(words[0], " ".join(words[1:]))]
+    return {name: string.Template(value).safe_substitute(known) for name, value in pairs}
 
 
 def _image_metadata(request: api.ImageGetOrCreateRequest) -> api.ImageMetadata:

@@ -191,6 +191,8 @@ def _read(blocks: BlockStore, where: Path) -> Entry | None:
             return Entry(api.FileEntry.SYMLINK, mtime, mode, target=str(where.readlink()))
         if where.is_dir():
             return Entry(api.FileEntry.DIRECTORY, mtime, mode)
+        if not where.is_file():  # a socket or a pipe, of which a volume knows nothing
+            return None
         with where.open("rb") as f:
             contents = list(iter(lambda: f.read(BLOCK_BYTES), b""))
     except FileNotFoundError:  # the container has removed it in this moment

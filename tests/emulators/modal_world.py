@@ -30,7 +30,7 @@ class Behaviour:
     heartbeat_timeout_s: float | None = None  # real: minutes
     """A container that has not sent a heartbeat for so long is killed, and its input started elsewhere."""
     client_timeout_s: float | None = None
-    """An ephemeral app whose client has not sent a heartbeat for so long is stopped."""
+    """An app that is ephemeral, or not published yet, is stopped when its client was silent for so long."""
     crash_backoff_s: float = 0.1
     """Before a container is started after a crash; doubled for each in a row, to 30 s."""
     crashes_of_ephemeral: int = 3

@@ -1,6 +1,7 @@
 """What the tests of the emulated Modal run in its containers. It stands for a user's code, which is mounted."""
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -45,6 +46,18 @@ def wait_for_interrupt() -> str:
         saved.write_text("saved in time")
         raise
     return "was not interrupted"
+
+
+def ignore_interrupt() -> str:
+    """Ends only when it is killed, the first time."""
+    started = VOLUME / "ignored.txt"
+    if started.exists():
+        return started.read_text()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    started.write_text("committed in the background")
+    print("deaf", flush=True)
+    time.sleep(60)
+    return "was not killed"
 
 
 def commit_half() -> None:
@@ -106,13 +119,18 @@ def double(number: int) -> tuple[int, str]:
 
 
 def meet() -> dict[str, object]:
-    """Every container of a cluster says its rank to the first, which gives what it heard."""
+    """Once it was preempted: every container of a cluster says its rank to the first, which gives what it heard."""
     import socket
 
     import modal.cluster  # fills in the context that Cluster.from_context() reads
 
     cluster = modal.Cluster.from_context()
     rank, addresses = cluster.container_rank(), cluster.container_ips(family="ipv4")
+    seen = VOLUME / f"rank-{rank}"
+    if not seen.exists():
+        seen.touch()
+        print(f"rank {rank} waits to be preempted", flush=True)
+        time.sleep(60)
     if rank > 0:
         for _ in range(200):
             try:

@@ -25,6 +25,7 @@ def functions(modal_process: ModalEmulator) -> Iterator[dict[str, Any]]:
     )
     for job in (
         emulator_jobs.wait_for_interrupt,
+        emulator_jobs.ignore_interrupt,
         emulator_jobs.commit_half,
         emulator_jobs.wait_for_cancellation,
         emulator_jobs.read_while_open,
@@ -73,6 +74,18 @@ def test_a_preempted_input_starts_again_and_burns_no_retry(
     assert call.get(timeout=30) == "saved in time"
     assert modal_server.ends(call.object_id) == ["preempted", "success"]
     assert modal_server.input(call.object_id)["retry_count"] == 0
+
+
+def test_what_does_not_end_in_its_grace_is_killed_but_for_what_was_committed_in_the_background(
+    modal_server: ModalEmulator, functions: dict[str, Any]
+) -> None:
+    modal_server.behave(preemption_grace_s=0.3, background_commit_s=0.1)
+    call = functions["ignore_interrupt"].spawn()
+    modal_server.wait_for_log("deaf\n")
+    modal_server.wait_until(lambda _: "ignored.txt" in modal_server.committed("emulator"), "it is committed")
+    modal_server.preempt(modal_server.wait_for_container(call.object_id))
+    assert call.get(timeout=30) == "committed in the background"
+    assert modal_server.ends(call.object_id) == ["preempted", "success"]
 
 
 def test_at_its_timeout_a_container_is_killed_and_what_it_did_not_commit_is_lost(
@@ -136,13 +149,18 @@ def test_with_one_container_at_most_the_second_call_waits_its_turn(
     assert first == second
 
 
-def test_a_clustered_function_runs_in_as_many_containers_that_reach_each_other(
+def test_a_cluster_is_preempted_as_one_and_its_containers_reach_each_other(
     modal_server: ModalEmulator, functions: dict[str, Any]
 ) -> None:
     call = functions["meet"].spawn()
+    for rank in (0, 1):
+        modal_server.wait_for_log(f"rank {rank} waits to be preempted\n")
+    modal_server.preempt(modal_server.wait_for_container(call.object_id))
     assert call.get(timeout=30) == {"rank": 0, "heard": "1", "num_addresses": 2}
     members = [c for c in modal_server.state["containers"].values() if c["cluster_id"]]
-    assert sorted(c["rank"] for c in members) == [0, 1]
+    assert sorted(c["rank"] for c in members) == [0, 0, 1, 1]
+    assert len({c["cluster_id"] for c in members}) == 2
+    assert modal_server.ends(call.object_id) == ["preempted", "success"]
 
 
 def test_a_frozen_container_is_given_up_and_its_input_started_elsewhere(

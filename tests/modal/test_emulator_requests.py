@@ -75,6 +75,21 @@ def test_deploying_again_keeps_the_app_and_uploads_nothing(modal_server: ModalEm
         modal.Function.from_name("twice", "job").hydrate()
 
 
+def test_an_app_that_is_not_deployed_ends_with_its_client(modal_server: ModalEmulator) -> None:
+    def state() -> str:
+        found: str = modal_server.state["apps"][app.app_id]["state"]
+        return found
+
+    app = modal.App("brief", include_source=False)
+    with app.run():
+        assert state() == "APP_STATE_EPHEMERAL"
+    assert state() == "APP_STATE_STOPPED"
+    modal_server.behave(client_timeout_s=60.0)
+    with app.run():
+        modal_server.advance(61)
+        modal_server.wait_until(lambda _: state() == "APP_STATE_STOPPED", "the silent client's app is stopped")
+
+
 def test_a_failing_build_shows_its_log_and_makes_no_function(
     modal_server: ModalEmulator, capfd: pytest.CaptureFixture[str]
 ) -> None:
