@@ -1,6 +1,7 @@
 """What a training needs to know besides its config: the job, its directories, its machine, and whom to tell."""
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -62,6 +63,10 @@ class Context:
     @property
     def cache_dir(self) -> Path:
         return Path(self.paths.cache)
+
+    def seconds(self) -> float:
+        """How long the attempt has taken so far, by a clock that may have been set meanwhile."""
+        return max(time.time() - self.started, 0.0)
 
     def phase(self, name: str) -> None:
         self.emit("phase", {"name": name})

@@ -1,7 +1,6 @@
 """The last steps: the model in its final form, then the result, whose presence means done."""
 
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,7 +143,7 @@ def _result(trainer: Trainer, used: tuple[DatasetUse, ...], ctx: Context) -> Run
         eval_loss_last=progress.last_eval_loss,
         metrics=progress.metrics,
         tokens_per_s=tokens / seconds if tokens else None,
-        seconds=time.time() - ctx.started,
+        seconds=ctx.seconds(),
         peak_memory_gib=peak_memory_gib(ctx.device),
         num_parameters=num_parameters,
         num_trainable=num_trainable,

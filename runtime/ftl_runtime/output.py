@@ -1,7 +1,6 @@
 """What a run leaves behind: RUN/output, whole or not at all, and after it RUN/result.json."""
 
 import shutil
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +39,7 @@ def finish_task(ctx: Context, facts: dict[str, str], scores: Scores | None = Non
         run_id=ctx.job.run_id,
         attempt=ctx.job.attempt,
         task=ctx.job.task,
-        seconds=time.time() - ctx.started,
+        seconds=ctx.seconds(),
         facts=facts,
         scores=scores or {},
         versions=preflight.versions(),

@@ -6,6 +6,7 @@ Imported before torch, so it must stay light.
 import contextlib
 import json
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,6 +64,11 @@ class StopOrder:
     """When they are killed (time.time())."""
     why: str | None = None
     """The sentence of who wants it, where there is more to say than the reason."""
+
+    def left_s(self, grace_s: float) -> float:
+        """How long from now. Whoever asks is alive, so where it is past a clock was set: then it is the grace time."""
+        left_s = self.until - time.time()
+        return left_s if left_s > 0 else grace_s
 
     def write(self, run_dir: Path) -> None:
         """Never raises: without it trainers reckon with the whole grace time."""

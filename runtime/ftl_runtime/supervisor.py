@@ -57,12 +57,15 @@ def supervise(job_file: Path, num_requests: Callable[[], int]) -> int:
         place = rendezvous(os.environ) if job.task == "train" else Rendezvous()
         lock_fd = _take_lock(run_dir / file_of(LOCK_FILE, place), num_requests)
         job, job_file = counted(job, job_file, run_dir, place)
-    except (OSError, ValidationError, FtlError) as error:
+    except OSError as error:
+        sys.stderr.write(f"{error.filename}: {error.strerror}\n")
+        return ExitCode.ENVIRONMENT
+    except (ValidationError, FtlError) as error:
         sys.stderr.write(f"{error}\n")
         return ExitCode.ENVIRONMENT
     exit_file = run_dir / file_of(EXIT_FILE, place)
-    exit_file.unlink(missing_ok=True)
     try:
+        exit_file.unlink(missing_ok=True)
         if place.node == 0:
             StopOrder.clear(run_dir)
         requests = Requests(num_requests, _notices(job, run_dir))

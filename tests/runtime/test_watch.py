@@ -100,6 +100,8 @@ def test_order_reaches_the_trainers_and_a_broken_one_is_none(tmp_path):
     assert StopOrder.read(tmp_path) == order
     (tmp_path / ".stop.json").write_text("{")
     assert StopOrder.read(tmp_path) is None
+    assert 9 < StopOrder(time.time() + 10).left_s(60) <= 10
+    assert StopOrder(time.time() - 1e8).left_s(60) == 60  # and yet it lives
     StopOrder.clear(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

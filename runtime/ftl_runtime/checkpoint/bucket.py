@@ -23,6 +23,7 @@ from ftl_runtime.checkpoint import manifest
 from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
 from ftl_runtime.checkpoint.remote import OWNER_FILE, SupersededError, Told, check_room
 from ftl_runtime.checkpoint.store import Checkpoint
+from ftl_runtime.checkpoint.volume import room_errors
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 
@@ -77,14 +78,16 @@ class BucketStore:
             check_room(dest, total)
             for relative, entry in files.items():
                 target = dest / relative
-                target.parent.mkdir(parents=True, exist_ok=True)
                 try:
-                    system.get_file(f"{place}/{relative}", str(target))
+                    with room_errors(dest.parent):  # here, while all else that fails is the other side's
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        system.get_file(f"{place}/{relative}", str(target))
                 except FileNotFoundError as error:
                     raise BrokenCheckpoint(f"{relative} is missing") from error
                 done += entry["size"]
                 told(done, total)
-            (dest / MANIFEST_FILE).write_bytes(content)
+            with room_errors(dest.parent):
+                (dest / MANIFEST_FILE).write_bytes(content)
 
     def quarantine(self, step: int) -> None:
         with _asked(self.label):

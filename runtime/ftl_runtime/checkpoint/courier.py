@@ -10,11 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ftl.contract import HubRef, StoreRef
+from ftl.contract import MANIFEST_FILE, HubRef, StoreRef
 from ftl.errors import FtlError
 from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
 from ftl_runtime.checkpoint.outbox import Outbox
 from ftl_runtime.checkpoint.remote import RemoteStore, SupersededError, Told
+from ftl_runtime.checkpoint.store import Checkpoint
 
 Emit = Callable[[str, dict[str, Any]], None]  # Any: the shape depends on the event, see ftl.contract
 Finish = Callable[[RemoteStore, Told], str | None]
@@ -104,7 +105,7 @@ class Courier(threading.Thread):
         told = _Progress(self._emit, self.store.label, checkpoint.path.name)
         dropped = self._superseded_steps()
         try:
-            self._persist(lambda: self.store.put(checkpoint, dropped, told))
+            self._persist(lambda: self._put(checkpoint, dropped, told))
         except BrokenCheckpoint as error:
             self._given_up.add(step)
             self._emit("warning", {"message": f"checkpoint-{step} was not sent to {self.store.label}: {error}"})
@@ -115,6 +116,18 @@ class Courier(threading.Thread):
             self._emit("checkpoint", said)
         finally:
             self._outbox.release(step)
+
+    def _put(self, checkpoint: Checkpoint, superseded: frozenset[int], told: Told) -> None:
+        try:
+            self.store.put(checkpoint, superseded, told)
+        except SupersededError:
+            raise
+        except Exception as error:
+            if (checkpoint.path / MANIFEST_FILE).exists():
+                raise
+            # It could not be held, and a newer one has taken its place: that is to be sent, and not this one for ever.
+            sentence = "it was dropped here before it had come over; with a larger save_steps there is time for it"
+            raise BrokenCheckpoint(sentence) from error
 
     def _superseded_steps(self) -> frozenset[int]:
         """Steps in the store that the run directory has dropped, but for the newest that is known to be there."""

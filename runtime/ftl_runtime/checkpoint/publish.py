@@ -12,6 +12,7 @@ from ftl_runtime.checkpoint import lossplot, manifest
 from ftl_runtime.checkpoint.card import card
 from ftl_runtime.checkpoint.outbox import OUTBOX_DIR
 from ftl_runtime.checkpoint.provenance import provenance, public_name
+from ftl_runtime.checkpoint.volume import storage_errors
 
 _ADAPTER_CONFIG = "adapter_config.json"
 _PLOT = "loss.png"
@@ -22,12 +23,27 @@ _LOCAL_KEYS = ("base_model_name_or_path", "_name_or_path", "name_or_path", "pare
 def prepare(job: JobSpec, repo: str | None) -> Path:
     """A directory with what is to be delivered, under a manifest of its own; `repo` is the repository it is for.
 
-    The model itself is not copied where the file system has hard links.
+    The model itself is not copied where the file system has hard links. Raises StorageError.
     """
     assert job.paths is not None
     run_dir = Path(job.paths.run)
-    output = run_dir / OUTPUT_DIR
     stage = run_dir / OUTBOX_DIR / f"output-{uuid.uuid4().hex[:12]}"
+    try:
+        with storage_errors(stage.parent):
+            _fill(stage, job, run_dir, repo)
+    except BaseException:
+        clear(stage)
+        raise
+    return stage
+
+
+def clear(stage: Path) -> None:
+    """Remove what `prepare` made."""
+    shutil.rmtree(stage, ignore_errors=True)
+
+
+def _fill(stage: Path, job: JobSpec, run_dir: Path, repo: str | None) -> None:
+    output = run_dir / OUTPUT_DIR
     stage.mkdir(parents=True)
     sealed = manifest.parse((output / MANIFEST_FILE).read_bytes())
     record = provenance(job)
@@ -44,12 +60,6 @@ def prepare(job: JobSpec, repo: str | None) -> Path:
     is_adapter = _ADAPTER_CONFIG in sealed["files"]
     (stage / "README.md").write_text(card(record, repo=repo, is_adapter=is_adapter, plot=_PLOT if has_plot else None))
     manifest.seal(stage, run_id=job.run_id, step=int(sealed["step"]))
-    return stage
-
-
-def clear(stage: Path) -> None:
-    """Remove what `prepare` made."""
-    shutil.rmtree(stage, ignore_errors=True)
 
 
 def _without_places(path: Path, base: str) -> bytes | None:

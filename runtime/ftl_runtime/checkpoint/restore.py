@@ -10,7 +10,7 @@ from ftl.sources.retry import UnreachableError
 from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
 from ftl_runtime.checkpoint.remote import PATIENCE_S, RemoteStore, open_store
 from ftl_runtime.checkpoint.store import Checkpoint, CheckpointStore
-from ftl_runtime.checkpoint.volume import storage_errors
+from ftl_runtime.checkpoint.volume import room_errors
 
 Emit = Callable[[str, dict[str, Any]], None]  # Any: the shape depends on the event, see ftl.contract
 _Result = TypeVar("_Result")
@@ -23,7 +23,8 @@ def newest(local: CheckpointStore, job: JobSpec, emit: Emit) -> Checkpoint | Non
     """The newest valid checkpoint over all stores, copied here if it is not: what is broken is passed over and told.
 
     Raises UnreachableError when a store does not answer for PATIENCE_S: what it holds may be newer, and training
-    what is trained already costs more than waiting. Raises ConfigError when it refuses.
+    what is trained already costs more than waiting. Raises ConfigError when it refuses, and StorageError when there is
+    no room here.
     """
     found = local.latest_valid()
     stores = [open_store(ref, job.run_id) for ref in job.stores]
@@ -60,7 +61,7 @@ def _fetch(local: CheckpointStore, step: int, store: RemoteStore, emit: Emit) ->
     def attempt() -> Checkpoint:
         stage = local.stage(step)
         try:
-            with storage_errors(stage.parent):
+            with room_errors(stage.parent):
                 store.fetch(step, stage, told)
             return local.adopt(stage, step)
         except BaseException:

@@ -133,7 +133,21 @@ def newest_step(root: Path) -> int | None:
 
 @contextlib.contextmanager
 def storage_errors(root: Path) -> Iterator[None]:
-    """Turns a failed write below `root` into a StorageError that names the path; other errors pass.
+    """Turns a failed write below `root` into a StorageError that names the path; other errors pass."""
+    try:
+        with room_errors(root):
+            yield
+    except StorageError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO):
+            raise StorageError(f"{error.filename or root}: cannot be written: {error.strerror}") from error
+        raise
+
+
+@contextlib.contextmanager
+def room_errors(root: Path) -> Iterator[None]:
+    """The same for a full disk alone, where other errors may be somebody else's.
 
     torch and safetensors report a full disk as errors of their own without an errno, so a disk that is full while any
     exception passes is taken as its cause.
@@ -146,8 +160,6 @@ def storage_errors(root: Path) -> Iterator[None]:
         number = error.errno if isinstance(error, OSError) else None
         if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error) or _is_full(root):
             raise StorageError(f"{root}: the disk is full; free some space, then resume") from error
-        if isinstance(error, OSError) and number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO):
-            raise StorageError(f"{error.filename or root}: cannot be written: {error.strerror}") from error
         raise
 
 

@@ -1,6 +1,5 @@
 """Leaving in the time there is: a last save is started only where it will be over in time."""
 
-import time
 from typing import Any
 
 from ftl.contract import EVENTS_FILE
@@ -32,7 +31,7 @@ def note_stop(ctx: Context, step: int, *, saves: bool) -> str | None:
 
 
 def _reason_not_to_save(ctx: Context, order: StopOrder | None) -> str | None:
-    left_s = ctx.job.grace_s if order is None else max(order.until - time.time(), 0.0)
+    left_s = ctx.job.grace_s if order is None else order.left_s(ctx.job.grace_s)
     save_s = Measured(ctx.run_dir / EVENTS_FILE).read().save_s
     if fits(save_s, left_s):
         return None

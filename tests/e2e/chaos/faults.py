@@ -45,6 +45,8 @@ class Plan:
 
 def arm(role: str) -> None:
     """Prepare the blow if this process has the point in it."""
+    if "FTL_CHAOS_CLOCK" in os.environ:
+        _set_clock(**json.loads(os.environ["FTL_CHAOS_CLOCK"]))
     if "FTL_CHAOS" not in os.environ:
         return
     plan = Plan(**json.loads(os.environ["FTL_CHAOS"]))
@@ -55,6 +57,22 @@ def arm(role: str) -> None:
         _follow_training(plan, blow)
     elif role == "sync" and plan.moment == "upload":
         _follow_uploads(plan, blow)
+
+
+def _set_clock(ahead_s: float, jump_s: float, at: int) -> None:
+    """Have Python's wall clock be ahead, and jump once step `at` was told; the processes of an attempt share none."""
+    from ftl_runtime import events
+
+    real, emit = time.time, events.EventLog.emit
+
+    def emit_and_jump(log: Any, event: str, data: dict[str, Any]) -> None:
+        nonlocal ahead_s
+        emit(log, event, data)
+        if event == "step" and data["step"] == at:
+            ahead_s += jump_s
+
+    events.EventLog.emit = emit_and_jump  # type: ignore[method-assign]
+    time.time = lambda: real() + ahead_s
 
 
 class _Blow:
