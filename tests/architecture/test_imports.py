@@ -45,6 +45,8 @@ ALLOWED: dict[str, set[str]] = {
     "manual": YAML | {"config"},
     "sweep": YAML | {"config"},
     "migrate": YAML | {"config"},
+    "render": CONTRACT | {"backends", "image", "yamlout"},
+    "yamlout": set(),
     "precheck": CONTRACT | {"config", "references", "gpus", "trackers", "rewards"},
     "rewards": {"errors", "config", "references"},
     "launch": CONTRACT | {"backends", "jobs", "redact"},

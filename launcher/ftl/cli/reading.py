@@ -146,3 +146,27 @@ def migrate(
     from ftl.commands.migrate import run
 
     raise typer.Exit(run(config, write=write, output=output))
+
+
+@commands.command(context_settings=KEYS_AS_FLAGS, rich_help_panel=PANEL)
+def render(
+    context: typer.Context,
+    config: ConfigFile,
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="sky|modal|docker|dstack|kubernetes", help="Whose task.", show_default=False),
+    ],
+    cloud: CloudFile = None,
+    assignments: Assignments = None,
+) -> None:
+    """Print the exact task that would be submitted, to take it elsewhere; start nothing.
+
+    sky, modal and docker print what `ftl train` with that cloud file submits; dstack and kubernetes write the same job
+    for tools that ftl does not drive.
+
+    Examples: `ftl render cfg.yml --cloud aws.yml --to sky`, `ftl render cfg.yml --cloud aws.yml --to dstack`
+    """
+    from ftl.commands.render import run
+
+    flags = list(context.args)
+    raise typer.Exit(run(config, flags=flags, assignments=assignments or [], cloud=cloud, target=to))

@@ -212,10 +212,10 @@ def dry_run(loaded: Loaded, packed: Packed, request: dict[str, Any], problems: l
     if as_json:
         emit(plan)
         return
-    import yaml
+    from ftl.yamlout import dump
 
     plan["bundle"]["files"] = [name for name in sorted(packed.digests) if not name.startswith("code/")]
-    sys.stdout.write(yaml.safe_dump(plan, sort_keys=False, allow_unicode=True, width=100))
+    sys.stdout.write(dump(plan))
     notice(f"dry run of {loaded.path}: nothing was written, nothing was started")
 
 
