@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,7 +22,7 @@ _INSTALL = f"`pipx install 'skypilot[aws]=={VERSION}.*'`, or `make .venv/sky` in
 _WORKER = Path(__file__).with_name("sky_worker.py")
 _LIMITS_S = {"hello": 120, "check": 120, "launch": 300, "ready": 300, "fetch": 3600, "down": 900, "run": 120}
 _LIMIT_S = 180
-_UNREACHABLE = ("ConnectionError", "ApiServerConnectionError", "ServerTemporarilyUnavailableError", "ReadTimeout")
+UNREACHABLE = ("ConnectionError", "ApiServerConnectionError", "ServerTemporarilyUnavailableError", "ReadTimeout")
 """What is raised where the API server, or the internet, does not answer."""
 
 
@@ -30,11 +31,18 @@ class SkyError(BackendError):
 
     def __init__(self, kind: str, text: str) -> None:
         self.kind, self.text = kind, text
-        if kind in _UNREACHABLE:
+        self.is_unreachable = kind in UNREACHABLE
+        if self.is_unreachable:
             remedy = "`sky api info` says which server it is, `sky api start` starts one here"
             super().__init__(Problem("SkyPilot's API server", text, None, remedy))
         else:
             super().__init__(Problem("SkyPilot", text))
+
+
+@lru_cache(maxsize=8)
+def shared_worker(without: tuple[str, ...]) -> "Sky":
+    """One worker for all runs of this process that keep the same secrets from SkyPilot."""
+    return Sky(without)
 
 
 def interpreter() -> Path:

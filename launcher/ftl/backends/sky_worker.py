@@ -13,6 +13,7 @@ import threading
 import time
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+ENDED = ("SUCCEEDED", "FAILED", "FAILED_SETUP", "FAILED_DRIVER", "CANCELLED", "GONE")
 AGAIN_S = 5.0
 """A log that has broken off is read again so long after."""
 _FINISHED = ("SUCCEEDED", "FAILED", "CANCELLED")
@@ -82,7 +83,15 @@ def ready(order):
     for cloud in clouds:
         if cloud not in enabled:
             found.append(f"{cloud} is not enabled on SkyPilot's API server; `sky check {cloud}` says what it needs")
-    return {"problems": found, "enabled": enabled}
+    return {"problems": found, "enabled": enabled, "consolidated": _is_consolidated()}
+
+
+def _is_consolidated():
+    """Whether the API server itself watches managed jobs; None where it is another machine's, which does not tell."""
+    from sky.server import common
+    from sky.utils import controller_utils
+
+    return controller_utils.is_jobs_consolidation_mode() if common.is_api_server_local() else None
 
 
 def find(order):
@@ -275,36 +284,24 @@ def down(order):
     return
 
 
-def names(order):
-    """The clusters and managed jobs whose names begin with `prefix`, that still cost something."""
+def collect(order):
+    """End the clusters whose names begin with `prefix` and that have nothing to do, and see to it that the others will
+    end themselves: what was done to which."""
     import sky
 
-    found = []
+    done = []
     for cluster in sky.get(sky.status()):
-        if cluster.name.startswith(order["prefix"]):
-            found.append(
-                {
-                    "name": cluster.name,
-                    "managed": False,
-                    "status": cluster.status.value,
-                    "usd_per_hour": _price(cluster),
-                    "launched_at": cluster.launched_at,
-                    "autostop": cluster.autostop if cluster.to_down else None,
-                }
-            )
-    for job in _queue():
-        if (job.job_name or "").startswith(order["prefix"]) and not job.status.is_terminal():
-            found.append(
-                {
-                    "name": job.job_name,
-                    "managed": True,
-                    "status": job.status.value,
-                    "usd_per_hour": None,
-                    "launched_at": job.submitted_at,
-                    "autostop": None,
-                }
-            )
-    return found
+        name = cluster.name
+        if not name.startswith(order["prefix"]) or _launching(name, False) is not None:
+            continue
+        status = _job(name)["status"] if cluster.status.value == "UP" else "GONE"
+        if status in ENDED:
+            sky.get(sky.down(name))
+            done.append({"name": name, "what": "ended", "usd_per_hour": _price(cluster)})
+        elif cluster.autostop < 0 or not cluster.to_down:
+            sky.get(sky.autostop(name, order["autostop"], down=True))
+            done.append({"name": name, "what": "told to end itself", "usd_per_hour": _price(cluster)})
+    return done
 
 
 def _task(config):
@@ -373,7 +370,7 @@ def _said(error):
 
 OPS = {
     function.__name__: function
-    for function in (hello, check, ready, find, launch, state, log, run, fetch, cancel, down, names)
+    for function in (hello, check, ready, find, launch, state, log, run, fetch, cancel, down, collect)
 }
 
 

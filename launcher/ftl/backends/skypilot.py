@@ -17,29 +17,42 @@ from pydantic import ValidationError
 
 from ftl.backends.local import copy
 from ftl.backends.secret_files import delete_secrets, memory_folder, write_secrets
-from ftl.backends.sky_client import Sky, SkyError
+from ftl.backends.sky_client import SkyError, shared_worker
 from ftl.backends.skypilot_cloud import SkypilotCloud
-from ftl.backends.skypilot_faults import checked, ended_without_verdict, lasting_problems, refusal, why_unknown
-from ftl.backends.skypilot_plan import in_shell, job_name, mark_of, run_directory, task
+from ftl.backends.skypilot_faults import (
+    checked,
+    controller_problems,
+    ended_without_verdict,
+    lasting_problems,
+    refusal,
+    why_unknown,
+)
+from ftl.backends.skypilot_plan import PREFIX, in_shell, job_name, mark_of, run_directory, task
 from ftl.backends.skypilot_watch import Watched
 from ftl.cloud import CloudSection
 from ftl.contract import (
     EXIT_FILE,
     LOG_FILE,
+    OUTPUT_DIR,
+    PROVENANCE_FILE,
+    RESULT_FILE,
     Bundle,
     ExitRecord,
     JobHandle,
     JobSpec,
     JobState,
+    Provenance,
     Resources,
 )
 from ftl.cost import Price, Spent, budget_problems, limit_s
-from ftl.errors import BackendError, DeliveryError, FtlError, Problem
+from ftl.errors import BackendError, DeliveryError, ExitCode, FtlError, Problem
 from ftl.image import resolve
 from ftl.sources.remote import fetch as fetch_address
 
 _STATE_AGE_S = 5.0
 """SkyPilot is asked so seldom: each question is a request that its server runs in a process."""
+_PATIENCE_S = 900.0
+"""How long an API server may be away before following a run gives up. The run itself does not care."""
 _QUEUED = ("PENDING", "INIT", "SETTING_UP", "STARTING", "LAUNCHING", "SUBMITTED")
 _RUNNING = ("RUNNING", "RECOVERING", "WINDING_DOWN", "CANCELLING", "UNKNOWN")
 
@@ -53,7 +66,7 @@ class SkypilotBackend:
 
     def __init__(self, cloud: SkypilotCloud) -> None:
         self.cloud = cloud
-        self._sky = Sky(without=cloud.secrets)
+        self._sky = shared_worker(tuple(sorted(cloud.secrets)))
         self._mirrors: dict[str, Watched] = {}
         self._checked: dict[str, dict[str, Any]] = {}  # Any: JSON
 
@@ -103,7 +116,8 @@ class SkypilotBackend:
         if problems:
             return problems
         ready = self._sky.ask("ready", clouds=list(self.cloud.clouds))
-        return [Problem("infra", text) for text in ready["problems"]]
+        problems = [Problem("infra", text) for text in ready["problems"]]
+        return problems + controller_problems(self.cloud, ready["consolidated"])
 
     def price(self, spec: JobSpec) -> Price | None:
         """What the machines cost by the hour as SkyPilot's catalog has it; None where it does not say."""
@@ -203,7 +217,12 @@ class SkypilotBackend:
             return watched.ended
         if watched.state is not None and time.monotonic() - watched.asked_at < _STATE_AGE_S:
             return watched.state
-        found = self._sky.ask("state", **self._address(handle))
+        try:
+            found = self._sky.ask("state", **self._address(handle))
+        except SkyError as error:
+            if watched.state is None or not error.is_unreachable or watched.is_out_of_sight(_PATIENCE_S):
+                raise
+            return watched.state  # the job goes on without us, and the server may be back soon
         watched.note(found)
         if found["status"] in _QUEUED:
             watched.state = JobState(phase="queued", message=found.get("text") or None)
@@ -218,7 +237,7 @@ class SkypilotBackend:
         return state
 
     def _verdict(self, handle: JobHandle, watched: Watched, found: dict[str, Any]) -> JobState:  # Any: JSON
-        """What the runtime said last, else what SkyPilot says."""
+        """What the runtime said last, else what it left in the store, else what SkyPilot says."""
         if found["status"] not in ("REFUSED", "GONE"):
             watched.read_to_end(self._sky, self._address(handle))
         content = watched.mirror.file_of_start(EXIT_FILE, watched.mirror.newest_start)
@@ -228,8 +247,23 @@ class SkypilotBackend:
             verdict = None
         if verdict is not None and verdict.is_of(handle.attempt):
             return JobState(phase="ended", exit_code=verdict.exit_code, cause=verdict.cause, message=verdict.message)
+        if found["status"] == "GONE" and (result := self._delivered(handle)):
+            watched.mirror.put(RESULT_FILE, result)
+            return JobState(phase="ended", exit_code=ExitCode.DONE, cause="done")
         log = watched.mirror.file(LOG_FILE).decode(errors="replace")
         return ended_without_verdict(found["status"], found.get("text") or "", log)
+
+    def _delivered(self, handle: JobHandle) -> bytes | None:
+        """The result of a run whose model is in `checkpoints`, though nobody was here to see it end."""
+        with tempfile.TemporaryDirectory(prefix="ftl-") as folder:
+            dest = Path(folder) / PROVENANCE_FILE
+            try:
+                if not self.cloud.checkpoints or not self._fetch_from_store(handle, f"{OUTPUT_DIR}/{dest.name}", dest):
+                    return None
+                made = Provenance.read_json(dest.read_bytes())
+            except (FtlError, OSError, ValidationError):
+                return None
+        return made.result.model_dump_json().encode() if made.run_id == handle.run_id else None
 
     def read(self, handle: JobHandle, name: str, offset: int) -> bytes:
         watched = self._watched(handle)
@@ -271,9 +305,9 @@ class SkypilotBackend:
         address = f"{str(self.cloud.checkpoints).rstrip('/')}/{handle.run_id}/{name}"
         if address.startswith("file://"):
             source = Path(address.removeprefix("file://"))
-            if source.is_dir():
+            if source.exists():
                 copy(source, dest)
-            return source.is_dir()
+            return source.exists()
         with tempfile.TemporaryDirectory(dir=dest.parent, prefix=".fetch-") as folder:
             fetch_address(address, Path(folder), "checkpoints").rename(dest)
         return True
@@ -289,7 +323,8 @@ class SkypilotBackend:
         return []
 
     def collect(self) -> list[str]:
-        return []
+        done = self._sky.ask("collect", prefix=PREFIX, autostop=self.cloud.autostop)
+        return [f"the machine of {one['name']} was {one['what']}{_at_price(one['usd_per_hour'])}" for one in done]
 
     def _let_go(self, handle: JobHandle, watched: Watched) -> None:
         """End the machine of an attempt that has ended, unless the only copy of what it made is there: that ends
@@ -320,6 +355,10 @@ class SkypilotBackend:
         if key not in self._mirrors:
             self._mirrors[key] = Watched(handle)
         return self._mirrors[key]
+
+
+def _at_price(usd_per_hour: float | None) -> str:
+    return "" if usd_per_hour is None else f" (${usd_per_hour:.2f} an hour)"
 
 
 BACKEND = SkypilotBackend

@@ -44,6 +44,20 @@ def lasting_problems(spec: JobSpec, cloud: SkypilotCloud) -> list[Problem]:
     return problems
 
 
+def controller_problems(cloud: SkypilotCloud, is_consolidated: bool | None) -> list[Problem]:
+    """A choice of controller that the API server of this machine would not follow, and rent or not rent one instead."""
+    if not cloud.is_managed or is_consolidated is None or is_consolidated == (cloud.controller == "local"):
+        return []
+    if is_consolidated:
+        told = "the API server here watches managed jobs itself, and would rent no controller"
+        return [Problem("controller", "cloud", told, "write `controller: local`")]
+    told = "the API server here does not watch managed jobs itself, and would rent a machine for it"
+    remedy = (
+        "put `jobs: {controller: {consolidation_mode: true}}` into ~/.sky/config.yaml, then `sky api stop` and start"
+    )
+    return [Problem("controller", "local", told, remedy)]
+
+
 def checked(sentences: list[str], cloud: SkypilotCloud) -> list[Problem]:
     """What SkyPilot's schema and catalogs say against a task, key by key."""
     return [Problem(_key_of(text, cloud), text) for text in sentences]

@@ -6,6 +6,7 @@ asked, and of a job that it has moved to another machine only what that one says
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,10 @@ class Mirror:
         """The same, but only where that start wrote it."""
         when, content = self._whole.get(name, (0.0, b""))
         return content if when >= start else b""
+
+    def put(self, name: str, content: bytes) -> None:
+        """A whole file that came another way."""
+        self._whole[name] = time.time(), content
 
     def save(self) -> None:
         """Put all that is known on disk; a file there that holds more is left as it is."""

@@ -13,6 +13,8 @@ from ftl.image import Recipe, lock_path, recipe
 
 HOME = "~/.ftl"
 """Where a machine keeps what ftl sends it."""
+PREFIX = "ftl-"
+"""How the names of clusters and managed jobs begin."""
 PREEMPTED = 75
 """The exit code after which SkyPilot starts a managed job on another machine."""
 _ENTRY = "ftl_runtime.sky_entry"
@@ -20,7 +22,7 @@ _ENTRY = "ftl_runtime.sky_entry"
 
 def job_name(spec: JobSpec) -> str:
     """The name of an attempt's cluster or managed job: what finds it again."""
-    return f"ftl-{spec.run_id[:48].rstrip('-')}-{spec.attempt}"
+    return f"{PREFIX}{spec.run_id[:48].rstrip('-')}-{spec.attempt}"
 
 
 def mark_of(spec: JobSpec) -> str:

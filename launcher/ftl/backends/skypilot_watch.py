@@ -17,6 +17,7 @@ _SETTLE_S = 1.5
 _FIRST_LOG_S = 20.0
 """How long the first look at a log may take."""
 _LAST_LOG_S = 30.0
+_SAVE_EVERY_S = 5.0
 
 
 class Watched:
@@ -31,12 +32,17 @@ class Watched:
         self._cost_file = run_dir / f"cost-{handle.attempt}.json"
         self._offset = 0
         self._is_first_look = True
+        self._saved_at = 0.0
         price = handle.ref.get("usd_per_hour")
         self.facts: dict[str, Any] = {} if price is None else {"usd_per_hour": float(price)}  # Any: JSON
         try:
             self.ended: JobState | None = JobState.read_json(self._file.read_bytes())
         except (OSError, ValidationError):
             self.ended = None
+
+    def is_out_of_sight(self, patience_s: float) -> bool:
+        """Whether SkyPilot has not answered for so long."""
+        return time.monotonic() - self.asked_at > patience_s
 
     def note(self, found: dict[str, Any]) -> None:  # Any: JSON
         """Keep what SkyPilot says of the machine."""
@@ -92,7 +98,9 @@ class Watched:
                 break
             time.sleep(0.2)
         self._is_first_look = False
-        self.mirror.save()
+        if time.monotonic() - self._saved_at > _SAVE_EVERY_S:
+            self._saved_at = time.monotonic()
+            self.mirror.save()
         ended: str | None = told["ended"]
         return ended
 

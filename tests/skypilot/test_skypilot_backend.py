@@ -1,0 +1,287 @@
+"""The backend over a stand-in for the worker, which answers as SkyPilot has been seen to."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftl.backends.secret_files import memory_folder, secrets_dir
+from ftl.backends.sky_client import SkyError
+from ftl.backends.skypilot import SkypilotBackend
+from ftl.backends.skypilot_cloud import SkypilotCloud
+from ftl.backends.skypilot_plan import job_name, mark_of
+from ftl.contract import Bundle, JobHandle, JobSpec, Provenance, RunResult
+from ftl.errors import BackendError, DeliveryError
+
+OFFER = {"place": "aws", "machine": "g6.xlarge", "is_spot": False, "usd_per_hour": 2.0, "choice": 0}
+
+
+class Worker:
+    """Answers by operation; keeps what it was asked. An answer may be an exception."""
+
+    def __init__(self, **answers: Any) -> None:
+        check = {"problems": [], "offers": [OFFER], "unknown": None}
+        self.answers: dict[str, Any] = {"check": check, "find": None, "launch": {"request": "r-1"}, "down": None}
+        self.answers |= answers
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+
+    def ask(self, op: str, limit_s: float | None = None, **order: Any) -> Any:
+        self.asked.append((op, order))
+        answer = self.answers[op]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer(order) if callable(answer) else answer
+
+    def count(self, op: str) -> int:
+        return sum(name == op for name, _ in self.asked)
+
+    def says(self, output: str) -> None:
+        """The log holds this, and the job has ended."""
+        self.answers["log"] = lambda order: {
+            "pieces": [] if order["offset"] else [output],
+            "offset": 1,
+            "ended": "",
+            "is_fresh": not order["offset"],
+        }
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., tuple[SkypilotBackend, Worker, JobSpec]]:
+    def build(worker: Worker | None = None, **keys: Any) -> tuple[SkypilotBackend, Worker, JobSpec]:
+        cloud = SkypilotCloud.model_validate({"provider": "skypilot", "infra": "aws", "gpu": "L4", **keys})
+        backend = SkypilotBackend(cloud)
+        worker = worker or Worker()
+        backend._sky = worker  # type: ignore[assignment]
+        spec = {"run_id": "abc234-quick", "secrets": cloud.secrets, **backend.spec_fields(), "image": None}
+        return backend, worker, JobSpec.model_validate(spec)
+
+    return build
+
+
+Make = Callable[..., tuple[SkypilotBackend, Worker, JobSpec]]
+
+
+def submitted(backend: SkypilotBackend, spec: JobSpec, tmp_path: Path) -> JobHandle:
+    (tmp_path / "run").mkdir(exist_ok=True)
+    return backend.submit(spec, Bundle(sha256="b" * 64, path=str(tmp_path), size_bytes=1), tmp_path / "run")
+
+
+def output_of(spec: JobSpec, *, cause: str = "done", exit_code: int = 0, start: float = 100.0) -> str:
+    mark = mark_of(spec)
+    record = {"attempt": spec.attempt, "exit_code": exit_code, "cause": cause, "message": None}
+    told = [{"start": start}, {"file": "exit.json", "start": start, "text": json.dumps(record)}]
+    return "".join(f"{mark} {json.dumps(one)}\n" for one in told)
+
+
+def test_launch_is_asked_for_once_with_a_machine_that_ends_itself(make: Make, tmp_path: Path) -> None:
+    backend, worker, spec = make(autostop=7)
+    handle = submitted(backend, spec, tmp_path)
+    (order,) = [order for op, order in worker.asked if op == "launch"]
+    assert (order["name"], order["managed"], order["autostop"]) == ("ftl-abc234-quick-1", False, 7)
+    assert handle.ref["request"] == "r-1"
+
+
+@pytest.mark.parametrize("found", [{}, {"request": "r-9"}, {"job_id": 4}], ids=["cluster", "request", "managed job"])
+def test_attempt_that_skypilot_knows_is_not_launched_again(found: dict[str, Any], make: Make, tmp_path: Path) -> None:
+    backend, worker, spec = make(Worker(find=found))
+    handle = submitted(backend, spec, tmp_path)
+    assert worker.count("launch") == 0
+    assert handle.ref["name"] == job_name(spec)
+
+
+def test_refused_launch_is_a_sentence_and_leaves_no_secret(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_canary")
+    refusal = SkyError("ValueError", "quota exceeded in us-east-1")
+    backend, _, spec = make(Worker(launch=refusal), secrets=["HF_TOKEN"])
+    with pytest.raises(BackendError, match=r"^quota: quota exceeded"):
+        submitted(backend, spec, tmp_path)
+    folder = memory_folder()
+    assert folder is not None
+    assert not secrets_dir(folder, spec.run_id, spec.attempt).exists()
+
+
+def test_secrets_wait_in_memory_for_the_machine_and_go_when_the_job_ends(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_canary")
+    backend, worker, spec = make(secrets=["HF_TOKEN"])
+    handle = submitted(backend, spec, tmp_path)
+    folder = memory_folder()
+    assert folder is not None
+    directory = secrets_dir(folder, spec.run_id, spec.attempt)
+    assert (directory / "HF_TOKEN").read_text() == "hf_canary"
+    assert "hf_canary" not in json.dumps(worker.asked)
+    assert "hf_canary" not in handle.model_dump_json()
+    worker.answers["state"] = {"status": "FAILED"}
+    worker.says(output_of(spec, cause="crash", exit_code=70))
+    assert backend.status(handle).exit_code == 70
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "phase"),
+    [
+        *(("LAUNCHING", "queued"), ("PENDING", "queued"), ("SETTING_UP", "queued")),
+        *(("RUNNING", "running"), ("RECOVERING", "running"), ("UNKNOWN", "running")),
+    ],
+)
+def test_state_of_skypilot_is_a_phase(status: str, phase: str, make: Make, tmp_path: Path) -> None:
+    backend, worker, spec = make()
+    handle = submitted(backend, spec, tmp_path)
+    worker.answers["state"] = {"status": status, "text": ""}
+    assert backend.status(handle).phase == phase
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "cause", "code"),
+    [
+        ("REFUSED", "no quota", "environment", 3),
+        ("FAILED_SETUP", "", "environment", 3),
+        ("FAILED_NO_RESOURCE", "none left", "environment", 3),
+        ("FAILED", "", "crash", 70),
+        ("CANCELLED", "", "killed", 75),
+        ("GONE", "", "lost", 75),
+        ("SUCCEEDED", "", "lost", 75),
+    ],
+)
+def test_job_without_verdict_ends_with_what_skypilot_says(
+    status: str, text: str, cause: str, code: int, make: Make, tmp_path: Path
+) -> None:
+    backend, worker, spec = make()
+    handle = submitted(backend, spec, tmp_path)
+    worker.answers["state"] = {"status": status, "text": text}
+    worker.says("Traceback: the last words\n")
+    state = backend.status(handle)
+    assert (state.phase, state.cause, state.exit_code) == ("ended", cause, code)
+    assert text in str(state.message)
+
+
+def test_verdict_of_the_runtime_stands_above_what_skypilot_says(make: Make, tmp_path: Path) -> None:
+    backend, worker, spec = make()
+    handle = submitted(backend, spec, tmp_path)
+    worker.answers["state"] = {"status": "FAILED", "text": "exit code 1"}
+    worker.says(output_of(spec, cause="signal", exit_code=75))
+    state = backend.status(handle)
+    assert (state.cause, state.exit_code) == ("signal", 75)
+
+
+def test_end_is_remembered_and_not_asked_for_again(make: Make, tmp_path: Path) -> None:
+    backend, worker, spec = make()
+    handle = submitted(backend, spec, tmp_path)
+    worker.answers["state"] = {"status": "SUCCEEDED", "usd_per_hour": 2.0, "seconds": 5400}
+    worker.says(output_of(spec))
+    first = backend.status(handle)
+    other, nobody, _ = make(Worker(state=AssertionError("asked again")))
+    assert other.status(handle) == first
+    spent = other.spent(handle)
+    assert spent is not None
+    assert (spent.hours, spent.usd) == (1.5, 3.0)
+    assert nobody.count("state") == 0
+
+
+def test_machine_of_a_run_with_a_store_is_ended_with_the_job(make: Make, tmp_path: Path) -> None:
+    backend, worker, spec = make(checkpoints="s3://bucket/place")
+    handle = submitted(backend, spec, tmp_path)
+    worker.answers["state"] = {"status": "SUCCEEDED"}
+    worker.says(output_of(spec))
+    backend.status(handle)
+    assert worker.count("down") == 1
+
+
+def test_machine_with_the_only_copy_is_ended_when_that_was_fetched(make: Make, tmp_path: Path) -> None:
+    backend, worker, spec = make(Worker(fetch=None))
+    handle = submitted(backend, spec, tmp_path)
+    worker.answers["state"] = {"status": "SUCCEEDED"}
+    worker.says(output_of(spec))
+    backend.status(handle)
+    assert worker.count("down") == 0
+    backend.fetch(handle, "output", tmp_path / "copy")
+    assert worker.count("down") == 1
+    assert worker.asked[-2][1]["source"] == "~/.ftl/runs/abc234-quick/output/"
+
+
+def test_output_that_is_nowhere_any_more_is_said(make: Make, tmp_path: Path) -> None:
+    backend, _, spec = make(Worker(fetch=SkyError("LookupError", "there is no machine of the name ftl-x")))
+    handle = submitted(backend, spec, tmp_path)
+    with pytest.raises(DeliveryError, match=r"no `checkpoints`.*no machine"):
+        backend.fetch(handle, "output", tmp_path / "copy")
+
+
+def test_run_that_nobody_saw_end_is_done_when_its_store_has_the_model(make: Make, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    backend, worker, spec = make(infra="slurm", checkpoints=f"file://{store}")
+    handle = submitted(backend, spec, tmp_path)
+    result = RunResult(
+        run_id=spec.run_id, attempt=1, steps=7, epochs=1, tokens=70, train_loss_first=2.0, train_loss_last=1.0,
+        seconds=1.0, num_parameters=10, num_trainable=10,
+    )  # fmt: skip
+    made = Provenance(run_id=spec.run_id, ftl="0", finished_at=1.0, config={}, hours=1.0, result=result)
+    (store / spec.run_id / "output").mkdir(parents=True)
+    (store / spec.run_id / "output/ftl-run.json").write_text(made.model_dump_json())
+    worker.answers["state"] = {"status": "GONE", "text": ""}
+    assert backend.status(handle).cause == "done"
+    assert RunResult.read_json(backend.read(handle, "result.json", 0)) == result
+
+
+def test_server_that_is_away_does_not_end_the_following(make: Make, tmp_path: Path) -> None:
+    backend, worker, spec = make()
+    handle = submitted(backend, spec, tmp_path)
+    worker.answers["state"] = {"status": "RUNNING"}
+    running = backend.status(handle)
+    backend._watched(handle).asked_at -= 10
+    worker.answers["state"] = SkyError("ConnectionError", "connection refused")
+    assert backend.status(handle) == running
+    backend._watched(handle).asked_at -= 10_000
+    with pytest.raises(BackendError, match="sky api start"):
+        backend.status(handle)
+
+
+def test_stop_reaches_the_runtime_itself_and_else_asks_skypilot(make: Make, tmp_path: Path) -> None:
+    backend, worker, spec = make(Worker(run={"code": 0, "out": "", "err": ""}, cancel=None))
+    handle = submitted(backend, spec, tmp_path)
+    backend.cancel(handle)
+    (order,) = [order for op, order in worker.asked if op == "run"]
+    assert "stop-requested" in order["command"]
+    assert worker.count("cancel") == 0
+    worker.answers["run"] = SkyError("LookupError", "no way there")
+    backend.cancel(handle)
+    assert worker.count("cancel") == 1
+    backend.cancel(handle, now=True)
+    assert worker.count("down") == 1
+
+
+def test_budget_that_no_price_can_keep_is_not_started(make: Make, tmp_path: Path) -> None:
+    check = {"problems": [], "offers": [], "unknown": "no catalog"}
+    backend, worker, spec = make(Worker(check=check), max_usd=5)
+    with pytest.raises(BackendError, match="max_usd"):
+        submitted(backend, spec, tmp_path)
+    assert worker.count("launch") == 0
+
+
+@pytest.mark.parametrize(
+    ("controller", "consolidated", "named"),
+    [("local", True, []), ("local", False, ["controller"]), ("cloud", True, ["controller"]), ("local", None, [])],
+)
+def test_controller_that_the_server_would_not_use_is_refused(
+    controller: str, consolidated: bool | None, named: list[str], make: Make
+) -> None:
+    ready = {"problems": [], "enabled": ["aws"], "consolidated": consolidated}
+    keys = {"spot": True, "controller": controller, "checkpoints": "s3://b/p", "image": "none"}
+    backend, _, spec = make(Worker(ready=ready), **keys)
+    assert [problem.where for problem in backend._machine_problems(spec)] == named
+
+
+def test_value_of_a_secret_is_not_in_the_worker_s_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ftl.backends.sky_client import _environment
+
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
+    monkeypatch.setenv("PYTHONPATH", "/ours")
+    seen = _environment(frozenset({"AWS_SECRET_ACCESS_KEY"}))
+    assert "canary" not in seen.values()
+    assert "PYTHONPATH" not in seen
+    assert seen["HOME"] == os.environ["HOME"]
