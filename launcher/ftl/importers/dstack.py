@@ -13,7 +13,7 @@ from ftl.importers.sheet import Imported, Line, shown
 from ftl.yamlfile import read
 
 _PROCESS_FLAGS = ("--num_processes", "--num-processes", "--nproc_per_node", "--nproc-per-node")
-_NO_CLOUD = "docker trains on the machine you have; renting one, with skypilot, is not built yet"
+_NO_CLOUD = "docker trains on the machine you have; cloud_templates/any-cloud.yml rents one"
 _DROPPED = {
     "name": "a run is named after its config",
     "image": "ftl trains in a pinned image of its own",
