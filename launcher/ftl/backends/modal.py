@@ -195,15 +195,13 @@ def _upload(asked: ModalPlan, spec: JobSpec, bundle: Bundle, state: "modal.Volum
 
 
 def _record(state: "modal.Volume", spec: JobSpec, run_dir: Path, handle: JobHandle | None) -> None:
-    """The run's record, for launchers on other machines: without variables, and without the paths of this one."""
+    """The run's record, for launchers on other machines: without the paths of this one."""
     import json
 
     record = json.loads((run_dir / _RECORD_FILE).read_bytes())
     for key in _PRIVATE:
         if isinstance(record.get(key), str) and record[key].startswith("/"):
             record[key] = Path(record[key]).name
-    record["cloud"]["env"] = {}
-    record["spec"]["env"] = {}
     record["spec"]["mounts"] = [{**mount, "source": ""} for mount in record["spec"]["mounts"]]
     record["bundle"]["path"] = ""
     if handle is not None:

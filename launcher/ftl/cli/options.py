@@ -45,6 +45,15 @@ OtherCloudFile = Annotated[
     Path | None,
     typer.Option("--cloud", metavar="FILE", help="Another cloud than the run has been in.", show_default=False),
 ]
+ItsCloudFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--cloud",
+        metavar="FILE",
+        help="The cloud it is in, for a run that another machine launched.",
+        show_default=False,
+    ),
+]
 Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a config key; nested as datasets.0.path=x. Repeatable."),

@@ -1,28 +1,38 @@
-"""ftl ps, logs, attach, stop, resume, push, pull, rm, reproduce: runs that were launched."""
+"""ftl ps, logs, attach, stop, resume, push, pull, rm, gc, reproduce: runs that were launched."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ftl.cli.options import AsJson, Detach, NewestRunId, OtherCloudFile, RunId
+from ftl.cli.options import AsJson, Detach, ItsCloudFile, NewestRunId, OtherCloudFile, RunId
 
 commands = typer.Typer()
 PANEL = "Follow runs"
 
 
 @commands.command(rich_help_panel=PANEL)
-def ps(as_json: AsJson = False) -> None:
-    """List the runs launched from this machine, newest first."""
+def ps(
+    cloud: Annotated[
+        Path | None,
+        typer.Option("--cloud", metavar="FILE", help="The runs of that cloud, whoever launched them."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the runs launched from this machine, newest first, or those of a cloud.
+
+    Examples: `ftl ps`, `ftl ps --cloud modal.yml`
+    """
     from ftl.commands.jobs import ps as run
 
-    raise typer.Exit(run(as_json=as_json))
+    raise typer.Exit(run(cloud=cloud, as_json=as_json))
 
 
 @commands.command(rich_help_panel=PANEL)
 def logs(
     run_id: NewestRunId = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing until the run ends.")] = False,
+    cloud: ItsCloudFile = None,
 ) -> None:
     """Print what a run has written, from its start.
 
@@ -30,26 +40,27 @@ def logs(
     """
     from ftl.commands.jobs import logs as run
 
-    raise typer.Exit(run(run_id, follow=follow))
+    raise typer.Exit(run(run_id, cloud=cloud, follow=follow))
 
 
 @commands.command(rich_help_panel=PANEL)
-def attach(run_id: NewestRunId = None, as_json: AsJson = False) -> None:
+def attach(run_id: NewestRunId = None, cloud: ItsCloudFile = None, as_json: AsJson = False) -> None:
     """Follow a run with its progress, as `ftl train` does. Ctrl-C leaves it running."""
     from ftl.commands.jobs import attach as run
 
-    raise typer.Exit(run(run_id, as_json=as_json))
+    raise typer.Exit(run(run_id, cloud=cloud, as_json=as_json))
 
 
 @commands.command(rich_help_panel=PANEL)
 def stop(
     run_id: RunId,
     now: Annotated[bool, typer.Option("--now", help="Kill it; only checkpoints already saved are left.")] = False,
+    cloud: ItsCloudFile = None,
 ) -> None:
     """Save a checkpoint at the current step, then stop. `ftl resume ID` goes on from there."""
     from ftl.commands.jobs import stop as run
 
-    raise typer.Exit(run(run_id, now=now))
+    raise typer.Exit(run(run_id, cloud=cloud, now=now))
 
 
 @commands.command(rich_help_panel=PANEL)
@@ -77,6 +88,7 @@ def pull(
     checkpoint: Annotated[
         bool, typer.Option("--checkpoint", help="The newest verified checkpoint, not the finished model.")
     ] = False,
+    cloud: ItsCloudFile = None,
 ) -> None:
     """Copy a run's finished model to this machine and verify every file.
 
@@ -84,7 +96,7 @@ def pull(
     """
     from ftl.commands.jobs import pull as run
 
-    raise typer.Exit(run(run_id, dest, checkpoint=checkpoint))
+    raise typer.Exit(run(run_id, dest, cloud=cloud, checkpoint=checkpoint))
 
 
 @commands.command(rich_help_panel=PANEL)
@@ -103,11 +115,28 @@ def push(
 def rm(
     run_id: RunId,
     force: Annotated[bool, typer.Option("--force", help="Also when it is running: kill it first.")] = False,
+    cloud: ItsCloudFile = None,
 ) -> None:
     """Remove a run with its logs, checkpoints and output. A model already copied to output_dir stays."""
     from ftl.commands.jobs import rm as run
 
-    raise typer.Exit(run(run_id, force=force))
+    raise typer.Exit(run(run_id, cloud=cloud, force=force))
+
+
+@commands.command(rich_help_panel=PANEL)
+def gc(
+    cloud: Annotated[
+        Path | None,
+        typer.Option(
+            "--cloud", metavar="FILE", help="That cloud alone; all that runs of this machine were in when left out."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give back what runs that have ended no longer need: idle apps, bundles. No run is touched."""
+    from ftl.commands.gc import run
+
+    raise typer.Exit(run(cloud=cloud, as_json=as_json))
 
 
 @commands.command(rich_help_panel=PANEL)

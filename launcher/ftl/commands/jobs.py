@@ -7,7 +7,7 @@ from pathlib import Path
 from ftl import bundle, deliver, jobs, launch
 from ftl.backends import Backend
 from ftl.cloudfile import load_cloud
-from ftl.commands import show
+from ftl.commands import elsewhere, show
 from ftl.contract import EVENTS_FILE
 from ftl.errors import BackendError, ExitCode, FtlError, Problem, RunError
 from ftl.jobs import RunRecord
@@ -18,15 +18,16 @@ _STOP_MARGIN_S = 30
 """How long past its grace a run is waited for before `ftl stop` gives up waiting."""
 
 
-def ps(*, as_json: bool) -> int:
-    """List the runs, newest first."""
-    show.run_table([_line(record) for record in jobs.all_records()], as_json=as_json)
+def ps(*, cloud: Path | None, as_json: bool) -> int:
+    """List the runs of this machine, or those of a cloud, whoever launched them; newest first."""
+    records = elsewhere.found(load_cloud(cloud)) if cloud else jobs.all_records()
+    show.run_table([_line(record) for record in records], as_json=as_json)
     return ExitCode.DONE
 
 
-def logs(prefix: str | None, *, follow: bool) -> int:
+def logs(prefix: str | None, *, cloud: Path | None, follow: bool) -> int:
     """Print a run's log from its start."""
-    record = jobs.find(prefix)
+    record = jobs.find(elsewhere.bring(prefix, cloud))
     backend = backend_of(record)
     for line in launch.log_lines(record, backend, follow=follow):
         sys.stdout.write(line + "\n")
@@ -35,15 +36,17 @@ def logs(prefix: str | None, *, follow: bool) -> int:
     return ExitCode.DONE
 
 
-def attach(prefix: str | None, *, as_json: bool) -> int:
+def attach(prefix: str | None, *, cloud: Path | None, as_json: bool) -> int:
     """Follow a run as `ftl train` does; its exit code."""
-    record = jobs.find(prefix)
+    record = jobs.find(elsewhere.bring(prefix, cloud))
     return show.watch(record, backend_of(record), as_json=as_json)
 
 
-def stop(prefix: str, *, now: bool) -> int:
+def stop(prefix: str, *, cloud: Path | None, now: bool) -> int:
     """Ask a run to save and stop, and wait until it has."""
-    with jobs.changing(jobs.find(prefix).id) as record:  # nobody starts an attempt before the request is noted
+    with jobs.changing(
+        jobs.find(elsewhere.bring(prefix, cloud)).id
+    ) as record:  # nobody starts an attempt before the request is noted
         backend = backend_of(record)
         is_over = launch.status(record, backend).phase == "ended"
         jobs.save(record.model_copy(update={"stop_requested_at": time.time()}))
@@ -70,7 +73,12 @@ def stop(prefix: str, *, now: bool) -> int:
 
 def resume(prefix: str, *, cloud: Path | None, detach: bool, as_json: bool) -> int:
     """Start the next attempt of a run that has ended before it was done, where it was or in another cloud."""
-    record = jobs.find(prefix)
+    try:
+        record = jobs.find(prefix)
+    except RunError:
+        if cloud is None:
+            raise
+        record = jobs.find(elsewhere.bring(prefix, cloud))
     old = _ended(record)
     if launch.result(record, old) is not None:
         raise RunError(Problem(f"run {record.id}", "is done", None, f"`ftl pull {record.id}` copies the model"))
@@ -116,9 +124,9 @@ def _again(record: RunRecord, old: Backend, backend: Backend, *, detach: bool, a
     return show.watch(record, backend, as_json=as_json)
 
 
-def pull(prefix: str, dest: Path | None, *, checkpoint: bool) -> int:
+def pull(prefix: str, dest: Path | None, *, cloud: Path | None, checkpoint: bool) -> int:
     """Copy the finished model, or the newest checkpoint, to `dest`."""
-    record = jobs.find(prefix)
+    record = jobs.find(elsewhere.bring(prefix, cloud))
     backend = backend_of(record)
     if checkpoint:
         target = deliver.checkpoint(record, backend, (dest or Path(f"{record.output_dir}-checkpoint")).absolute())
@@ -128,9 +136,9 @@ def pull(prefix: str, dest: Path | None, *, checkpoint: bool) -> int:
     return ExitCode.DONE
 
 
-def rm(prefix: str, *, force: bool) -> int:
+def rm(prefix: str, *, cloud: Path | None, force: bool) -> int:
     """Remove a run: its record, logs, checkpoints and output here, and what the provider holds of it."""
-    run_id = jobs.resolve(prefix)
+    run_id = jobs.resolve(elsewhere.bring(prefix, cloud) or prefix)
     try:
         record = jobs.load(run_id)
     except RunError:
@@ -174,13 +182,14 @@ def _line(record: RunRecord) -> show.RunLine:
             for event in launch.Tail(EVENTS_FILE).events(record, backend):
                 if event.event == "step":
                     step, max_steps, loss = event.data["step"], event.data["max_steps"], event.data["loss"]
-        text = state.phase if state.phase != "ended" else _verdict(record, state.cause)
+        is_stopped = record.stop_requested_at is not None or backend.recovers  # those go on after a preemption
+        text = state.phase if state.phase != "ended" else _verdict(state.cause, is_stopped=is_stopped)
     except FtlError as error:
         text = f"unknown: {error}"
     return show.RunLine(record, text, step, max_steps, loss)
 
 
-def _verdict(record: RunRecord, cause: str | None) -> str:
+def _verdict(cause: str | None, *, is_stopped: bool) -> str:
     if cause == "signal":
-        return "stopped" if record.stop_requested_at else "preempted"
+        return "stopped" if is_stopped else "preempted"
     return cause or "ended"
