@@ -12,7 +12,7 @@ APP = "emulator"
 
 
 @pytest.fixture(scope="module")
-def functions(modal_process: ModalEmulator) -> Iterator[dict[str, Any]]:
+def functions(modal_client: ModalEmulator) -> Iterator[dict[str, Any]]:
     """One deployed app with every function of emulator_jobs."""
     app = modal.App(APP, include_source=False)
     image = modal.Image.debian_slim().env({"LAYER": "of the image"}).add_local_python_source("emulator_jobs")

@@ -108,6 +108,8 @@ def test_secrets_must_exist_and_hold_the_keys_asked_for(modal_server: ModalEmula
         modal.Secret.from_name("huggingface", required_keys=["WANDB_API_KEY"]).hydrate()
     with pytest.raises(modal.exception.NotFoundError, match="Secret 'nobody' not found"):
         modal.Secret.from_name("nobody").hydrate()
+    with pytest.raises(modal.exception.NotFoundError, match="Environment 'nowhere' not found"):
+        modal.Secret.from_name("huggingface", environment_name="nowhere").hydrate()
 
 
 def test_a_wrong_token_is_refused(modal_server: ModalEmulator) -> None:
@@ -146,6 +148,10 @@ def test_files_come_back_from_a_volume_as_they_went_up_and_unchanged_ones_go_up_
     assert [(e.path, e.type.name) for e in volume.iterdir("/", recursive=False)] == [("runs", "DIRECTORY")]
     with pytest.raises(FileExistsError), volume.batch_upload() as batch:
         batch.put_file(tmp_path / "empty", "/runs/r1/empty")
+    modal.Volume.rename(f"files-{version}", f"renamed-{version}")
+    with pytest.raises(modal.exception.NotFoundError):
+        modal.Volume.from_name(f"files-{version}").hydrate()
+    volume = modal.Volume.from_name(f"renamed-{version}")
     volume.remove_file("/runs/r1", recursive=True)
     with pytest.raises(FileNotFoundError):
         list(volume.read_file("runs/r1/big.bin"))
