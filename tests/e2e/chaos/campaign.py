@@ -32,8 +32,8 @@ from stage import KINDS, MAX_STEPS, SAVE_STEPS, Stage, make_bundle, num_ranks, n
 
 _THIRDS: tuple[Moment, ...] = ("step", "save", "upload")
 _VICTIMS: dict[Moment, tuple[Victim, ...]] = {
-    "step": ("machine", "trainer", "supervisor"),
-    "save": ("machine", "trainer", "supervisor"),
+    "step": ("machine", "trainer", "supervisor", "sync"),
+    "save": ("machine", "trainer", "supervisor", "sync"),
     "upload": ("machine", "sync", "supervisor", "trainer"),
 }
 _MAX_FAILURES = 5
@@ -92,7 +92,8 @@ class Campaign:
         status = -1
         while status != 0:
             wanted = sorted(quota)
-            plan = _plan(draw, *draw.choice(wanted), num_ranks=num_ranks(self.kind)) if wanted else None
+            chosen = draw.choices(wanted, [quota[hit] for hit in wanted])[0] if wanted else None
+            plan = _plan(draw, *chosen, num_ranks=num_ranks(self.kind)) if chosen else None
             before = len(stage.struck())
             history.begin()
             status = stage.finish(stage.start(plan))

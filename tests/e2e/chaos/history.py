@@ -81,7 +81,7 @@ class History:
         self, attempt: int, status: int, hit: dict[str, Any] | None, newest: int, steps: list[int]
     ) -> None:
         newest_here = max(self._stage.whole()["here"], default=0)
-        self._steps_lost = 0 if status == 0 else max((steps or [newest])[-1] - newest_here, 0)
+        self._steps_lost = steps[-1] - newest_here if steps and status != 0 else 0
         if hit is None or hit["victim"] == "sync":
             assert status == 0, f"attempt {attempt} ended with {status} unharmed: {self._stage.log()[-3000:]}"
         elif hit["signal"] == signal.SIGKILL:
