@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import time
 import uuid
@@ -23,6 +24,9 @@ def check_destination(dest: Path, config_key: str) -> Problem | None:
         )
     if dest.exists() and not dest.is_dir():
         return Problem(config_key, str(dest), "is a file", "give a directory")
+    parent = next(path for path in dest.absolute().parents if path.exists())
+    if not os.access(parent, os.W_OK | os.X_OK):
+        return Problem(config_key, str(dest), f"{parent} may not be written", "give another path")
     return None
 
 
@@ -70,7 +74,7 @@ def _copy(record: RunRecord, backend: Backend, name: str, dest: Path) -> Path:
     except OSError as error:
         where = Problem(
             str(dest),
-            error.strerror or str(error),
+            _reason(error),
             f"the model is safe in run {record.id}",
             "`ftl pull` copies it again",
         )
@@ -79,6 +83,14 @@ def _copy(record: RunRecord, backend: Backend, name: str, dest: Path) -> Path:
         shutil.rmtree(stage, ignore_errors=True)
     jobs.update(record.id, delivered_at=time.time())
     return dest
+
+
+def _reason(error: OSError) -> str:
+    """What the system said; of a copy of many files, about the first one."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        _, target, said = error.args[0][0]
+        return f"{Path(target).name}: {said}"
+    return error.strerror or str(error)
 
 
 def verify(directory: Path) -> None:

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -134,3 +137,44 @@ def test_unfinished_run_names_its_checkpoint(record: RunRecord, backend: Directo
     (tmp_path / "run/events.jsonl").write_text(json.dumps(event) + "\n")
     with pytest.raises(RunError, match="--checkpoint takes the one of step 30"):
         deliver.output(record, backend, tmp_path / "out")  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a small tmpfs")
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place], check=True)
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_place_that_may_not_be_written_is_known_before_training_and_takes_the_model_later(
+    record: RunRecord, backend: Directory, small_disk: Path
+) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    dest = small_disk / "deep/out"
+    problem = deliver.check_destination(dest, "output_dir")
+    assert str(problem) == f"output_dir: {dest}: {small_disk} may not be written; give another path"
+    with pytest.raises(DeliveryError, match=f"{small_disk} may not be written"):
+        deliver.output(record, backend, dest)
+    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+    deliver.verify(deliver.output(record, backend, dest))
+
+
+def test_full_disk_is_named_and_the_earlier_delivery_stays(
+    record: RunRecord, backend: Directory, small_disk: Path
+) -> None:
+    dest = deliver.output(record, backend, small_disk / "out")
+    before = {path.name: path.read_bytes() for path in dest.iterdir()}
+    (backend.run_dir / "output/model.safetensors").write_bytes(bytes(100_000))
+    (backend.run_dir / "output/manifest.json").unlink()
+    write_manifest(backend.run_dir / "output")
+    with pytest.raises(DeliveryError) as caught:
+        deliver.output(record, backend, dest)
+    assert str(caught.value).startswith(f"{dest}: model.safetensors: [Errno 28] No space left on device")
+    assert str(caught.value).endswith("the model is safe in run abc-x; `ftl pull` copies it again")
+    assert {path.name: path.read_bytes() for path in dest.iterdir()} == before
+    assert [path.name for path in small_disk.iterdir()] == ["out"]

@@ -26,6 +26,7 @@ from ftl_runtime.checkpoint.store import Checkpoint
 from ftl_runtime.checkpoint.volume import room_errors
 
 _NAME = re.compile(r"checkpoint-(\d+)")
+_PART = re.compile(r"\.[0-9a-f]{8}\.part$")
 
 
 class BucketStore:
@@ -129,6 +130,8 @@ class BucketStore:
         files = manifest.parse(sealed)["files"]
         if _read(system, f"{place}/{MANIFEST_FILE}") == sealed and not _missing(system, place, files):
             return
+        if _is_local(system):
+            _remove_parts(Path(place))
         total, done = sum(entry["size"] for entry in files.values()), 0
         for relative, entry in files.items():
             source = directory / relative
@@ -168,10 +171,8 @@ def _missing(system: Any, place: str, files: dict[str, Any]) -> str | None:  # A
 def _copy(system: Any, source: Path, target: str) -> None:  # Any: as above
     """One file, and afterwards what the other side knows of its content is compared with it."""
     if _is_local(system):
-        staged = f"{target}.{uuid.uuid4().hex[:8]}.part"
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        system.put_file(str(source), staged)
-        _settle(Path(staged), Path(target))
+        with _settling(Path(target)) as staged:
+            system.put_file(str(source), str(staged))
         return
     system.put_file(str(source), target)
     etag = str(system.info(target).get("ETag") or "").strip('"')
@@ -189,23 +190,37 @@ def _md5(path: Path) -> "hashlib._Hash":
 
 def _write(system: Any, path: str, data: bytes) -> None:  # Any: as above
     if _is_local(system):
-        staged = Path(f"{path}.{uuid.uuid4().hex[:8]}.part")
-        staged.parent.mkdir(parents=True, exist_ok=True)
-        staged.write_bytes(data)
-        _settle(staged, Path(path))
+        with _settling(Path(path)) as staged:
+            staged.write_bytes(data)
     else:
         system.pipe_file(path, data)
 
 
-def _settle(staged: Path, target: Path) -> None:
-    """Bring a file of a directory to its disk, then under its name."""
-    fd = os.open(staged, os.O_RDONLY)
+@contextmanager
+def _settling(target: Path) -> Iterator[Path]:
+    """A place to write a file of a directory to. It is brought to its disk, then under its name; after an error it is
+    gone, which a full disk needs more than anything."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staged = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    staged.replace(target)
+        yield staged
+        fd = os.open(staged, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        staged.replace(target)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
     manifest.sync_directory(target.parent)
+
+
+def _remove_parts(place: Path) -> None:
+    """What writers left there that were killed."""
+    for path in place.rglob("*.part"):
+        if _PART.search(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _read_manifest(system: Any, path: str) -> bytes:  # Any: as above
