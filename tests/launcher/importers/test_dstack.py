@@ -97,7 +97,7 @@ def test_cloud_file_of_a_task_is_one_that_loads(tmp_path: Path) -> None:
         (
             PYTHON,
             "spot_policy: auto",
-            "docker trains on the machine you have; renting one, with",
+            "docker trains on the machine you have; cloud_templates",
         ),
         (PYTHON, "resources.memory: 64GB..", "the least a machine must have; `memory` here is a limit"),
         (PYTHON, "resources.gpu: A100:40GB:8", "the launcher names how many. use a machine with A100"),
