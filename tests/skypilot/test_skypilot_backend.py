@@ -56,6 +56,8 @@ def make(tmp_path: Path) -> Callable[..., tuple[SkypilotBackend, Worker, JobSpec
         worker = worker or Worker()
         backend._sky = worker  # type: ignore[assignment]
         spec = {"run_id": "abc234-quick", "secrets": cloud.secrets, **backend.spec_fields(), "image": None}
+        if cloud.checkpoints:
+            spec["stores"] = [{"kind": "url", "url": cloud.checkpoints}]
         return backend, worker, JobSpec.model_validate(spec)
 
     return build
@@ -208,7 +210,7 @@ def test_machine_with_the_only_copy_is_ended_when_that_was_fetched(make: Make, t
 def test_output_that_is_nowhere_any_more_is_said(make: Make, tmp_path: Path) -> None:
     backend, _, spec = make(Worker(fetch=SkyError("LookupError", "there is no machine of the name ftl-x")))
     handle = submitted(backend, spec, tmp_path)
-    with pytest.raises(DeliveryError, match=r"no `checkpoints`.*no machine"):
+    with pytest.raises(DeliveryError, match=r"has no store.*no machine"):
         backend.fetch(handle, "output", tmp_path / "copy")
 
 

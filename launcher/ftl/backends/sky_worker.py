@@ -285,22 +285,24 @@ def down(order):
 
 
 def collect(order):
-    """End the clusters whose names begin with `prefix` and that have nothing to do, and see to it that the others will
-    end themselves: what was done to which."""
+    """See to it that every cluster whose name begins with `prefix` will end itself; where it has nothing to do, end it
+    now. Those that will, and may still hold a model that nobody has fetched, are left alone."""
     import sky
 
     done = []
     for cluster in sky.get(sky.status()):
         name = cluster.name
-        if not name.startswith(order["prefix"]) or _launching(name, False) is not None:
+        ends_itself = cluster.autostop >= 0 and cluster.to_down
+        if not name.startswith(order["prefix"]) or ends_itself or _launching(name, False) is not None:
             continue
         status = _job(name)["status"] if cluster.status.value == "UP" else "GONE"
+        told = {"name": name, "what": "ended", "usd_per_hour": _price(cluster)}
         if status in ENDED:
             sky.get(sky.down(name))
-            done.append({"name": name, "what": "ended", "usd_per_hour": _price(cluster)})
-        elif cluster.autostop < 0 or not cluster.to_down:
+        else:
             sky.get(sky.autostop(name, order["autostop"], down=True))
-            done.append({"name": name, "what": "told to end itself", "usd_per_hour": _price(cluster)})
+            told["what"] = "told to end itself"
+        done.append(told)
     return done
 
 

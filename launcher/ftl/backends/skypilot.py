@@ -8,14 +8,12 @@ machine this one sees what the job's output tells (skypilot_mirror.py).
 import contextlib
 import json
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
-from ftl.backends.local import copy
 from ftl.backends.secret_files import delete_secrets, memory_folder, write_secrets
 from ftl.backends.sky_client import SkyError, shared_worker
 from ftl.backends.skypilot_cloud import SkypilotCloud
@@ -28,26 +26,23 @@ from ftl.backends.skypilot_faults import (
     why_unknown,
 )
 from ftl.backends.skypilot_plan import PREFIX, in_shell, job_name, mark_of, run_directory, task
+from ftl.backends.skypilot_stores import Stores, stores_in, stores_of
 from ftl.backends.skypilot_watch import Watched
 from ftl.cloud import CloudSection
 from ftl.contract import (
     EXIT_FILE,
     LOG_FILE,
-    OUTPUT_DIR,
-    PROVENANCE_FILE,
     RESULT_FILE,
     Bundle,
     ExitRecord,
     JobHandle,
     JobSpec,
     JobState,
-    Provenance,
     Resources,
 )
 from ftl.cost import Price, Spent, budget_problems, limit_s
 from ftl.errors import BackendError, DeliveryError, ExitCode, FtlError, Problem
 from ftl.image import resolve
-from ftl.sources.remote import fetch as fetch_address
 
 _STATE_AGE_S = 5.0
 """SkyPilot is asked so seldom: each question is a request that its server runs in a process."""
@@ -191,6 +186,7 @@ class SkypilotBackend:
             "run_dir": str(run_dir),
             "mark": mark_of(spec),
             "there": run_directory(spec, self.cloud),
+            **stores_of(spec),
         }
         found = self._sky.ask("find", name=name, managed=managed)
         if found is None:
@@ -247,23 +243,11 @@ class SkypilotBackend:
             verdict = None
         if verdict is not None and verdict.is_of(handle.attempt):
             return JobState(phase="ended", exit_code=verdict.exit_code, cause=verdict.cause, message=verdict.message)
-        if found["status"] == "GONE" and (result := self._delivered(handle)):
+        if found["status"] == "GONE" and (result := self._stores(handle).result()):
             watched.mirror.put(RESULT_FILE, result)
             return JobState(phase="ended", exit_code=ExitCode.DONE, cause="done")
         log = watched.mirror.file(LOG_FILE).decode(errors="replace")
         return ended_without_verdict(found["status"], found.get("text") or "", log)
-
-    def _delivered(self, handle: JobHandle) -> bytes | None:
-        """The result of a run whose model is in `checkpoints`, though nobody was here to see it end."""
-        with tempfile.TemporaryDirectory(prefix="ftl-") as folder:
-            dest = Path(folder) / PROVENANCE_FILE
-            try:
-                if not self.cloud.checkpoints or not self._fetch_from_store(handle, f"{OUTPUT_DIR}/{dest.name}", dest):
-                    return None
-                made = Provenance.read_json(dest.read_bytes())
-            except (FtlError, OSError, ValidationError):
-                return None
-        return made.result.model_dump_json().encode() if made.run_id == handle.run_id else None
 
     def read(self, handle: JobHandle, name: str, offset: int) -> bytes:
         watched = self._watched(handle)
@@ -288,29 +272,16 @@ class SkypilotBackend:
         self._sky.ask("cancel", grace=self.cloud.grace, **self._address(handle))
 
     def fetch(self, handle: JobHandle, name: str, dest: Path) -> None:
-        if self.cloud.checkpoints and self._fetch_from_store(handle, name, dest):
+        if self._stores(handle).fetch(name, dest):
             return
         dest.mkdir(parents=True)
         try:
             source = f"{handle.ref['there']}/{name}/"
             self._sky.ask("fetch", source=source, target=f"{dest}/", **self._address(handle))
         except SkyError as error:
-            allowed = f"is no more on the machine, and no `checkpoints` of the cloud file has it: {error.text}"
-            remedy = "it is on the Hub, where the config names hub_model_id"
-            raise DeliveryError(Problem(name, None, allowed, remedy)) from error
+            told = f"cannot be copied from the machine, and the run has no store: {error.text}"
+            raise DeliveryError(Problem(name, None, told)) from error
         self._down(handle)
-
-    def _fetch_from_store(self, handle: JobHandle, name: str, dest: Path) -> bool:
-        """Whether the run was sent to `checkpoints` and its copy is read from there."""
-        address = f"{str(self.cloud.checkpoints).rstrip('/')}/{handle.run_id}/{name}"
-        if address.startswith("file://"):
-            source = Path(address.removeprefix("file://"))
-            if source.exists():
-                copy(source, dest)
-            return source.exists()
-        with tempfile.TemporaryDirectory(dir=dest.parent, prefix=".fetch-") as folder:
-            fetch_address(address, Path(folder), "checkpoints").rename(dest)
-        return True
 
     def remove(self, handle: JobHandle) -> None:
         self._sky.ask("down", wait=True, **self._address(handle))
@@ -330,7 +301,7 @@ class SkypilotBackend:
         """End the machine of an attempt that has ended, unless the only copy of what it made is there: that ends
         itself, `autostop` minutes later."""
         delete_secrets(handle.run_id, handle.attempt)
-        if self.cloud.checkpoints is not None or watched.has_refused:
+        if self._stores(handle) or watched.has_refused:
             self._down(handle)
 
     def _down(self, handle: JobHandle) -> None:
@@ -349,6 +320,10 @@ class SkypilotBackend:
             "request": request,
             "job_id": job_id,
         }
+
+    def _stores(self, handle: JobHandle) -> Stores:
+        text = handle.ref.get("stores")
+        return stores_in(handle.run_id, None if text is None else str(text))
 
     def _watched(self, handle: JobHandle) -> Watched:
         key = str(handle.ref["name"])

@@ -3,6 +3,8 @@
 import errno
 import json
 import re
+import shutil
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -87,6 +89,35 @@ def read_file(repo: Repo, name: str) -> bytes | None:
             return None
 
     return ask_hub(repo, ask, delays_s=())
+
+
+def download(repo: Repo, dest: Path, *, below: str | None = None, without: tuple[str, ...] = ()) -> None:
+    """Copy the files of the repository to `dest`, or those of a directory in it; none that a pattern of `without` fits.
+
+    Raises as `check_access`, and ConfigError where there are none.
+    """
+    from huggingface_hub import HfApi
+
+    wanted = None if below is None else [f"{below}/*"]
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=dest.parent, prefix=".fetch-") as folder:
+
+        def ask() -> None:
+            HfApi().snapshot_download(
+                repo.id,
+                repo_type=repo.kind,
+                revision=repo.revision,
+                local_dir=folder,
+                allow_patterns=wanted,
+                ignore_patterns=list(without),
+            )
+
+        ask_hub(repo, ask)
+        shutil.rmtree(Path(folder) / ".cache", ignore_errors=True)  # what the client notes about the download
+        source = Path(folder) / (below or "")
+        if not source.is_dir() or not any(source.iterdir()):
+            raise ConfigError(Problem(repo.key, repo.id, f"holds no files {f'below {below}' if below else 'at all'}"))
+        shutil.copytree(source, dest)
 
 
 def readable_commit(repo: Repo) -> str:
