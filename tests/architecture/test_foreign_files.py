@@ -13,7 +13,12 @@ _FORBIDDEN = {
     "pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load", "yaml.load", "yaml.unsafe_load", "os.system",
     "eval", "exec", "marshal.loads", "shutil.unpack_archive", "tarfile.open", "zipfile.ZipFile", "os.popen",
 }  # fmt: skip
-_MEANT = {("launcher/ftl/formats/python.py", "exec")}
+_MEANT = {
+    ("launcher/ftl/formats/python.py", "exec"),
+    # ftl's own bundles, on the user's own volume of Modal: packed there, and unpacked with Python's filter for data.
+    ("launcher/ftl/backends/modal_volume.py", "tarfile.open"),
+    ("runtime/ftl_runtime/modal_entry.py", "tarfile.open"),
+}
 
 
 def _calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
@@ -40,6 +45,16 @@ def test_nothing_unpickles_unpacks_or_evaluates_what_it_was_given() -> None:
         if name in _FORBIDDEN or _is_true(call, "shell") or _is_true(call, "allow_pickle")
     ]
     assert set(found) - _MEANT == set()
+
+
+def test_archives_are_unpacked_with_the_filter_for_data_alone() -> None:
+    unpacked = [
+        (path.name, [ast.unparse(key.value) for key in call.keywords if key.arg == "filter"])
+        for path in _sources()
+        for name, call in _calls(path)
+        if name.rpartition(".")[2] in ("extractall", "extract")
+    ]
+    assert unpacked == [("modal_entry.py", ["'data'"])]
 
 
 def test_torch_reads_weights_only_here_and_in_the_trainer_of_transformers() -> None:

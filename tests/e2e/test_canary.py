@@ -1,13 +1,16 @@
 """Secrets as canaries: after a run with a push that fails and one that works, none is where it should not be."""
 
 import base64
+import contextlib
 import io
+import json
 import os
 import re
 import socket
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event, Thread
 from urllib.parse import quote
 
 from commandline import Ftl, run_ids
@@ -53,6 +56,28 @@ def below(*folders: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for root in folders for path in root.rglob("*") if path.is_file()}
 
 
+class Processes(Thread):
+    """Notes the command line of every process that names a directory, until its end."""
+
+    def __init__(self, below: Path) -> None:
+        super().__init__(daemon=True)
+        self._below = os.fsencode(below)
+        self.commands: set[bytes] = set()
+        self._over = Event()
+
+    def run(self) -> None:
+        while not self._over.wait(0.1):
+            for entry in Path("/proc").glob("[0-9]*"):
+                with contextlib.suppress(OSError):
+                    command = (entry / "cmdline").read_bytes()
+                    if self._below in command:
+                        self.commands.add(command)
+
+    def end(self) -> None:
+        self._over.set()
+        self.join()
+
+
 def test_search_finds_a_canary_however_it_is_packed() -> None:
     secret = CANARIES["HF_TOKEN"]
     packed = io.BytesIO()
@@ -87,8 +112,17 @@ def test_no_artefact_of_a_whole_run_holds_a_secret_or_names_the_machine(
             "FTL_STORE_PATIENCE_S": "2",
             "FTL_CACHE_DIR": str(cache),
         }
-        trained = ftl("train", config, "--cloud", cloud, cwd=project, **online)
+        sweep = tmp_path / "sweep.yml"
+        sweep.write_text("learning_rate: [0.001, 0.002]\n")
+        plan = ("--sweep", sweep, "--dry-run", "--set", "push_to_hub=false")
+        planned = ftl("train", config, "--cloud", cloud, *plan, cwd=project, **online)
+        assert planned.returncode == 0, planned.stderr
+        processes = Processes(own_state)
+        processes.start()
+        trained = ftl("train", config, "--cloud", cloud, "--json", cwd=project, **online)
+        processes.end()
         assert trained.returncode == 76, trained.stderr
+        assert [command for command in processes.commands if b"ftl_runtime.checkpoint.sync" in command]
         (run_id,) = run_ids(ftl)
         assert re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", run_id)
         hub.heal()
@@ -96,6 +130,8 @@ def test_no_artefact_of_a_whole_run_holds_a_secret_or_names_the_machine(
         assert pushed.returncode == 0, pushed.stderr
         logs = ftl("logs", run_id, cwd=project, **online)
         shown = ftl("ps", "--json", cwd=project, **online)
+        again = ftl("reproduce", "ann/model", tmp_path / "again", cwd=project, **online)
+        assert again.returncode == 0, again.stderr
         kept = {
             f"{repo.id}@{commit}/{name}": content
             for repo in hub.repositories.values()
@@ -105,14 +141,17 @@ def test_no_artefact_of_a_whole_run_holds_a_secret_or_names_the_machine(
         kept |= {f"object {oid}": content for oid, content in hub.objects.items()}
     told = {
         f"{which} of ftl {done.args[1]}": text.encode()
-        for done in (trained, pushed, logs, shown)
+        for done in (planned, trained, pushed, logs, shown, again)
         for which, text in (("stdout", done.stdout), ("stderr", done.stderr))
     }
     (project / ".env").unlink()
     (project / "model/.env").unlink()
-    artefacts = kept | told | below(own_state, project, bucket, cache)
+    commands = {f"command line {number}": command for number, command in enumerate(processes.commands)}
+    artefacts = kept | told | commands | below(own_state, project, bucket, cache, tmp_path / "again")
     assert "model.safetensors" in {Path(name).name for name in kept}, "nothing was delivered"
     assert any("optimizer.pt!" in place for name, content in artefacts.items() for place, _ in contents(name, content))
+    (result,) = own_state.glob("runs/*/result.json")
+    assert json.loads(result.read_text())["datasets"][0]["label"] == "./rows.jsonl"
     secrets = [form for secret in CANARIES.values() for form in forms(secret)]
     assert leaks(artefacts, secrets) == []
     assert not [name for name in artefacts if Path(name).name in ("training_args.bin", ".env")]

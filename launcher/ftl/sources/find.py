@@ -1,5 +1,6 @@
 """From a dataset section to its rows, wherever they are."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ftl.config.address import is_address
@@ -15,9 +16,16 @@ from ftl.state import cache_dir
 
 
 def open_source(
-    dataset: DatasetSection, resolve: Resolve, *, seed: int, download_dir: Path | None, is_streamed: bool = False
+    dataset: DatasetSection,
+    resolve: Resolve,
+    *,
+    seed: int,
+    download_dir: Path | None,
+    is_streamed: bool = False,
+    called: Callable[[str], str] = lambda given: given,
 ) -> Source:
-    """The rows of one dataset section. `resolve` gives the place of a path of the config, None where there is none.
+    """The rows of one dataset section. `resolve` gives the place of a path of the config, None where there is none, and
+    `called` what people call that path where it is not as they wrote it.
 
     What lies on this machine is found here; what does not is looked up in the network. Files from https:, s3:, gs:
     and hf: addresses are kept below `download_dir`, by default the cache directory of ftl. `is_streamed`: rows of a
@@ -25,7 +33,7 @@ def open_source(
     Problem names the key, e.g. `split`, and UnreachableError where the network does not answer.
     """
     parts = parse_split(dataset.split)
-    shelf = _shelf(dataset, resolve, download_dir or cache_dir() / "downloads", is_streamed)
+    shelf = _shelf(dataset, resolve, download_dir or cache_dir() / "downloads", is_streamed, called)
     for part in parts:
         if shelf.splits and part.name not in shelf.splits:
             raise ConfigError(Problem("split", repr(part.name), f"must be one of {', '.join(shelf.splits)}"))
@@ -36,19 +44,23 @@ def open_source(
     return Source(shelf, parts, dataset.skip, dataset.shards, dataset.shards_idx, seed)
 
 
-def _shelf(dataset: DatasetSection, resolve: Resolve, download_dir: Path, is_streamed: bool) -> Shelf:
-    fetched: dict[Path, str] = {}
+def _shelf(
+    dataset: DatasetSection, resolve: Resolve, download_dir: Path, is_streamed: bool, called: Callable[[str], str]
+) -> Shelf:
+    names: dict[Path, str] = {}
 
     def reach(given: str) -> Path | None:
         path = resolve(given)
         if path is None and is_address(given):
             path = fetch(given, download_dir, "path" if given == dataset.path else "data_files")
-            fetched[path] = shown_address(given)
+            names[path] = shown_address(given)
+        elif path is not None and called(given) != given:
+            names[path] = called(given)
         return path
 
     local = find_local(dataset, reach)
     if local is not None:
-        return local.renamed(fetched)
+        return local.renamed(names)
     given = dataset.path or ""
     if looks_local(given) or not is_repo_id(given):
         raise ConfigError(Problem("path", given, "no such file or directory"))

@@ -12,6 +12,7 @@ from ftl.contract import BUNDLE_SCHEME, SHOWN_FILE, DatasetUse
 from ftl.formats.python import strategy_file, with_strategy_file
 from ftl.sources import Source, open_source
 from ftl.tokens import Recipe, TokenizerView
+from ftl_runtime.checkpoint.provenance import public_name
 from ftl_runtime.context import Context
 from ftl_runtime.data.compare import ComparedRows, JudgedRows
 from ftl_runtime.data.dataset import Open, Splits, TokenRows, build_splits
@@ -156,7 +157,9 @@ def _finder(cfg: TrainConfig, ctx: Context, *, is_streamed: bool = False) -> Ope
     downloads = ctx.cache_dir / _DOWNLOADS
 
     def find(dataset: DatasetSection) -> Source:
-        return open_source(dataset, resolve, seed=_seed(cfg), download_dir=downloads, is_streamed=is_streamed)
+        return open_source(
+            dataset, resolve, seed=_seed(cfg), download_dir=downloads, is_streamed=is_streamed, called=public_name
+        )
 
     def resolve(reference: str) -> Path | None:
         path = ctx.resolve(reference)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from sections import opened, values
 
+from ftl.config.data import DatasetSection
 from ftl.errors import ConfigError
+from ftl.sources import open_source
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +32,26 @@ def some_files() -> None:
 )
 def test_files_are_those_that_are_named(section: dict[str, object], rows: list[str]) -> None:
     assert values("n", **section) == rows
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ({"path": "a.jsonl"}, "./mine.jsonl"),
+        ({"path": "json", "data_files": ["a.jsonl", "b.jsonl"]}, "./mine.jsonl and 1 more"),
+        ({"path": "data"}, "data"),
+    ],
+)
+def test_path_of_a_bundle_is_called_what_people_call_it(section: dict[str, object], told: str) -> None:
+    names = {"a.jsonl": "./mine.jsonl"}
+    found = open_source(
+        DatasetSection.model_validate(section),
+        Path,
+        seed=42,
+        download_dir=None,
+        called=lambda name: names.get(name, name),
+    )
+    assert found.label == told
 
 
 def test_loader_says_the_type_of_files_whose_ending_does_not() -> None:
