@@ -34,6 +34,10 @@ def _store_address(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in STORE_SCHEMES or not (parts.netloc if parts.scheme != "file" else parts.path[1:]):
         raise ValueError(f"must begin with {', '.join(f'{scheme}://' for scheme in STORE_SCHEMES)} and name a place")
+    if parts.scheme == "hf" and (parts.netloc != "buckets" or parts.path.strip("/").count("/") < 1):
+        raise ValueError(
+            "must be hf://buckets/user/name where it is on the Hub; a model goes to hub_model_id of the config"
+        )
     if parts.username or parts.password or parts.query:
         raise ValueError("must be without user, password and query: credentials go into `secrets`")
     return value

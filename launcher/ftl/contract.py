@@ -102,7 +102,7 @@ class UrlRef(Section):
 
     kind: Literal["url"] = "url"
     url: str
-    """s3://, gs://, or file:// with an absolute path."""
+    """s3://, gs://, hf://buckets/, or file:// with an absolute path."""
 
 
 StoreRef = Annotated[HubRef | UrlRef, Field(discriminator="kind")]

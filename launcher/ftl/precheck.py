@@ -8,7 +8,7 @@ from pathlib import Path
 from ftl import gpus
 from ftl.cloud import CloudSection
 from ftl.config.train import TrainConfig
-from ftl.contract import HubRef, Resources, StoreRef
+from ftl.contract import HubRef, Resources, StoreRef, UrlRef
 from ftl.errors import Problem
 from ftl.references import Reference
 from ftl.rewards import reward_problems
@@ -71,12 +71,17 @@ def tracker_problems(config: TrainConfig, cloud: CloudSection) -> list[Problem]:
 
 def store_problems(stores: tuple[StoreRef, ...], cloud: CloudSection) -> list[Problem]:
     """What the job would lack to send itself to its stores."""
-    if not any(isinstance(ref, HubRef) for ref in stores) or _has_secret("HF_TOKEN", cloud):
+    pushes = any(isinstance(ref, HubRef) for ref in stores)
+    if _has_secret("HF_TOKEN", cloud) or not (
+        pushes or any(ref.url.startswith("hf:") for ref in stores if isinstance(ref, UrlRef))
+    ):
         return []
     allowed = "needs HF_TOKEN, which is not among the secrets of the cloud file"
     remedy = "add `secrets: [HF_TOKEN]` to it"
     if cloud.provider == "local":
         allowed, remedy = "needs HF_TOKEN, which this shell does not have", "`export HF_TOKEN=...`, or `hf auth login`"
+    if not pushes:
+        return [Problem("checkpoints", cloud.checkpoints, allowed, remedy)]
     return [Problem("hub_model_id", allowed=allowed, remedy=f"{remedy}, or write push_to_hub: false")]
 
 

@@ -22,6 +22,7 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
+from hub_buckets import BUCKETS, Bucket
 from hub_faults import Fault, Faults
 from hub_faults import Kind as FaultKind
 from hub_handler import HubHandler
@@ -57,6 +58,7 @@ class HubServer:
         port: int = 0,
     ) -> None:
         self.repositories: dict[tuple[Kind, str], Repository] = {}
+        self.buckets: dict[str, Bucket] = {}
         self.objects = Objects(storage)
         """Large files that were uploaded, by their sha256."""
         self.parts: dict[tuple[str, int], bytes] = {}
@@ -73,7 +75,7 @@ class HubServer:
         """Held while a repository is made or changed."""
         self._faults = Faults()
         self._notes = threading.Lock()
-        handler = type("Handler", (HubHandler,), {"hub": self, "routes": (*READING, *UPLOAD, *XET)})
+        handler = type("Handler", (HubHandler,), {"hub": self, "routes": (*READING, *UPLOAD, *XET, *BUCKETS)})
         self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
         self.port = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}"

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from ftl import precheck
 from ftl.cloud import CloudSection
 from ftl.config.train import TrainConfig
-from ftl.contract import Resources
+from ftl.contract import Resources, UrlRef
 from ftl.references import references
 
 
@@ -216,3 +217,21 @@ def test_tracker_whose_password_the_job_would_not_have_is_found(
     assert "COMET_API_KEY, which this shell does not have" in tracker_problems("local", comet=True)[0]
     (tmp_path / ".comet.config").write_text("[comet]\n")
     assert tracker_problems("local", comet=True) == []
+
+
+@pytest.mark.parametrize("address", ["hf://user/model", "hf://buckets/user", "hf://buckets/", "ftp://host/place"])
+def test_place_for_checkpoints_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(ValidationError, match=r"must be(gin)? "):
+        CloudSection(provider="docker", checkpoints=address)
+
+
+def test_bucket_of_the_hub_needs_its_token() -> None:
+    address = "hf://buckets/user/name"
+    stores = (UrlRef(url=address),)
+    cloud = CloudSection(provider="docker", checkpoints=address)
+    assert [str(problem) for problem in precheck.store_problems(stores, cloud)] == [
+        "checkpoints: hf://buckets/user/name: needs HF_TOKEN, which is not among the secrets of the cloud file; add "
+        "`secrets: [HF_TOKEN]` to it"
+    ]
+    trusted = CloudSection(provider="docker", checkpoints=address, secrets=("HF_TOKEN",))
+    assert precheck.store_problems(stores, trusted) == []

@@ -172,7 +172,7 @@ def _in_words(repo: Repo) -> Iterator[None]:
                 raise PassingError(f"{_endpoint()} does not answer ({type(cause).__name__})") from e
             if isinstance(cause, json.JSONDecodeError):  # a page of some proxy on the way
                 raise PassingError(f"{_endpoint()} answered what is no JSON") from e
-        if function := _client_function(e):
+        if function := client_function(e):
             if function == "xet_get" and "No space left" in str(e):
                 raise OSError(errno.ENOSPC, "No space left on device") from e
             said = _ADDRESS.sub("", str(e)).strip()[:200]
@@ -180,7 +180,7 @@ def _in_words(repo: Repo) -> Iterator[None]:
         raise
 
 
-def _client_function(error: Exception) -> str | None:
+def client_function(error: Exception) -> str | None:
     """The function of the Hub's client in which an error of no kind of its own was raised; None for any other.
 
     It comes to that when an answer is not understood; and hf_xet, compiled code without frames, raises RuntimeError or

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from ftl.config.address import is_whole_address
 from ftl.errors import ConfigError, FtlError, Problem, StorageError
+from ftl.sources.hubrepo import client_function
 from ftl.sources.package import missing_package
 from ftl.sources.retry import PassingError, UnreachableError, causes, with_retries
 
@@ -194,6 +195,11 @@ def _verdict(problem: Problem, error: Exception) -> Exception:
         return ConfigError(
             Problem(problem.where, problem.given, allowed, "log in with `hf auth login` or set HF_TOKEN")
         )
+    if "BucketNotFoundError" in kinds:
+        allowed = "no such bucket, or no access to it"
+        return ConfigError(
+            Problem(problem.where, problem.given, allowed, "make it with `hf buckets create`, or set HF_TOKEN")
+        )
     if status in (401, 403) or "PermissionError" in kinds:
         return ConfigError(Problem(problem.where, problem.given, "access is refused", "check the credentials"))
     if "NoCredentialsError" in kinds or "DefaultCredentialsError" in kinds:
@@ -204,6 +210,8 @@ def _verdict(problem: Problem, error: Exception) -> Exception:
         return ConfigError(Problem(problem.where, problem.given, f"the server answered {status}"))
     if any(isinstance(cause, OSError) or type(cause).__module__.split(".")[0] in _CLIENTS for cause in causes(error)):
         return PassingError(f"does not answer ({type(list(causes(error))[-1]).__name__})")
+    if client_function(error):
+        return PassingError(f"its client failed ({type(error).__name__})")
     return error
 
 

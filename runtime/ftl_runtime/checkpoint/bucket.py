@@ -1,7 +1,7 @@
 """Checkpoints in a bucket or another machine's directory: whatever fsspec can write to.
 
 Files of a checkpoint first, its manifest last: an upload that was killed leaves files that nobody picks. An object is
-there whole or not at all on S3 and GCS; a directory is made to be so by a rename.
+there whole or not at all on S3, GCS and in buckets of the Hub; a directory is made to be so by a rename.
 """
 
 import base64
@@ -20,6 +20,7 @@ from ftl.errors import Problem
 from ftl.sources.remote import in_words, shown_address
 from ftl.sources.retry import PassingError, UnreachableError
 from ftl_runtime.checkpoint import manifest
+from ftl_runtime.checkpoint.hubclient import make_patient
 from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
 from ftl_runtime.checkpoint.remote import OWNER_FILE, SupersededError, Told, check_room
 from ftl_runtime.checkpoint.store import Checkpoint
@@ -48,7 +49,6 @@ class BucketStore:
     def steps(self) -> list[int]:
         with _asked(self.label):
             system, root = self._open()
-            system.invalidate_cache()
             try:
                 directories = system.ls(root, detail=False)
             except FileNotFoundError:
@@ -110,8 +110,11 @@ class BucketStore:
             import fsspec
 
             options = {"auto_mkdir": True} if self._url.startswith(("file:", "/")) else {}
+            if self._url.startswith("hf:"):
+                make_patient()
             system, root = fsspec.url_to_fs(self._url, use_listings_cache=False, **options)
             self._opened = system, root.rstrip("/")
+        self._opened[0].invalidate_cache()  # that of the Hub remembers what others have changed meanwhile
         return self._opened
 
     def _check_owner(self) -> None:
@@ -174,6 +177,9 @@ def _copy(system: Any, source: Path, target: str) -> None:  # Any: as above
         with _settling(Path(target)) as staged:
             system.put_file(str(source), str(staged))
         return
+    if "hf" in _protocols(system):
+        _copy_to_hub(system, source, target)
+        return
     system.put_file(str(source), target)
     etag = str(system.info(target).get("ETag") or "").strip('"')
     md5 = system.info(target).get("md5Hash")  # GCS tells it in base64
@@ -181,6 +187,15 @@ def _copy(system: Any, source: Path, target: str) -> None:  # Any: as above
         raise PassingError(f"{source.name} did not arrive whole")
     if md5 and md5 != base64.b64encode(_md5(source).digest()).decode():
         raise PassingError(f"{source.name} did not arrive whole")
+
+
+def _copy_to_hub(system: Any, source: Path, target: str) -> None:  # Any: as above
+    """The file itself: the file system would first write a copy of it, and leave it there when the upload fails."""
+    from huggingface_hub import HfApi
+
+    place = system.resolve_path(target)
+    HfApi().batch_bucket_files(place.bucket_id, add=[(str(source), place.path)])
+    system.invalidate_cache()
 
 
 def _md5(path: Path) -> "hashlib._Hash":
@@ -247,7 +262,11 @@ def _remove(system: Any, place: str) -> None:  # Any: as above
 
 
 def _is_local(system: Any) -> bool:  # Any: as above
-    return "file" in ((system.protocol,) if isinstance(system.protocol, str) else system.protocol)
+    return "file" in _protocols(system)
+
+
+def _protocols(system: Any) -> tuple[str, ...]:  # Any: as above
+    return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)
 
 
 @contextmanager

@@ -152,12 +152,20 @@ class Courier(threading.Thread):
             except FtlError as error:
                 tries += 1
                 self._note_failure(str(error))
-                time.sleep(_DELAYS_S[min(tries, len(_DELAYS_S)) - 1])
+                tries = self._pause(tries)
             else:
                 if self.failing_since is not None:
                     self._emit("warning", {"message": f"{self.store.label} answers again"})
                 self.failing_since = self.failure = None
                 return given
+
+    def _pause(self, tries: int) -> int:
+        """Wait before the next try. Where the end of the run comes meanwhile, the next comes at once, as the first."""
+        delay = _DELAYS_S[min(tries, len(_DELAYS_S)) - 1]
+        if self._must_end.is_set():
+            time.sleep(delay)
+            return tries
+        return 0 if self._must_end.wait(delay) else tries
 
     def _note_failure(self, sentence: str) -> None:
         if self.failing_since is None:

@@ -19,16 +19,14 @@ _MAX_WAIT_S = 30
 
 def open_repository(ref: HubRef, repo: Repo) -> "tuple[HfApi, str]":
     """The repository, made if it is not there, ready to be written to, under its full name. Raises as `ask_hub`."""
-    from huggingface_hub import HfApi, get_token, set_client_factory
-    from huggingface_hub.utils.tqdm import disable_progress_bars
+    from huggingface_hub import HfApi, get_token
 
     if get_token() is None:
         remedy = "set HF_TOKEN to a token that may write there, and name it under `secrets` of the cloud file"
         raise ConfigError(
             Problem("hub_model_id", f"{ref.repo}: pushing needs a token, and there is none", None, remedy)
         )
-    set_client_factory(_patient_client)
-    disable_progress_bars()
+    make_patient()
     api = HfApi()
     made = ask_hub(
         repo, lambda: api.create_repo(ref.repo, private=ref.is_private is not False, exist_ok=True), delays_s=()
@@ -42,6 +40,15 @@ def open_repository(ref: HubRef, repo: Repo) -> "tuple[HfApi, str]":
     if ref.branch is not None:
         ask_hub(repo, lambda: api.create_branch(id, branch=str(ref.branch), exist_ok=True), delays_s=())
     return api, id
+
+
+def make_patient() -> None:
+    """Have the client of this process wait for nothing without end, and draw no bars."""
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    set_client_factory(_patient_client)
+    disable_progress_bars()
 
 
 def _patient_client() -> "httpx2.Client":

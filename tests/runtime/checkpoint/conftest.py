@@ -9,8 +9,8 @@ from store_worker import StoreWorker
 
 
 @pytest.fixture(scope="session")
-def hub_of_session() -> Iterator[HubServer]:
-    with HubServer() as server:
+def hub_of_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
+    with HubServer(xet=tmp_path_factory.mktemp("xet")) as server:
         server.accounts["hf_ann"] = {"name": "ann", "auth": {"accessToken": {"role": "write"}}}
         yield server
 

@@ -1,5 +1,5 @@
 """What every store outside the run directory keeps to: the real Hub client against our Hub, real s3fs against moto,
-real gcsfs against an emulator, and a directory."""
+real gcsfs against an emulator, buckets of our Hub, and a directory."""
 
 import json
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from urllib.request import Request, urlopen
 
 import boto3
 import pytest
+from hub_buckets import Bucket
 from hub_server import HubServer
 from moto.server import ThreadedMotoServer
 from store_place import FILES, Place
@@ -45,7 +46,7 @@ def gs() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["hub", "s3", "gs", "file"])
+@pytest.fixture(params=["hub", "s3", "gs", "hf", "file"])
 def place(request: pytest.FixtureRequest, worker: StoreWorker, hub: HubServer, tmp_path: Path) -> Place:
     name = tmp_path.name.replace("_", "-")
     match request.param:
@@ -58,6 +59,9 @@ def place(request: pytest.FixtureRequest, worker: StoreWorker, hub: HubServer, t
             # Buckets with folders are asked for by gRPC, which no emulator speaks.
             env = {"STORAGE_EMULATOR_HOST": request.getfixturevalue("gs"), "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
             return Place(worker, {"kind": "url", "url": f"gs://lake/{name}"}, tmp_path, env)
+        case "hf":
+            hub.buckets[f"ann/{name}"] = Bucket(f"ann/{name}", frozenset({"hf_ann"}), is_private=True)
+            return Place(worker, {"kind": "url", "url": f"hf://buckets/ann/{name}/place"}, tmp_path)
         case _:
             return Place(worker, {"kind": "url", "url": f"file://{tmp_path}/bucket"}, tmp_path)
 
@@ -138,6 +142,9 @@ def flip(place: Place, hub: HubServer) -> None:
     key = f"{address.removeprefix('lake/')}/run-a/checkpoint-6/optimizer.pt"
     if scheme == "s3":
         _s3_client(place.env["AWS_ENDPOINT_URL"]).put_object(Bucket="lake", Key=key, Body=broken)
+    elif scheme == "hf":
+        bucket = hub.buckets[address.removeprefix("buckets/").removesuffix("/place")]
+        bucket.files["place/run-a/checkpoint-6/optimizer.pt"] = broken
     elif scheme == "gs":
         query = urlencode({"uploadType": "media", "name": key})
         url = f"{place.env['STORAGE_EMULATOR_HOST']}/upload/storage/v1/b/lake/o?{query}"
