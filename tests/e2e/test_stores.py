@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,15 +38,47 @@ def losses(run: Path) -> dict[int, float]:
     return {data["step"]: data["loss"] for data in events_of(run, "step")}
 
 
-def test_any_machine_goes_on_with_a_run_that_is_sent_away(
+@contextmanager
+def away_until_trained(hub: HubServer, runs: Path) -> Iterator[None]:
+    """The Hub takes nothing that is sent to it until a run has its finished model."""
+    for page in ("/preupload/", "/commit/"):
+        hub.disturb("away", times=10**6, path=page)
+    is_over = threading.Event()
+
+    def heal() -> None:
+        while not is_over.wait(0.02):
+            if any(runs.glob("*/output/manifest.json")):
+                hub.heal()
+                return
+
+    watcher = threading.Thread(target=heal)
+    watcher.start()
+    yield
+    is_over.set()
+    watcher.join()
+
+
+def test_run_is_sent_away_after_an_outage_and_any_machine_goes_on_with_it(
     online: Ftl, hub: HubServer, own_state: Path, tmp_path: Path
 ) -> None:
     make_project(tmp_path / "project", num_rows=48, num_epochs=2, save_steps=3, hub_model_id="ann/model")
     (tmp_path / "cloud.yml").write_text(f"provider: local\ncheckpoints: file://{tmp_path}/bucket\n")
-    straight = online("train", "cfg.yml", "--cloud", "../cloud.yml", cwd=tmp_path / "project")
+    with away_until_trained(hub, own_state / "runs"):
+        # The client itself waits up to 23 s before it tells of a server that is away.
+        more = {"cwd": tmp_path / "project", "FTL_STORE_PATIENCE_S": "90"}
+        straight = online("train", "cfg.yml", "--cloud", "../cloud.yml", **more)
     assert straight.returncode == 0, straight.stderr
     (run_id,) = run_ids(online)
     run = own_state / "runs" / run_id
+    told = [data["message"] for data in events_of(run, "warning") if "ann/model" in data["message"]]
+    assert [sentence.rpartition("; ")[2] for sentence in told] == [
+        "training goes on, and it is tried again",
+        "hf://ann/model answers again",
+    ]
+    pushed = [data["step"] for data in events_of(run, "checkpoint") if data.get("store") == "hf://ann/model"]
+    saved = {int(path.name.removeprefix("checkpoint-")) for path in (run / "checkpoints").glob("checkpoint-*")}
+    assert pushed == [max(saved)], "several were made, and the newest is all that counts"
+    assert len(saved) > 1
     expected = losses(run)
     (result,) = events_of(run, "result")
     assert {data["store"] for data in events_of(run, "delivered")} == {
@@ -79,14 +113,16 @@ def test_model_that_cannot_be_delivered_is_kept_and_pushed_later(
     online: Ftl, hub: HubServer, own_state: Path, tmp_path: Path
 ) -> None:
     make_project(tmp_path / "project", num_rows=24, num_epochs=1, hub_model_id="ann/model", hub_strategy="end")
-    hub.fail(503, times=1000, path="/preupload/")
+    hub.quota_bytes = 1000
     trained = online("train", "cfg.yml", cwd=tmp_path / "project")
     assert trained.returncode == 76
-    assert "trained, but not delivered: hub_model_id: ann/model" in trained.stdout + trained.stderr
+    said = " ".join((trained.stdout + trained.stderr).split())
+    assert "trained, but not delivered: hub_model_id: ann/model: " in said
+    assert "the Hub answered 403: Private repository storage limit reached" in said
     (run_id,) = run_ids(online)
     run = own_state / "runs" / run_id
     assert (run / "output/manifest.json").is_file()
-    hub.heal()
+    hub.quota_bytes = None
     pushed = online("push", run_id, cwd=tmp_path / "project")
     assert pushed.returncode == 0, pushed.stderr
     assert (

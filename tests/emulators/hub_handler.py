@@ -112,7 +112,8 @@ class HubHandler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
+        if "content-length" not in map(str.lower, headers):  # of a HEAD, where it is that of what is not sent
+            self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content if kind not in ("reset", "truncate") else content[: len(content) // 2])

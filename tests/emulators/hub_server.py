@@ -16,15 +16,11 @@ import contextlib
 import json
 import sys
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
-from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+from faulty_server import FaultyServer
 from hub_buckets import BUCKETS, Bucket
-from hub_faults import Fault, Faults
-from hub_faults import Kind as FaultKind
 from hub_handler import HubHandler
 from hub_objects import Objects
 from hub_reading import READING
@@ -33,14 +29,7 @@ from hub_upload import UPLOAD
 from hub_xet import XET, XetStorage
 
 
-@dataclass(frozen=True)
-class Request:
-    method: str
-    path: str
-    token: str | None
-
-
-class HubServer:
+class HubServer(FaultyServer):
     """Serves from its construction to `close`; `url` is its HF_ENDPOINT.
 
     `storage` is a directory for the large files, which are in memory otherwise; `xet` one that clients of xet write to
@@ -68,31 +57,11 @@ class HubServer:
         self.has_cdn = has_cdn
         self.quota_bytes: int | None = None
         """What all large files together may have."""
-        self.requests: list[Request] = []
         self.accounts: dict[str | None, Any] = {}  # Any: JSON
         """Token -> what the Hub says of whose it is."""
         self.lock = threading.Lock()
         """Held while a repository is made or changed."""
-        self._faults = Faults()
-        self._notes = threading.Lock()
-        handler = type("Handler", (HubHandler,), {"hub": self, "routes": (*READING, *UPLOAD, *XET, *BUCKETS)})
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
-        self.port = self._server.server_port
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._faults.heal()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(HubHandler, {"hub": self, "routes": (*READING, *UPLOAD, *XET, *BUCKETS)}, port)
 
     def add(
         self,
@@ -111,43 +80,6 @@ class HubServer:
         repository.is_private, repository.is_gated = is_private, is_gated
         repository.readers, repository.writers = frozenset(readers), frozenset(writers)
         return repository.commit(files, branch)
-
-    def fail(
-        self,
-        status: int,
-        *,
-        times: int,
-        path: str = "",
-        method: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        is_answer_lost: bool = False,
-    ) -> None:
-        """Answer the next `times` requests whose path contains `path` with that status.
-
-        They are not carried out, unless it is the answer that is lost.
-        """
-        self._faults.add(Fault("status", times, path, method, status, headers or {}, is_answer_lost))
-
-    def disturb(
-        self, kind: FaultKind, *, times: int, path: str = "", method: str | None = None, seconds: float = 0.0
-    ) -> None:
-        """Have the next `times` requests whose path contains `path` go wrong in that way; see hub_faults."""
-        self._faults.add(Fault(kind, times, path, method, seconds=seconds))
-
-    def heal(self) -> None:
-        """Forget the faults that have not happened, and the requests made so far."""
-        self._faults.heal()
-        with self._notes:
-            self.requests.clear()
-
-    def hang(self) -> None:
-        self._faults.hang()
-
-    def note(self, method: str, path: str, token: str | None) -> Fault | None:
-        """Remember a request; the fault that is due for it."""
-        with self._notes:
-            self.requests.append(Request(method, path, token))
-        return self._faults.take(method, path)
 
     def content(self, oid: str) -> bytes | None:
         """The large file of that sha256, whichever way it was uploaded."""

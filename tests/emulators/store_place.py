@@ -12,6 +12,23 @@ from ftl_runtime.checkpoint import manifest
 FILES = {"model.safetensors": b"w" * 3000, "optimizer.pt": b"o" * 2000, "config.json": b"{}", "sub/progress.json": b"1"}
 
 
+def s3_env(url: str) -> dict[str, str]:
+    """What a client of S3 needs to find moto."""
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
+    return {"AWS_ENDPOINT_URL": url, "AWS_MAX_ATTEMPTS": "1", **keys}
+
+
+def gs_env(url: str) -> dict[str, str]:
+    """What a client of GCS needs to find its emulator, which speaks no gRPC, by which buckets with folders are told."""
+    return {"STORAGE_EMULATOR_HOST": url, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
+
+
+def s3_client(url: str) -> Any:  # Any: boto3 makes its classes when asked
+    import boto3
+
+    return boto3.client("s3", endpoint_url=url, aws_access_key_id="a", aws_secret_access_key="b")
+
+
 @dataclass
 class Place:
     """One kind of store, empty, and how to ask it as several processes."""

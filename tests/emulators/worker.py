@@ -15,6 +15,7 @@ out:  {"waits": [seconds...], ...}         the answer, with what the clients wou
 or:   {"refused": "the sentence", "kind": "ConfigError", "waits": [...]}
 """
 
+import asyncio
 import json
 import os
 import subprocess
@@ -64,7 +65,13 @@ def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:  # Any: J
     from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
 
     waits: list[float] = []
-    time.sleep = waits.append  # the budget of the retries is looked at, not waited for
+    pause = asyncio.sleep
+
+    async def wait(seconds: float, result: Any = None) -> Any:  # Any: as that of asyncio
+        waits.append(seconds)
+        return await pause(0, result)
+
+    time.sleep, asyncio.sleep = waits.append, wait  # the budget of the retries is looked at, not waited for
     for line in sys.stdin:
         request = json.loads(line)
         env = request.pop("env", None) or {}

@@ -180,8 +180,8 @@ def _in_words(repo: Repo) -> Iterator[None]:
         raise
 
 
-def client_function(error: Exception) -> str | None:
-    """The function of the Hub's client in which an error of no kind of its own was raised; None for any other.
+def client_function(error: Exception, clients: tuple[str, ...] = ("huggingface_hub",)) -> str | None:
+    """The function of a client in which an error of no kind of its own was raised; None for any other.
 
     It comes to that when an answer is not understood; and hf_xet, compiled code without frames, raises RuntimeError or
     an OSError without a number for whatever happens to it.
@@ -191,8 +191,8 @@ def client_function(error: Exception) -> str | None:
         return None
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
         package = str(frame.f_globals.get("__name__")).partition(".")[0]
-        if package in ("huggingface_hub", "ftl", "ftl_runtime"):
-            return frame.f_code.co_name if package == "huggingface_hub" else None
+        if package in (*clients, "ftl", "ftl_runtime"):
+            return frame.f_code.co_name if package in clients else None
     return None
 
 

@@ -200,7 +200,8 @@ def _verdict(problem: Problem, error: Exception) -> Exception:
         return ConfigError(
             Problem(problem.where, problem.given, allowed, "make it with `hf buckets create`, or set HF_TOKEN")
         )
-    if status in (401, 403) or "PermissionError" in kinds:
+    is_forbidden = any(str(cause).startswith("Forbidden") for cause in causes(error))  # gcsfs: an OSError without more
+    if status in (401, 403) or "PermissionError" in kinds or is_forbidden:
         return ConfigError(Problem(problem.where, problem.given, "access is refused", "check the credentials"))
     if "NoCredentialsError" in kinds or "DefaultCredentialsError" in kinds:
         return ConfigError(Problem(problem.where, problem.given, "no credentials are set for it"))
@@ -210,7 +211,7 @@ def _verdict(problem: Problem, error: Exception) -> Exception:
         return ConfigError(Problem(problem.where, problem.given, f"the server answered {status}"))
     if any(isinstance(cause, OSError) or type(cause).__module__.split(".")[0] in _CLIENTS for cause in causes(error)):
         return PassingError(f"does not answer ({type(list(causes(error))[-1]).__name__})")
-    if client_function(error):
+    if client_function(error, (*_CLIENTS, "huggingface_hub", "s3fs", "fsspec")):
         return PassingError(f"its client failed ({type(error).__name__})")
     return error
 

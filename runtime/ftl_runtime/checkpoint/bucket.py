@@ -22,7 +22,7 @@ from ftl.sources.retry import PassingError, UnreachableError
 from ftl_runtime.checkpoint import manifest
 from ftl_runtime.checkpoint.hubclient import make_patient
 from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
-from ftl_runtime.checkpoint.remote import OWNER_FILE, SupersededError, Told, check_room
+from ftl_runtime.checkpoint.remote import OWNER_FILE, SupersededError, Told, check_room, owner_of
 from ftl_runtime.checkpoint.store import Checkpoint
 from ftl_runtime.checkpoint.volume import room_errors
 
@@ -42,20 +42,20 @@ class BucketStore:
 
     def claim(self, owner: str) -> None:
         with _asked(self.label):
-            system, root = self._open()
-            _write(system, f"{root}/{OWNER_FILE}", json.dumps({"owner": owner}).encode())
-            self._owner = owner
+            self._claim(owner)
 
     def steps(self) -> list[int]:
         with _asked(self.label):
             system, root = self._open()
             try:
-                directories = system.ls(root, detail=False)
+                paths = system.ls(root, detail=False)
             except FileNotFoundError:
-                return []
-            matches = [_NAME.fullmatch(path.rstrip("/").rpartition("/")[2]) for path in directories]
+                paths = []
+            if not paths and _is_there(system, f"{root}/{OWNER_FILE}"):
+                raise PassingError("its listing lacks what is there")  # "nothing" would be a fresh start
+            matches = [_NAME.fullmatch(path.rstrip("/").rpartition("/")[2]) for path in paths]
             steps = sorted(int(match[1]) for match in matches if match)
-            return [step for step in steps if system.exists(f"{root}/checkpoint-{step}/{MANIFEST_FILE}")]
+            return [step for step in steps if _is_there(system, f"{root}/checkpoint-{step}/{MANIFEST_FILE}")]
 
     def put(self, checkpoint: Checkpoint, drop: Collection[int], told: Told) -> None:
         with _asked(self.label):
@@ -94,7 +94,7 @@ class BucketStore:
         with _asked(self.label):
             system, root = self._open()
             place = f"{root}/checkpoint-{step}/{MANIFEST_FILE}"
-            if system.exists(place):
+            if _is_there(system, place):
                 system.mv(place, f"{place}.broken")
 
     def deliver(self, directory: Path, told: Told) -> str | None:
@@ -117,11 +117,17 @@ class BucketStore:
         self._opened[0].invalidate_cache()  # that of the Hub remembers what others have changed meanwhile
         return self._opened
 
+    def _claim(self, owner: str) -> None:
+        system, root = self._open()
+        _write(system, f"{root}/{OWNER_FILE}", json.dumps({"owner": owner}).encode())
+        self._owner = owner
+
     def _check_owner(self) -> None:
         system, root = self._open()
-        content = _read(system, f"{root}/{OWNER_FILE}")
-        owner = _owner_of(content)
-        if owner != self._owner:
+        owner = owner_of(_read(system, f"{root}/{OWNER_FILE}"))
+        if owner is None and self._owner is not None:
+            self._claim(self._owner)  # somebody has tidied up
+        elif owner != self._owner:
             raise SupersededError(
                 f"{self.label}: another attempt of the run {self._run_id} writes there; this one has stopped"
             )
@@ -149,14 +155,6 @@ class BucketStore:
         _write(system, f"{place}/{MANIFEST_FILE}", sealed)
         if _read(system, f"{place}/{MANIFEST_FILE}") != sealed:
             raise PassingError(f"{MANIFEST_FILE} did not arrive whole")
-
-
-def _owner_of(content: bytes | None) -> object:
-    try:
-        record = json.loads(content or b"null")
-    except ValueError:
-        return None
-    return record.get("owner") if isinstance(record, dict) else None
 
 
 def _missing(system: Any, place: str, files: dict[str, Any]) -> str | None:  # Any: fsspec ships no types
@@ -253,11 +251,20 @@ def _read(system: Any, path: str) -> bytes | None:  # Any: as above
         return None
 
 
+def _is_there(system: Any, path: str) -> bool:  # Any: as above
+    """As `exists`, which takes a server that does not answer for a file that is not there."""
+    try:
+        system.info(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _remove(system: Any, place: str) -> None:  # Any: as above
     """The manifest first: what is half removed is not picked."""
-    if system.exists(f"{place}/{MANIFEST_FILE}"):
+    if _is_there(system, f"{place}/{MANIFEST_FILE}"):
         system.rm_file(f"{place}/{MANIFEST_FILE}")
-    if system.exists(place):
+    if _is_there(system, place):
         system.rm(place, recursive=True)
 
 

@@ -24,7 +24,7 @@ from ftl.sources.retry import PassingError
 from ftl_runtime.checkpoint import manifest
 from ftl_runtime.checkpoint.hubclient import open_repository
 from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
-from ftl_runtime.checkpoint.remote import OWNER_FILE, SupersededError, Told, check_room
+from ftl_runtime.checkpoint.remote import OWNER_FILE, SupersededError, Told, check_room, owner_of
 from ftl_runtime.checkpoint.store import Checkpoint
 
 if TYPE_CHECKING:
@@ -258,13 +258,8 @@ class HubStore:
             found |= {info.path: info for info in infos}
         return found
 
-    def _owner_at(self, commit: str) -> object:
-        content = self._read(f"{self._root}/{OWNER_FILE}", commit)
-        try:
-            record = json.loads(content or b"null")
-        except ValueError:
-            return None
-        return record.get("owner") if isinstance(record, dict) else None
+    def _owner_at(self, commit: str) -> str | None:
+        return owner_of(self._read(f"{self._root}/{OWNER_FILE}", commit))
 
     def _read(self, path: str, commit: str) -> bytes | None:
         with tempfile.TemporaryDirectory() as scratch:

@@ -6,6 +6,7 @@ A run has its own place there, RUN/ below the store's address:
     checkpoint-<step>/      whole once its manifest.json is there
 """
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Collection
@@ -14,6 +15,7 @@ from typing import Protocol
 
 from ftl.contract import HubRef, StoreRef
 from ftl.errors import BackendError, StorageError
+from ftl.sources.retry import PassingError
 from ftl_runtime.checkpoint.store import Checkpoint
 
 OWNER_FILE = "owner.json"
@@ -27,6 +29,20 @@ Told = Callable[[int, int], None]
 
 class SupersededError(BackendError):
     """A later attempt of the same run writes to the store: this one must stop, and not be started again."""
+
+
+def owner_of(content: bytes | None) -> str | None:
+    """Who writes, as OWNER_FILE says; None where there is none.
+
+    Raises PassingError for what is no such file: a page of a proxy must not look like another attempt.
+    """
+    if content is None:
+        return None
+    try:
+        owner = json.loads(content)["owner"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise PassingError(f"{OWNER_FILE} cannot be read") from error
+    return str(owner)
 
 
 class RemoteStore(Protocol):

@@ -1,10 +1,11 @@
-"""A Hub, and a process that talks to stores: shared by the tests of a session, since both take seconds to start."""
+"""Servers, and a process that talks to stores: shared by the tests of a session, since they take seconds to start."""
 
 from collections.abc import Iterator
 
 import pytest
 from hub_objects import Objects
 from hub_server import HubServer
+from store_place import s3_client
 from store_worker import StoreWorker
 
 
@@ -32,3 +33,26 @@ def worker(hub_of_session: HubServer, tmp_path_factory: pytest.TempPathFactory) 
     worker = StoreWorker({"HF_ENDPOINT": hub_of_session.url, **mine})
     yield worker
     worker.close()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The address of a moto with the bucket `lake`."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    s3_client(url).create_bucket(Bucket="lake")
+    yield url
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def gs() -> Iterator[str]:
+    """The address of a GCS with the bucket `lake`."""
+    emulator = pytest.importorskip("gcp_storage_emulator.server")
+    server = emulator.create_server("127.0.0.1", 0, in_memory=True, default_bucket="lake")
+    server.start()
+    yield "http://{}:{}".format(*server._api._httpd.server_address)
+    server.stop()

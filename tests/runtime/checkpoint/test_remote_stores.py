@@ -2,48 +2,17 @@
 real gcsfs against an emulator, buckets of our Hub, and a directory."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
-import boto3
 import pytest
 from hub_buckets import Bucket
 from hub_server import HubServer
-from moto.server import ThreadedMotoServer
-from store_place import FILES, Place
+from store_place import FILES, Place, gs_env, s3_client, s3_env
 from store_worker import StoreRaisedError, StoreWorker
 
 from ftl_runtime.checkpoint import manifest
-
-KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    _s3_client(url).create_bucket(Bucket="lake")
-    yield url
-    server.stop()
-
-
-def _s3_client(url: str) -> Any:  # Any: boto3 makes its classes when asked
-    return boto3.client("s3", endpoint_url=url, aws_access_key_id="a", aws_secret_access_key="b")
-
-
-@pytest.fixture(scope="module")
-def gs() -> Iterator[str]:
-    server = pytest.importorskip("gcp_storage_emulator.server").create_server(
-        "127.0.0.1", 0, in_memory=True, default_bucket="lake"
-    )
-    server.start()
-    yield "http://{}:{}".format(*server._api._httpd.server_address)
-    server.stop()
 
 
 @pytest.fixture(params=["hub", "s3", "gs", "hf", "file"])
@@ -53,12 +22,13 @@ def place(request: pytest.FixtureRequest, worker: StoreWorker, hub: HubServer, t
         case "hub":
             return Place(worker, {"kind": "hub", "repo": f"ann/{name}"}, tmp_path)
         case "s3":
-            env = {"AWS_ENDPOINT_URL": request.getfixturevalue("s3"), **KEYS}
-            return Place(worker, {"kind": "url", "url": f"s3://lake/{name}"}, tmp_path, env)
+            return Place(
+                worker, {"kind": "url", "url": f"s3://lake/{name}"}, tmp_path, s3_env(request.getfixturevalue("s3"))
+            )
         case "gs":
-            # Buckets with folders are asked for by gRPC, which no emulator speaks.
-            env = {"STORAGE_EMULATOR_HOST": request.getfixturevalue("gs"), "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
-            return Place(worker, {"kind": "url", "url": f"gs://lake/{name}"}, tmp_path, env)
+            return Place(
+                worker, {"kind": "url", "url": f"gs://lake/{name}"}, tmp_path, gs_env(request.getfixturevalue("gs"))
+            )
         case "hf":
             hub.buckets[f"ann/{name}"] = Bucket(f"ann/{name}", frozenset({"hf_ann"}), is_private=True)
             return Place(worker, {"kind": "url", "url": f"hf://buckets/ann/{name}/place"}, tmp_path)
@@ -141,7 +111,7 @@ def flip(place: Place, hub: HubServer) -> None:
     scheme, _, address = place.ref["url"].partition("://")
     key = f"{address.removeprefix('lake/')}/run-a/checkpoint-6/optimizer.pt"
     if scheme == "s3":
-        _s3_client(place.env["AWS_ENDPOINT_URL"]).put_object(Bucket="lake", Key=key, Body=broken)
+        s3_client(place.env["AWS_ENDPOINT_URL"]).put_object(Bucket="lake", Key=key, Body=broken)
     elif scheme == "hf":
         bucket = hub.buckets[address.removeprefix("buckets/").removesuffix("/place")]
         bucket.files["place/run-a/checkpoint-6/optimizer.pt"] = broken
@@ -178,7 +148,7 @@ def test_file_that_is_larger_than_its_manifest_says_is_not_fetched(place: Place,
     if place.ref["url"].startswith("s3"):
         bucket, _, key = place.ref["url"].removeprefix("s3://").partition("/")
         name = f"{key}/run-a/checkpoint-3/optimizer.pt"
-        _s3_client(s3).put_object(Bucket=bucket, Key=name, Body=b"x" * 100_000)
+        s3_client(s3).put_object(Bucket=bucket, Key=name, Body=b"x" * 100_000)
     else:
         (place.tmp / "bucket/run-a/checkpoint-3/optimizer.pt").write_bytes(b"x" * 100_000)
     dest = place.tmp / "fetched"
