@@ -53,6 +53,7 @@ RESTORE = (
     *OPEN,
     ("GET", "/tree/"),
     ("GET", "/revision/"),
+    ("POST", "/paths-info/"),
     ("HEAD", "/checkpoint-1/manifest.json"),
     ("GET", "/checkpoint-1/manifest.json"),
     ("HEAD", "/checkpoint-1/model.safetensors"),
