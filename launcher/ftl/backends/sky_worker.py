@@ -223,7 +223,7 @@ class Stream:
 def log(order):
     """What the log has grown by since `offset` pieces; starts to read it, and starts again where that broke off."""
     stream = _streams.get(order["name"])
-    if stream is None or (order["again"] and stream.has_broken_off() and order["offset"] >= len(stream.text)):
+    if stream is None or (stream.has_broken_off() and order["offset"] >= len(stream.text)):
         _streams[order["name"]] = Stream(order)
         return {"pieces": [], "offset": 0, "ended": None, "is_fresh": True}
     ended, pieces = stream.ended, stream.text[order["offset"] :]

@@ -16,7 +16,8 @@ from ftl.cost import Spent
 _SETTLE_S = 1.5
 _FIRST_LOG_S = 20.0
 """How long the first look at a log may take."""
-_LAST_LOG_S = 30.0
+_LAST_LOG_S = 120.0
+"""How long the end of a log may take; without it a job that is done would count as lost."""
 _SAVE_EVERY_S = 5.0
 
 
@@ -78,14 +79,14 @@ class Watched:
             return {}
         return {"hours": float(seconds) / 3600, "usd_per_hour": float(self.facts["usd_per_hour"])}
 
-    def read_on(self, sky: Sky, address: dict[str, Any], *, is_last: bool = False) -> str | None:
+    def read_on(self, sky: Sky, address: dict[str, Any]) -> str | None:
         """Take in what the log has grown by; why it has ended, once it has. The first look waits for what is there."""
         if address["managed"] and address["job_id"] is None:
             return None
         give_up = time.monotonic() + (_FIRST_LOG_S if self._is_first_look else 0.0)
         quiet_since: float | None = None
         while True:
-            told = sky.ask("log", offset=self._offset, again=not is_last, **address)
+            told = sky.ask("log", offset=self._offset, **address)
             if told["is_fresh"]:
                 self.mirror.begin_again()
             self.mirror.feed("".join(told["pieces"]))
@@ -105,12 +106,12 @@ class Watched:
         return ended
 
     def read_to_end(self, sky: Sky, address: dict[str, Any]) -> None:
-        """Take in the rest of the log of a job that has ended."""
+        """Take in the rest of the log of a job that has ended. A stream that broke off before its end is read again."""
         give_up = time.monotonic() + _LAST_LOG_S
-        is_over: str | None = None
-        while is_over is None and time.monotonic() < give_up:
+        why_ended: str | None = None
+        while why_ended != "" and time.monotonic() < give_up:
             try:
-                is_over = self.read_on(sky, address, is_last=True)
+                why_ended = self.read_on(sky, address)
             except SkyError:
                 return  # its machine is gone
             time.sleep(0.2)
