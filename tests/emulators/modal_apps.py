@@ -30,7 +30,7 @@ class Apps:
             "AppHeartbeat": self.heartbeat,
             "AppClientDisconnect": self.disconnect,
             "AppStop": self.stop,
-            "AppList": self.list,
+            "AppList": self.list_apps,
             "AppSetTags": self.set_tags,
             "AppGetTags": self.get_tags,
             "EnvironmentGetOrCreate": self.environment_get_or_create,
@@ -151,7 +151,7 @@ class Apps:
         await self._stop_containers(app)
         await self.world.notify()
 
-    async def list(self, request: api.AppListRequest, _: object) -> api.AppListResponse:
+    async def list_apps(self, request: api.AppListRequest, _: object) -> api.AppListResponse:
         environment = self.world.environment(request.environment_name)
         items = [
             api.AppListResponse.AppListItem(

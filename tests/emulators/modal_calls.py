@@ -29,7 +29,7 @@ class Calls:
             "FunctionGetOutputs": self.get_outputs,
             "FunctionCallFromId": self.from_id,
             "FunctionCallGetInfo": self.info,
-            "FunctionCallList": self.list,
+            "FunctionCallList": self.list_calls,
             "FunctionCallCancel": self.cancel,
             "FunctionGetCurrentStats": self.stats,
         }
@@ -106,7 +106,7 @@ class Calls:
     async def info(self, request: api.FunctionCallGetInfoRequest, _: object) -> api.FunctionCallGetInfoResponse:
         return api.FunctionCallGetInfoResponse(info=_call_info(self.world.call(request.function_call_id)))
 
-    async def list(self, request: api.FunctionCallListRequest, _: object) -> api.FunctionCallListResponse:
+    async def list_calls(self, request: api.FunctionCallListRequest, _: object) -> api.FunctionCallListResponse:
         function = self.world.function(request.function_id)
         found = [c for c in self.world.calls.values() if c.function_id == function.id]
         return api.FunctionCallListResponse(function_calls=[_call_info(c) for c in found])
@@ -120,7 +120,7 @@ class Calls:
             num_running_inputs=len(running),
         )
 
-    def _open_inputs(self, function: Function) -> "list[Input]":
+    def _open_inputs(self, function: Function) -> list[Input]:
         calls = (c for c in self.world.calls.values() if c.function_id == function.id)
         return [i for call in calls for i in call.inputs if i.output is None]
 
@@ -141,7 +141,7 @@ class Calls:
 
     # What containers make of inputs. Each answers whether the input was theirs.
 
-    def waiting(self, function: Function) -> "list[Input]":
+    def waiting(self, function: Function) -> list[Input]:
         now = self.world.now()
         return [
             i

@@ -97,7 +97,7 @@ class ControlApi:
     async def logs(self, _: web.Request) -> web.Response:
         return web.json_response([_line(line) for line in self.plane.logs.lines])
 
-    async def fsck(self, _: web.Request) -> web.Response:
+    async def fsck(self, _request: web.Request) -> web.Response:
         """What is wrong, a sentence each: an input in more than one place, or blocks that are not whole."""
         found = volumes_fsck(self.plane.volumes)
         for input in self.world.inputs.values():

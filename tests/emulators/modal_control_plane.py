@@ -1,10 +1,11 @@
 """Modal's control plane on loopback, for the real modal client and its real container entrypoint.
 
-    python modal_control_plane.py --directory DIR [--port 0] [--token ID:SECRET] [--env K=V] [--site DIR]
+    python modal_control_plane.py --directory DIR [--port 0] [--token ID:SECRET] [--env K=V] [--site DIR] [--until-eof]
 
 Prints one line of JSON once it serves: {"server_url": ..., "control_url": ..., "pid": ...}. It is a process of its own,
-so that the death of a client or of a test ends no container; SIGTERM ends it and all of them. See README.md here for
-what is like Modal and what is not, and modal_control_api.py for what tests may ask and do.
+so that the death of a client ends no container; SIGTERM ends it and all of them, and so does the end of its standard
+input with --until-eof. See README.md here for what is like Modal and what is not, and modal_control_api.py for what
+tests may ask and do.
 
 Clean-room: written from the published protocol buffers (modal_proto), the client's own calls and Modal's
 documentation. A method that is not in a table here is UNIMPLEMENTED, and listed under /unknown.
@@ -17,6 +18,8 @@ import json
 import logging
 import os
 import signal
+import sys
+import traceback
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
@@ -92,6 +95,15 @@ class ControlPlane:
         }
 
     async def _serve(self, name: str, stream: "grpclib.server.Stream[Any, Any]") -> None:
+        try:
+            await self._answer(name, stream)
+        except (GRPCError, StreamTerminatedError, ConnectionError):
+            raise
+        except Exception as e:
+            print(f"{name}:", traceback.format_exc(), file=sys.stderr, flush=True)
+            raise GRPCError(Status.INTERNAL, f"the emulator failed: {e!r}") from e
+
+    async def _answer(self, name: str, stream: "grpclib.server.Stream[Any, Any]") -> None:
         request = await stream.recv_message()
         metadata: Mapping[str, Any] = stream.metadata or {}
         container = self._caller(name, metadata)
@@ -133,12 +145,14 @@ class ControlPlane:
             raise GRPCError(Status.UNAUTHENTICATED, "Token validation failed: unknown token id or wrong secret")
         return None
 
-    async def serve(self, port: int) -> None:
-        """Until SIGTERM or SIGINT."""
+    async def serve(self, port: int, *, is_until_eof: bool) -> None:
+        """Until SIGTERM, SIGINT or the end of standard input."""
         loop, over = asyncio.get_running_loop(), asyncio.Event()
         loop.set_exception_handler(_report)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, over.set)
+        if is_until_eof:
+            loop.add_reader(sys.stdin.fileno(), over.set)
         server = grpclib.server.Server([self])
         await server.start("127.0.0.1", port)
         self.world.server_url = f"http://127.0.0.1:{_port(server._server)}"
@@ -176,8 +190,9 @@ def main() -> None:
     parser.add_argument("--token", action="append", default=[], metavar="ID:SECRET")
     parser.add_argument("--env", action="append", default=[], metavar="K=V", help="in every container")
     parser.add_argument("--site", action="append", default=[], type=Path, help="on every container's PYTHONPATH")
+    parser.add_argument("--until-eof", action="store_true", help="end when standard input does")
     given = parser.parse_args()
-    logging.getLogger("grpclib").setLevel(logging.CRITICAL if not os.environ.get("MODAL_EMULATOR_DEBUG") else 0)
+    logging.getLogger("grpclib").setLevel(logging.CRITICAL)  # an error is an answer here
     given.directory.mkdir(parents=True, exist_ok=True)
     plane = ControlPlane(
         given.directory.resolve(),
@@ -185,7 +200,7 @@ def main() -> None:
         env=dict(e.split("=", 1) for e in given.env),
         sites=given.site,
     )
-    asyncio.run(plane.serve(given.port))
+    asyncio.run(plane.serve(given.port, is_until_eof=given.until_eof))
 
 
 if __name__ == "__main__":

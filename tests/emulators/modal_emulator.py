@@ -41,7 +41,7 @@ class ModalEmulator:
     ) -> "Iterator[ModalEmulator]":
         """`env`: of every container. `sites`: on every container's PYTHONPATH."""
         directory.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, str(SCRIPT), "--directory", str(directory / "kept")]
+        command = [sys.executable, str(SCRIPT), "--until-eof", "--directory", str(directory / "kept")]
         command += ["--token", f"{TOKEN_ID}:{TOKEN_SECRET}"]
         command += [word for k, v in (env or {}).items() for word in ("--env", f"{k}={v}")]
         command += [word for site in sites for word in ("--site", str(site))]
@@ -49,7 +49,7 @@ class ModalEmulator:
         own = {k: v for k, v in os.environ.items() if not k.startswith(("MODAL_", "PYTEST_"))}
         with log.open("wb") as err:
             process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=err, env=own, start_new_session=True, stdin=subprocess.DEVNULL
+                command, stdout=subprocess.PIPE, stderr=err, env=own, start_new_session=True, stdin=subprocess.PIPE
             )
         assert process.stdout is not None
         first = process.stdout.readline()

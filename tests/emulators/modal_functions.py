@@ -114,7 +114,7 @@ def _metadata(function: Function) -> api.FunctionHandleMetadata:
 
 
 def _is_repeated(field: Any) -> bool:  # Any: a descriptor, whose class depends on the implementation
-    return field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED
+    return bool(field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED)
 
 
 def _is_set(message: api.Function, field: Any) -> bool:

@@ -64,7 +64,7 @@ def describe(
     system = [
         (f"/{name}", f"/{name}") for name in SYSTEM if Path("/", name).is_dir() and not Path("/", name).is_symlink()
     ]
-    pythons = {str(Path(p)) for p in (sys.prefix, sys.base_prefix, os.path.realpath(sys.base_prefix), *python_path)}
+    pythons = {sys.prefix, sys.base_prefix, os.path.realpath(sys.base_prefix), *map(str, python_path)}
     stable = [(p, p) for p in sorted(pythons) if not p.startswith("/usr")]
     is_root = os.geteuid() == 0
     binds = [(source, target, is_root and source not in ("/dev", "/sys")) for source, target in (*system, *stable)]

@@ -26,7 +26,7 @@ class Scheduler:
             **self.calls.rpcs,
             "ContainerStop": self.stop,
             "ClusterGet": self.cluster_get,
-            "TaskList": self.list,
+            "TaskList": self.list_containers,
             "TaskGetInfo": self.info,
         }
 
@@ -108,7 +108,7 @@ class Scheduler:
                 return api.ClusterGetResponse(cluster=stats)
         raise GRPCError(Status.NOT_FOUND, f"Cluster {request.cluster_id} not found")
 
-    async def list(self, request: api.TaskListRequest, _: object) -> api.TaskListResponse:
+    async def list_containers(self, request: api.TaskListRequest, _: object) -> api.TaskListResponse:
         found = [c for c in self.live() if request.app_id in ("", c.app.id)]
         return api.TaskListResponse(
             tasks=[

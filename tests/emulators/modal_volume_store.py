@@ -91,9 +91,17 @@ class BlockStore:
         return b"".join(parts)
 
 
-def make_copy(blocks: BlockStore, volume: Volume, directory: Path, *, sub_path: str = "", **how: bool) -> Copy:
+def make_copy(
+    blocks: BlockStore,
+    volume: Volume,
+    directory: Path,
+    *,
+    sub_path: str = "",
+    is_read_only: bool,
+    has_background_commits: bool,
+) -> Copy:
     """A copy on disk of what is committed; below `sub_path`, everything is kept in it all the same."""
-    copy = Copy(volume, directory, **how)
+    copy = Copy(volume, directory, is_read_only, has_background_commits)
     directory.mkdir(parents=True)
     if sub_path:
         (directory / sub_path.strip("/")).mkdir(parents=True, exist_ok=True)

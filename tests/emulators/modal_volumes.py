@@ -32,7 +32,7 @@ class Volumes:
             "VolumeGetOrCreate": self.get_or_create,
             "VolumeGetById": self.get_by_id,
             "VolumeHeartbeat": self.heartbeat,
-            "VolumeList": self.list,
+            "VolumeList": self.list_volumes,
             "VolumeDelete": self.delete,
             "VolumeRename": self.rename,
             "VolumeListFiles": self.list_files,
@@ -84,7 +84,7 @@ class Volumes:
         self.volume(request.volume_id)
         return EMPTY
 
-    async def list(self, request: api.VolumeListRequest, _: CopyHolder | None) -> api.VolumeListResponse:
+    async def list_volumes(self, request: api.VolumeListRequest, _: CopyHolder | None) -> api.VolumeListResponse:
         environment = self.world.environment(request.environment_name)
         before = request.pagination.created_before or float("inf")
         found = sorted(
@@ -120,7 +120,7 @@ class Volumes:
         for start in range(0, max(len(entries), 1), 100):
             yield api.VolumeListFiles2Response(entries=entries[start : start + 100])
 
-    def _entries(self, request: Any) -> "list[api.FileEntry]":  # Any: of either protocol
+    def _entries(self, request: Any) -> list[api.FileEntry]:  # Any: of either protocol
         volume, path = self.volume(request.volume_id), _clean(request.path)
         found = below(volume, path)
         if path and not found:

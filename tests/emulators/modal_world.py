@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2 as api
 
 DAY_S = 86400.0
+Thing = TypeVar("Thing")
 
 
 @dataclass
@@ -222,7 +223,7 @@ class World:
                 yield from call.inputs
 
 
-def _found(where: dict[str, Any], id: str, kind: str) -> Any:  # Any: of whatever kind
+def _found(where: dict[str, Thing], id: str, kind: str) -> Thing:
     if id not in where:
         raise GRPCError(Status.NOT_FOUND, f"{kind} {id} not found")
     return where[id]
