@@ -142,7 +142,7 @@ def test_state_of_skypilot_is_a_phase(status: str, phase: str, make: Make, tmp_p
 @pytest.mark.parametrize(
     ("status", "text", "cause", "code"),
     [
-        ("REFUSED", "no quota", "environment", 3),
+        ("REFUSED", "quota: VcpuLimitExceeded", "environment", 3),
         ("FAILED_SETUP", "", "environment", 3),
         ("FAILED_NO_RESOURCE", "none left", "environment", 3),
         ("FAILED", "", "crash", 70),

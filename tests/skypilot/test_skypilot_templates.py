@@ -106,7 +106,7 @@ def test_mistake_is_a_sentence_that_names_the_key(keys: str, key: str, told: str
 
 
 def test_image_that_nobody_published_is_refused(tmp_path: Path, sky: Sky) -> None:
-    backend = backend_of("provider: skypilot\ninfra: aws\ngpu: L4\n", tmp_path, sky)
+    backend = backend_of("provider: skypilot\ninfra: aws\nimage: cuda\n", tmp_path, sky)
     with pytest.raises(Exception, match=r"'cuda'.*is not published.*image: none"):
         backend._image(spec_of(backend))
 

@@ -42,7 +42,7 @@ from ftl.contract import (
 )
 from ftl.cost import Price, Spent, budget_problems, limit_s
 from ftl.errors import BackendError, DeliveryError, ExitCode, FtlError, Problem
-from ftl.image import resolve
+from ftl.image import recipe, resolve
 
 _STATE_AGE_S = 5.0
 """SkyPilot is asked so seldom: each question is a request that its server runs in a process."""
@@ -76,7 +76,7 @@ class SkypilotBackend:
         gpus = "all" if len(counts) > 1 else cloud.num_gpus
         kind = cloud.gpu[0].partition(":")[0] if cloud.gpu else None
         return {
-            "image": None if cloud.installs else cloud.image or ("cuda" if cloud.gpus else "cpu"),
+            "image": None if cloud.installs else cloud.image or _published(has_gpus=bool(cloud.gpus)),
             "resources": Resources(gpus=gpus, processes=cloud.processes, gpu_kind=kind),
             "restarts": cloud.is_managed,
         }
@@ -108,7 +108,7 @@ class SkypilotBackend:
         if problems:
             return problems
         problems = budget_problems(self.cloud.max_usd, self.price(spec), why_unknown(self.cloud, found["unknown"]))
-        if problems:
+        if problems or not self.cloud.places:  # among all clouds SkyPilot chooses when it launches
             return problems
         ready = self._sky.ask("ready", clouds=list(self.cloud.clouds))
         problems = [Problem("infra", text) for text in ready["problems"]]
@@ -247,7 +247,7 @@ class SkypilotBackend:
             watched.mirror.put(RESULT_FILE, result)
             return JobState(phase="ended", exit_code=ExitCode.DONE, cause="done")
         log = watched.mirror.file(LOG_FILE).decode(errors="replace")
-        return ended_without_verdict(found["status"], found.get("text") or "", log)
+        return ended_without_verdict(found["status"], found.get("text") or "", log, self.cloud)
 
     def read(self, handle: JobHandle, name: str, offset: int) -> bytes:
         watched = self._watched(handle)
@@ -330,6 +330,12 @@ class SkypilotBackend:
         if key not in self._mirrors:
             self._mirrors[key] = Watched(handle)
         return self._mirrors[key]
+
+
+def _published(*, has_gpus: bool) -> str | None:
+    """The image for a file that names none; None while it is not published, and what it holds is to be installed."""
+    name = "cuda" if has_gpus else "cpu"
+    return name if recipe(name).published else None
 
 
 def _at_price(usd_per_hour: float | None) -> str:

@@ -91,10 +91,12 @@ _WITHOUT_VERDICT: dict[str, tuple[Cause, int, str]] = {
 }
 
 
-def ended_without_verdict(status: str, text: str, log: str) -> JobState:
+def ended_without_verdict(status: str, text: str, log: str, cloud: SkypilotCloud) -> JobState:
     """How an attempt stands whose runtime said nothing, by what SkyPilot says of it."""
     cause, code, sentence = _WITHOUT_VERDICT.get(status, ("lost", ExitCode.PREEMPTED, f"SkyPilot says {status}"))
     lines = [line.strip() for line in log.splitlines() if line.strip()]
+    if text and cause == "environment":
+        text = f"{_key_of(text, cloud)}: {text}"
     told = text or (lines[-1] if lines and status in ("FAILED", "FAILED_SETUP") else "")
     return JobState(phase="ended", exit_code=code, cause=cause, message=f"{sentence}: {told}" if told else sentence)
 
