@@ -11,7 +11,7 @@ LOCK = images/requirements-cpu.txt
 DEV_LOCK = .ci/requirements-dev.txt
 SKY_LOCK = .ci/requirements-sky.txt
 
-.PHONY: quickstart test chaos check lock clean
+.PHONY: quickstart test chaos check lock clean test-modal-live
 
 quickstart: .venv/runtime examples/quickstart/model/config.json
 	.venv/bin/ftl train examples/quickstart/pretrain.yml
@@ -27,6 +27,10 @@ test: .venv/dev .venv/sky/complete
 # counted in build/chaos.jsonl: stopped and started again it goes on there. The table comes last, its numbers in chaos.json.
 chaos: .venv/dev
 	.venv/bin/python tests/e2e/chaos/campaign.py --ledger build/chaos.jsonl
+
+# One tiny training on Modal itself, with your account: a T4, minutes, cents. Needs `modal token new`; never part of CI.
+test-modal-live: .venv/dev
+	.venv/bin/python tests/modal/live.py
 
 check: .venv/dev
 	.venv/bin/ruff check .

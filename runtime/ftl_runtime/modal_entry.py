@@ -31,6 +31,8 @@ from pathlib import Path
 from typing import Any
 
 STATE, CACHE = Path("/ftl/state"), Path("/ftl/cache")
+SCRATCH = Path("/tmp")
+"""The container's own disk."""
 SEGMENT_BYTES = 256 * 1024
 """Growing files are also kept in pieces of this size, so that a reader need not fetch them from their start."""
 SEGMENTS_DIR = ".segments"
@@ -191,7 +193,7 @@ class _Run:
     def __init__(self, order: Order, place: _Place, machine: _Machine, stage: str, began: float) -> None:
         self._order, self._place, self._machine, self._stage = order, place, machine, stage
         self._began = began
-        self._root = Path("/tmp") / f"ftl-{order['run_id']}"  # the same in every container: checkpoints know paths
+        self._root = SCRATCH / f"ftl-{order['run_id']}"  # the same in every container: checkpoints know paths
         self.directory = self._root / "run"
         self._copied: dict[str, tuple[int, int]] = {}
         self._copied_at, self._commit_s = 0.0, 0.0
@@ -244,9 +246,13 @@ class _Run:
         except BaseException as asked:
             # KeyboardInterrupt: preempted. InputCancellation: `ftl stop`. Anything else: Modal starts this again.
             self._stop(process)
-            self.copy(whole=True)
-            if not isinstance(asked, KeyboardInterrupt | Exception):
-                self._place.end(_PREEMPTED, self.exit_record() or {"cause": "signal"})
+            try:
+                self.copy(whole=True)
+                if not isinstance(asked, KeyboardInterrupt | Exception) and self._machine.rank == 0:
+                    told = self.exit_record()
+                    self._place.end(int(told.get("exit_code", _PREEMPTED)), {"cause": "signal", **told})
+            except Exception as error:  # whatever it was, `asked` decides what Modal does next
+                sys.stderr.write(f"ftl: the last copy to the volume failed: {error}\n")
             raise
         return process.returncode
 

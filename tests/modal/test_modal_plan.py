@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from ftl.backends.modal import ModalBackend
+from ftl.backends import modal_volume
+from ftl.backends.modal import ModalBackend, _entry_file, _entry_module
 from ftl.backends.modal_cloud import ModalCloud
-from ftl.backends.modal_plan import ModalPlan, app_name, plan
+from ftl.backends.modal_plan import CACHE_MOUNT, STATE_MOUNT, ModalPlan, app_name, plan
+from ftl.backends.modal_preflight import _cluster_problems
 from ftl.contract import Bundle, JobSpec, Mount
 from ftl.image import recipe
 
@@ -109,3 +111,20 @@ def test_dry_run_shows_the_plan_without_asking_anybody(monkeypatch: pytest.Monke
     shown = backend.describe(spec, BUNDLE, Path("/nowhere"))
     assert shown["app"] == "ftl-abcdef-cats"
     assert [function["name"] for function in shown["functions"]] == ["prepare", "train"]
+
+
+def test_what_launcher_and_container_say_twice_is_the_same() -> None:
+    """The container's module can import nothing of ours, so it has its own copies."""
+    entry = _entry_module(_entry_file())
+    assert (str(entry.STATE), str(entry.CACHE)) == (STATE_MOUNT, CACHE_MOUNT)
+    assert (entry.SEGMENT_BYTES, entry.SEGMENTS_DIR, entry.GROWING) == (
+        modal_volume.SEGMENT_BYTES,
+        modal_volume._SEGMENTS_DIR,
+        modal_volume._GROWING,
+    )
+
+
+def test_cluster_is_refused_before_it_is_paid_for() -> None:
+    (told,) = _cluster_problems(planned(ModalCloud(gpu="H100:8", nodes=2)))
+    assert str(told).startswith("nodes: 2: cannot train yet")
+    assert _cluster_problems(planned(ModalCloud(gpu="H100:8"))) == []

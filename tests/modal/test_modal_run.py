@@ -116,7 +116,7 @@ def test_training_that_loses_its_container_four_times_equals_the_local_one(
 
     attached = ftl("attach", run.id, state=here)
     assert "train loss" in attached.stdout
-    assert modal_server.ends(run.call) == ["preempted", "preempted", "timeout", "lost", "success"]
+    assert modal_server.ends(run.call) == ["preempted", "preempted", "timeout", "crashed", "success"]
 
     expected = losses((local / "events.jsonl").read_bytes())
     assert len(expected) > 100

@@ -5,6 +5,7 @@ run whose day in a container is over calls its next container itself. The public
 """
 
 import importlib.util
+import json
 import os
 import sys
 from functools import lru_cache
@@ -68,8 +69,7 @@ class ModalBackend:
             known = _known_handle(volumes.record(state, f"{run_root(spec.run_id)}/{_RECORD_FILE}"), spec.attempt)
             if known is not None:
                 return known
-            _upload(asked, spec, bundle, state)
-            _record(state, spec, run_dir, None)
+            _upload(asked, spec, bundle, state, run_dir)
             app = _app(asked)
             app.deploy(environment_name=asked.environment, tag=bundle.sha256[:12])
             first = _modal().Function.from_name(asked.app, asked.functions[0].name, environment_name=asked.environment)
@@ -85,7 +85,7 @@ class ModalBackend:
                     "environment": asked.environment or "",
                 },
             )
-            _record(state, spec, run_dir, handle)
+            volumes.put_json(state, {f"{run_root(spec.run_id)}/{_RECORD_FILE}": _record(spec, run_dir, handle)})
         return handle
 
     def status(self, handle: JobHandle) -> JobState:
@@ -100,7 +100,7 @@ class ModalBackend:
         """A call that waits, or was made twice, finds the mark on the volume when it is started."""
         with volumes.modal_errors():
             root = run_root(handle.run_id)
-            if _verdict(handle) is not None:
+            if volumes.record(_volume(handle), f"{root}/{_VERDICT_FILE}").get("submission") == handle.attempt:
                 return
             volumes.put_json(_volume(handle), {f"{root}/stop-{handle.attempt}": {}})
             chain = volumes.record(_volume(handle), f"{root}/{_CHAIN_FILE}")
@@ -134,6 +134,7 @@ class ModalBackend:
         told = []
         with volumes.modal_errors():
             state = volumes.state_volume(self.cloud.volume, self.cloud.environment)
+            bundles = volumes.sizes(state, "bundles")  # before the records: see _upload
             used = set()
             for record in self.records():
                 used.add(f"{record['bundle']['sha256']}.tar")
@@ -142,7 +143,7 @@ class ModalBackend:
                 is_over = verdict.get("submission") == newest
                 if is_over and _stop_app(app_name(record["id"]), self.cloud.environment):
                     told.append(f"app {app_name(record['id'])} stopped: the run has ended")
-            for name in sorted(set(volumes.sizes(state, "bundles")) - used):
+            for name in sorted(set(bundles) - used):
                 volumes.remove(state, f"bundles/{name}")
                 told.append(f"bundle {name.removesuffix('.tar')[:12]} removed: no run needs it")
         return told
@@ -184,21 +185,22 @@ def _known_handle(record: dict[str, Any], attempt: int) -> JobHandle | None:  # 
     return None
 
 
-def _upload(asked: ModalPlan, spec: JobSpec, bundle: Bundle, state: "modal.Volume") -> None:
-    volumes.put_bundle(state, bundle.sha256, Path(bundle.path))
+def _upload(asked: ModalPlan, spec: JobSpec, bundle: Bundle, state: "modal.Volume", run_dir: Path) -> None:
     if asked.mounts:
         cache = _made(asked.volumes[CACHE_MOUNT], asked.environment)
         for place, source in asked.mounts.items():
             volumes.put_directory(cache, Path(source), place)
     job = asked.job.model_dump(mode="json")
-    volumes.put_json(state, {f"{run_root(spec.run_id)}/job-{spec.attempt}.json": job})
+    root = run_root(spec.run_id)
+    record = _record(spec, run_dir, None)
+    # The record before the bundle: `collect` on another machine must see who needs it.
+    volumes.put_json(state, {f"{root}/job-{spec.attempt}.json": job, f"{root}/{_RECORD_FILE}": record})
+    volumes.put_bundle(state, bundle.sha256, Path(bundle.path))
 
 
-def _record(state: "modal.Volume", spec: JobSpec, run_dir: Path, handle: JobHandle | None) -> None:
+def _record(spec: JobSpec, run_dir: Path, handle: JobHandle | None) -> dict[str, Any]:  # Any: JSON
     """The run's record, for launchers on other machines: without the paths of this one."""
-    import json
-
-    record = json.loads((run_dir / _RECORD_FILE).read_bytes())
+    record: dict[str, Any] = json.loads((run_dir / _RECORD_FILE).read_bytes())
     for key in _PRIVATE:
         if isinstance(record.get(key), str) and record[key].startswith("/"):
             record[key] = Path(record[key]).name
@@ -208,7 +210,7 @@ def _record(state: "modal.Volume", spec: JobSpec, run_dir: Path, handle: JobHand
         kept = [one for one in record["attempts"] if one["number"] != handle.attempt]
         own = next((one for one in record["attempts"] if one["number"] == handle.attempt), {"submitted_at": 0.0})
         record["attempts"] = [*kept, {**own, "number": handle.attempt, "handle": handle.model_dump()}]
-    volumes.put_json(state, {f"{run_root(spec.run_id)}/{_RECORD_FILE}": record})
+    return record
 
 
 def _app(asked: ModalPlan) -> "modal.App":
@@ -336,7 +338,7 @@ def _without_answer(handle: JobHandle, call: str, reason: str) -> JobState:
     """A call without a result: another may go on for it, else the volume says how the run ended."""
     chain = volumes.record(_volume(handle), f"{run_root(handle.run_id)}/{_CHAIN_FILE}")
     newest = chain.get("call")
-    if chain.get("submission") == handle.attempt and newest and newest != call and call not in _next.values():
+    if chain.get("submission") == handle.attempt and newest and newest != call:
         return _state(handle, str(newest))
     told = _verdict(handle)
     if told is not None:
