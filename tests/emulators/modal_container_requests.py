@@ -125,7 +125,10 @@ class ContainerRequests:
                 self.scheduler.calls.fail(
                     input, item.result, "failure", item, held_by=container.id if is_held else None
                 )
-                self.scheduler.end_cluster(container)
+                if input.is_cancelled:
+                    self.scheduler.end_cluster_after_grace(container)
+                else:
+                    self.scheduler.end_cluster(container)
         await self.world.notify()
         return EMPTY
 

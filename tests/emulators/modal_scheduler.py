@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from google.protobuf import empty_pb2
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from modal_calls import Calls
@@ -11,7 +10,6 @@ from modal_logs import INFO, Logs
 from modal_proto import api_pb2 as api
 from modal_world import App, Function, Input, World
 
-EMPTY = empty_pb2.Empty()
 Result = api.GenericResult
 
 
@@ -168,7 +166,7 @@ class Scheduler:
                 self.runner.kill(member, "cluster")
 
     def end_cluster_after_grace(self, container: Container) -> None:
-        """The result is the first container's: the others may finish what they do, and no more."""
+        """The result is there, or not wanted: the others may finish what they do, and no more."""
         for member in container.cluster.containers if container.cluster else []:
             if member is not container:
                 self.runner.kill_after_grace(member, "cluster")
