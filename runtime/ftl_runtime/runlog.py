@@ -60,13 +60,23 @@ class RunLog:
             self._append(f"{redacted(line)}\n")
 
     def drain(self) -> None:
-        """Have all that was written into the pipes until now in the file, unfinished lines too. Takes seconds at most,
-        whoever goes on writing."""
+        """Have all that was written into the pipes until now in the file, but for the last words of lines that may go
+        on: a process that is gone writes no more, one that lives may be in the middle of a secret.
+
+        Takes seconds at most, whoever goes on writing.
+        """
         until = time.monotonic() + _DRAIN_S
         with self._lock:
             for stream in self._streams():
                 while time.monotonic() < until and self._take(stream):
                     pass
+                self._append(stream.words())
+
+    def close(self) -> None:
+        """As `drain`, with those words: the end of the log."""
+        self.drain()
+        with self._lock:
+            for stream in self._streams():
                 self._append(stream.rest())
 
     def _copy(self) -> None:

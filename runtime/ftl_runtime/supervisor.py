@@ -69,9 +69,8 @@ def supervise(job_file: Path, num_requests: Callable[[], int]) -> int:
         if place.node == 0:
             StopOrder.clear(run_dir)
         requests = Requests(num_requests, _notices(job, run_dir))
-        log = RunLog(run_dir / file_of(LOG_FILE, place))
-        verdict = _attempt(job, job_file, run_dir, place, lock_fd, log, requests, started)
-        log.drain()
+        with contextlib.closing(RunLog(run_dir / file_of(LOG_FILE, place))) as log:
+            verdict = _attempt(job, job_file, run_dir, place, lock_fd, log, requests, started)
     except (OSError, FtlError) as error:
         verdict = verdict_of(error if isinstance(error, FtlError) else StorageError(f"{run_dir}: {error}"))
         sys.stderr.write(f"{redacted(str(verdict.message))}\n")

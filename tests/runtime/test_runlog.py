@@ -97,6 +97,18 @@ def test_line_without_end_and_bytes_that_are_no_text_come_through(path: Path) ->
     assert path.read_bytes() == content
 
 
+def test_words_of_a_process_that_lives_wait_until_the_end(path: Path) -> None:
+    log = RunLog(path)
+    fd = log.pipe()
+    write(fd, b"it is canary-of")
+    log.drain()
+    assert path.read_text() == "it is "
+    write(fd, b"-18-chars")
+    log.close()
+    assert path.read_text() == "it is ***"
+    os.close(fd)
+
+
 def test_key_of_several_lines_is_found_across_reads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "-begin-\nabc\n-end-")
     log = RunLog(path)
