@@ -3,7 +3,8 @@
 in:   {"store": {"kind": "hub", ...}, "name": "any", "call": "put", "with": {...}}
 out:  {"gave": ..., "told": [[done, total]...]}
 
-A store is opened once for each `name`, as by a process of its own. All are of the run run-a.
+A store is opened once for each `name`, as by a process of its own. All are of the run run-a. The call `newest` gives
+the step that a run in a directory would go on from, and the events about it.
 """
 
 from collections.abc import Callable
@@ -62,7 +63,24 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
         "quarantine": lambda: store.quarantine(given["step"]),
         "deliver": lambda: store.deliver(Path(given["path"]), note),
     }
+    if request["call"] == "newest":
+        return {"gave": _newest(request["store"], Path(given["run"])), "told": told}
     return {"gave": calls[request["call"]](), "told": told}
+
+
+def _newest(ref: dict[str, Any], run: Path) -> dict[str, Any]:  # Any: JSON
+    from ftl.contract import JobSpec
+    from ftl_runtime.checkpoint import restore
+    from ftl_runtime.checkpoint.volume import VolumeStore
+
+    events: list[tuple[str, dict[str, Any]]] = []
+
+    def emit(event: str, data: dict[str, Any]) -> None:
+        events.append((event, data))
+
+    local = VolumeStore(run / "checkpoints", "run-a", emit)
+    found = restore.newest(local, JobSpec.model_validate({"run_id": "run-a", "stores": [ref]}), emit)
+    return {"step": found.step if found else None, "events": events}
 
 
 if __name__ == "__main__":

@@ -78,14 +78,14 @@ def check_access(repo: Repo, *, delays_s: tuple[float, ...] = DELAYS_S) -> None:
 def read_file(repo: Repo, name: str) -> bytes | None:
     """The content of a small file of the repository; None when it has none of that name. Raises as `check_access`."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import RemoteEntryNotFoundError
 
     def ask() -> bytes | None:
         try:
             return Path(
                 HfApi().hf_hub_download(repo.id, name, repo_type=repo.kind, revision=repo.revision)
             ).read_bytes()
-        except EntryNotFoundError:
+        except RemoteEntryNotFoundError:
             return None
 
     return ask_hub(repo, ask, delays_s=())
@@ -172,6 +172,8 @@ def _in_words(repo: Repo) -> Iterator[None]:
                 raise PassingError(f"{_endpoint()} does not answer ({type(cause).__name__})") from e
             if isinstance(cause, json.JSONDecodeError):  # a page of some proxy on the way
                 raise PassingError(f"{_endpoint()} answered what is no JSON") from e
+        if isinstance(e, errors.LocalEntryNotFoundError):
+            raise PassingError(f"{_endpoint()} answered what is not understood") from e
         if function := client_function(e):
             if function == "xet_get" and "No space left" in str(e):
                 raise OSError(errno.ENOSPC, "No space left on device") from e

@@ -68,7 +68,7 @@ class HubStore:
         self._owner = owner
 
     def steps(self) -> list[int]:
-        from huggingface_hub.errors import EntryNotFoundError
+        from huggingface_hub.errors import RemoteEntryNotFoundError
 
         def ask() -> list[int]:
             try:
@@ -76,7 +76,7 @@ class HubStore:
                     self._id, self._root, recursive=True, revision=self._ref.branch or "main"
                 )
                 names = [item.path.removeprefix(f"{self._root}/") for item in tree]
-            except EntryNotFoundError:
+            except RemoteEntryNotFoundError:
                 return []
             broken = {match[1] for name in names if (match := _BROKEN.fullmatch(name))}
             found = [match[1] for name in names if (match := _CHECKPOINT.fullmatch(name))]
@@ -268,13 +268,15 @@ class HubStore:
 
     def _download(self, path: str, commit: str, dest: Path) -> bool:
         """Whether the file is there; then it is at `dest` too."""
-        from huggingface_hub.errors import EntryNotFoundError
+        from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 
         def get(scratch: str) -> bool:
             try:
                 got = self._api().hf_hub_download(self._id, path, revision=commit, local_dir=scratch)
-            except EntryNotFoundError:
+            except RemoteEntryNotFoundError:
                 return False
+            except LocalEntryNotFoundError:
+                raise  # it is not known whether it is there: the question was refused, or not answered
             except OSError as error:
                 if error.errno is None:  # the client's own, for a size that is not the one told
                     raise PassingError(f"{path} did not come whole") from error

@@ -171,3 +171,15 @@ def test_checkpoint_that_does_not_fit_here_is_a_sentence_and_not_passed_over(pla
     with pytest.raises(StoreRaisedError, match=r"GiB free, and the checkpoint takes 8192\.0 GiB") as raised:
         place.fetch(3)
     assert raised.value.kind == "StorageError"
+
+
+@pytest.mark.parametrize("place", ["hub"], indirect=True)
+def test_branch_is_made_and_written_to_alone(place: Place, hub: HubServer) -> None:
+    place.ref["branch"] = "trial"
+    place.ask("claim", owner="1-a")
+    place.put(5)
+    assert place.ask("steps", by="another machine") == [5]
+    manifest.check(place.fetch(5, by="another machine"), run_id="run-a", step=5)
+    repository = hub.repositories["model", place.ref["repo"]]
+    assert set(repository.files) == {".gitattributes"}
+    assert "model.safetensors" in repository.commits[repository.refs["trial"]]
