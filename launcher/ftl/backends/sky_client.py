@@ -101,12 +101,12 @@ class Sky:
         except BrokenPipeError:
             pass  # what it said last is in its answer, or in its end
         limit = limit_s or _LIMITS_S.get(op, _LIMIT_S)
-        answer = self._answer(process.stdout, time.monotonic() + limit)
+        give_up = time.monotonic() + limit
+        answer = self._answer(process.stdout, give_up)
         if answer is None:
             self.close()
-            raise BackendError(
-                Problem("SkyPilot", f"`{op}`", f"no answer in {limit:g} s", "`sky api status` may say why")
-            )
+            told = f"no answer in {limit:g} s" if time.monotonic() >= give_up else "its process ended without an answer"
+            raise BackendError(Problem("SkyPilot", f"`{op}`", told, "`sky api status` may say why"))
         if "error" in answer:
             raise SkyError(answer["error"]["kind"], answer["error"]["text"])
         return answer["value"]

@@ -57,7 +57,7 @@ class SkypilotBackend:
 
     Cloud: ClassVar[type[CloudSection]] = SkypilotCloud
 
-    poll_s: ClassVar[float] = 0.3
+    poll_s: ClassVar[float] = 1.0
 
     def __init__(self, cloud: SkypilotCloud) -> None:
         self.cloud = cloud
