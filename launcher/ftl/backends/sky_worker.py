@@ -76,12 +76,9 @@ def ready(order):
     from sky.client import sdk
 
     found = []
-    clouds = order["clouds"]
     enabled = [str(cloud).lower() for cloud in sky.get(sdk.enabled_clouds())]
-    if not enabled:
-        found.append("no cloud is enabled; `sky check` says what each needs")
-    for cloud in clouds:
-        if cloud not in enabled:
+    for cloud in order["clouds"]:
+        if {"k8s": "kubernetes"}.get(cloud, cloud) not in enabled:
             found.append(f"{cloud} is not enabled on SkyPilot's API server; `sky check {cloud}` says what it needs")
     return {"problems": found, "enabled": enabled, "consolidated": _is_consolidated()}
 

@@ -7,7 +7,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ftl.cloud import RentedCloud, Seconds
 
-CLOUDS = ("aws", "gcp", "runpod", "azure", "lambda", "nebius", "kubernetes", "k8s", "slurm", "ssh", "oci", "vast", "do")
+CLOUDS = (
+    *("aws", "gcp", "runpod", "kubernetes", "k8s", "slurm", "ssh", "azure", "cudo", "do", "fluidstack", "hyperbolic"),
+    *("ibm", "lambda", "mithril", "nebius", "oci", "paperspace", "primeintellect", "scp", "seeweb", "shadeform"),
+    *("vast", "verda", "vsphere", "yotta"),
+)
 """What `infra` may begin with. SkyPilot itself says whether it can use them."""
 WITHOUT_IMAGES = ("slurm", "ssh")
 """Machines that are there already: what training needs is installed there, unless the file names an image."""

@@ -57,7 +57,7 @@ def task(spec: JobSpec, cloud: SkypilotCloud, bundle: Bundle, *, image: str | No
         mounts[_secrets_there(spec)] = str(source)
     made: dict[str, Any] = {"name": job_name(spec), "num_nodes": cloud.nodes, "resources": _resources(cloud, image)}
     if image is None and cloud.python is None:
-        lock = recipe("cuda" if cloud.num_gpus else "cpu")
+        lock = _lock(cloud)
         mounts[f"{HOME}/locks/{lock.lock}"] = str(lock_path(lock))
         made["setup"] = _setup(lock)
     made["file_mounts"] = mounts
@@ -124,13 +124,23 @@ def _resources(cloud: SkypilotCloud, image: str | None) -> dict[str, Any]:  # An
     return {**common, "ordered" if is_ordered else "any_of": choices}
 
 
+def _lock(cloud: SkypilotCloud) -> Recipe:
+    """Whose locked packages are installed where there is no image."""
+    return recipe("cuda" if cloud.num_gpus else "cpu")
+
+
+def _environment(lock: Recipe) -> str:
+    """Where they are installed, in the words of the machine's shell."""
+    return f"$HOME/.ftl/env-{lock.sha256[:12]}"
+
+
 def _setup(lock: Recipe) -> str:
     """Installs the locked packages once for each lock; a machine that has them is left as it is."""
     index = " --extra-index-url " + shlex.quote(lock.torch_index) + " --index-strategy unsafe-best-match"
     return "\n".join(
         (
             "set -e",
-            f'env="$HOME/.ftl/env-{lock.sha256[:12]}"',
+            f'env="{_environment(lock)}"',
             'if [ ! -e "$env/ready" ]; then',
             '  uv=$(command -v uv || echo "$HOME/.local/bin/uv")',
             '  "$uv" venv --clear --python 3.12 "$env"',
@@ -149,8 +159,7 @@ def _run(spec: JobSpec, cloud: SkypilotCloud, bundle: Bundle, image: str | None)
     elif image is not None:
         python = "python"
     else:
-        lock = recipe("cuda" if cloud.num_gpus else "cpu")
-        python = f"$HOME/.ftl/env-{lock.sha256[:12]}/bin/python"
+        python = f"{_environment(_lock(cloud))}/bin/python"
     order = {"mark": mark_of(spec), "job": json.loads(job_there(spec, cloud, bundle).model_dump_json())}
     code = _bundle_there(bundle).replace("~", "$HOME", 1)
     return "\n".join(
