@@ -356,8 +356,9 @@ class Event(Section):
     memory      of a GPU, where it decides how many layers recompute their activations: recompute (which, in words),
                 free_gib, needed_gib (by estimate, if none did)
     early_stop  step, metric, best, best_step, patience
-    checkpoint  step, path (below the run directory), state: saved | verified | quarantined, seconds, bytes; of a store
-                step, store (its address), state: pushed (it is there, and was compared) | fetched, seconds, bytes
+    checkpoint  step, path (below the run directory), state: saved | verified | quarantined, seconds, bytes, blocked_s
+                (how long the training waited for it); of a store step, store (its address), state: pushed (it is
+                there, and was compared) | fetched, seconds, bytes
     upload      store, what (checkpoint-N | output), bytes (so far), total_bytes, share, bytes_per_s
     delivered   store, revision (the commit, where there is one), bytes
     warning     message

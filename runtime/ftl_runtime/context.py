@@ -50,6 +50,7 @@ class Context:
     job: JobSpec
     paths: Paths
     emit: Emit
+    """From any thread."""
     store: CheckpointStore
     stop: StopFlag
     device: Device

@@ -51,7 +51,7 @@ def finish(
     facts = {"best_step": best_step, "base_revision": base_revision, "recompute": recompute}
     result = _result(trainer, used, ctx).model_copy(update=facts)
     parts = _write_shards(trainer, ctx) if writes_shards else None
-    weights = None if writes_shards else trainer.whole_weights()
+    weights = None if writes_shards else trainer.held.whole_weights()
     if ctx.device.is_main:
         with storage_errors(ctx.run_dir):
             model = _write_output(trainer, weights, tokenizer, adapter, merge, add_files, parts, ctx)
@@ -115,7 +115,7 @@ def _save_model(
         shards.describe(model, stage)
     else:
         with averaged_weights(trainer.optimizer):
-            trainer.write_model(model, stage, weights)
+            trainer.held.save_model(model, stage, weights)
     (stage / "README.md").unlink(missing_ok=True)  # peft's model card names local paths
     generation = getattr(model, "generation_config", None)
     if generation is not None:

@@ -220,7 +220,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         trainer.add_callback(lisa)
     if cfg.rounding.qat is not None:
         trainer.add_callback(qat.Delay(model, cfg.rounding.qat.fake_quant_after_n_steps))
-    trainer.save_along(own_base.write)
+    trainer.save_along(lambda stage, contents: own_base.write(stage))
     relora = _add_restarts(trainer, model, cfg, resume)
     with watching(trainer, cfg.watch, ctx):
         _train(trainer, schedule, resume, ctx)
@@ -312,7 +312,7 @@ def _train(trainer: Trainer, schedule: Schedule, resume: Checkpoint | None, ctx:
             raise ConfigError(f"{resume.path.name}: {told}") from error
         raise
     if trainer.stopped_at is not None:
-        newest = ranks.share(trainer.saved or resume, ctx.device)
+        newest = ranks.share(trainer.saver.saved or resume, ctx.device)
         ctx.emit("stopped", {"step": trainer.stopped_at, "checkpoint": newest.step if newest else None})
         where = f"stopped at step {trainer.stopped_at} of {schedule.max_steps}"
         if trainer.unsaved is None:

@@ -90,7 +90,7 @@ def test_stops_inside_and_between_windows_and_epochs_change_nothing(make_attempt
 
 def test_damaged_newest_checkpoint_costs_steps_but_not_the_run(make_attempt):
     attempt = make_attempt()
-    assert attempt.go({"event": "step", "step": 7, "signal": signal.SIGKILL}) == 137
+    assert attempt.go({"event": "checkpoint", "step": 6, "state": "verified", "signal": signal.SIGKILL}) == 137
     weights = attempt.run / "checkpoints" / "checkpoint-6" / "model.safetensors"
     damaged = bytearray(weights.read_bytes())
     damaged[-1] ^= 1

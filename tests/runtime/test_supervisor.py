@@ -106,6 +106,7 @@ def test_save_that_would_not_be_over_in_time_is_not_started(make_attempt):
     # The third step ends before the request; by then the last save is said to have taken longer than there is time.
     process = attempt.start({"event": "step", "step": 3, "sleep": 3}, grace_s=50)
     attempt.wait_for("step", step=3)
+    attempt.wait_for("checkpoint", step=2, state="verified")
     slow = {"step": 2, "path": "checkpoints/checkpoint-2", "state": "verified", "seconds": 45.0, "bytes": 1}
     EventLog(attempt.run / "events.jsonl", 1).emit("checkpoint", slow)
     process.send_signal(signal.SIGTERM)

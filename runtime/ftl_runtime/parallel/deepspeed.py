@@ -26,6 +26,7 @@ from torch.optim import Optimizer
 from ftl.config.optim import OptimSection
 from ftl.config.zero import Zero as Settings
 from ftl.errors import ConfigError
+from ftl_runtime.checkpoint.contents import Contents
 from ftl_runtime.context import Device
 from ftl_runtime.parallel.zerostates import Part, States, gather
 from ftl_runtime.patches import deepspeed_shm
@@ -160,10 +161,10 @@ class Zero:
                 json.dumps(json.loads(path.read_text()) | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n"
             )
 
-    def save_states(self, directory: Path) -> None:
-        """Write the optimizer's states; all ranks must ask."""
+    def save_states(self, directory: Path, contents: Contents) -> None:
+        """Save the optimizer's states; all ranks must ask."""
         assert self._states is not None
-        self._states.save(directory)
+        self._states.save(directory, contents)
 
     def load_states(self, directory: Path) -> None:
         """Give each rank its part of them. Raises ConfigError where they cannot be divided anew."""

@@ -24,6 +24,11 @@ class RayReport(TrainerCallback):
         os.write(self._fd, json.dumps(metrics).encode() + b"\n")
 
 
+def ray_listens() -> bool:
+    """Whether there is a Ray worker: it is told of a checkpoint once that is whole, by all ranks."""
+    return REPORT_FD in os.environ
+
+
 def ray_report(trainer: Trainer) -> RayReport | None:
     """None where no Ray worker listens."""
     fd = os.environ.get(REPORT_FD)

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from transformers.trainer import OPTIMIZER_NAME
 
 from ftl.errors import ConfigError
+from ftl_runtime.checkpoint.contents import Contents
 from ftl_runtime.context import Device
 
 
@@ -88,8 +89,8 @@ class States:
         assert mine * num_ranks <= total + padding, f"{mine} of {total} elements on one of {num_ranks} ranks"
         assert sum(part.length for group in self._parts for part in group) <= mine
 
-    def save(self, directory: Path) -> None:
-        """All ranks must ask, in the same step."""
+    def save(self, directory: Path, contents: Contents) -> None:
+        """Have rank 0 write them with `contents`, or each rank its part at once. All must ask, in the same step."""
         if not self._is_divisible():
             states = [dict(self._optimizer.state[flat]) for flat in self._flats]
             groups = [_without_weights(group) for group in self._optimizer.param_groups]
@@ -105,7 +106,7 @@ class States:
                 }
             groups.append(_without_weights(settings) | {"params": list(range(first, len(saved)))})
         if self._device.is_main:
-            torch.save({"state": saved, "param_groups": groups}, directory / OPTIMIZER_NAME)
+            contents.add_pickle(directory / OPTIMIZER_NAME, {"state": saved, "param_groups": groups})
 
     @torch.no_grad()
     def load(self, directory: Path) -> None:

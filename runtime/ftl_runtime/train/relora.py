@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ftl.config.adapter import LoraSection
 from ftl.errors import ConfigError
+from ftl_runtime.checkpoint.contents import Contents
 from ftl_runtime.models.quantize import dense, put_dense
 
 STATE_FILE = "relora.safetensors"
@@ -57,8 +58,8 @@ class Relora(TrainerCallback):
         ]
         self._merge()
 
-    def save(self, checkpoint: Path) -> None:
-        """Write what `load` reads."""
+    def save(self, checkpoint: Path, contents: Contents) -> None:
+        """Have `contents` write what `load` reads."""
         if self._rounds:
             stored = {
                 f"{number}.{name}.{letter}": matrix
@@ -66,7 +67,7 @@ class Relora(TrainerCallback):
                 for name, pair in pairs.items()
                 for letter, matrix in zip("AB", pair, strict=True)
             }
-            save_file(stored, checkpoint / STATE_FILE)
+            contents.add_tensors(checkpoint / STATE_FILE, stored)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -6,8 +6,8 @@ the order of the data, what is logged, evaluation, and checkpoints.
 
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +18,22 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from transformers import Trainer as TransformersTrainer
 from transformers import TrainerCallback, TrainingArguments
-from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
+from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback
 
 from ftl.config.objective import ObjectiveSection
-from ftl.contract import CHECKPOINTS_DIR
-from ftl.errors import StorageError, TrainingError
+from ftl.errors import TrainingError
 from ftl_runtime import ranks
-from ftl_runtime.checkpoint import manifest
-from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
-from ftl_runtime.checkpoint.store import Checkpoint
-from ftl_runtime.checkpoint.volume import storage_errors
+from ftl_runtime.checkpoint.contents import Contents
+from ftl_runtime.checkpoint.saver import Saver
 from ftl_runtime.context import Context
 from ftl_runtime.evaluate.writing import Writing
 from ftl_runtime.objectives import Objective
 from ftl_runtime.objectives.terms import Batch, Counts, Terms
 from ftl_runtime.parallel import fsdp, shards
 from ftl_runtime.parallel.deepspeed import Zero
+from ftl_runtime.parallel.held import Held
+from ftl_runtime.parallel.rayreport import ray_listens
 from ftl_runtime.parallel.sequence import Split
 from ftl_runtime.parallel.spread import spread_of
 from ftl_runtime.parallel.tensor import Cut, step_one_by_one
@@ -93,7 +92,6 @@ class Trainer(TransformersTrainer):
         self.stopped_at: int | None = None
         self.unsaved: str | None = None
         """Why the step it was stopped at is not saved."""
-        self.saved: Checkpoint | None = None
         self.spread: str | None = None
         self.stopwatch = Stopwatch()
         self._objective = objective
@@ -103,13 +101,11 @@ class Trainer(TransformersTrainer):
         self._make_scheduler = make_scheduler
         self._schedule = schedule
         self._selection = selection
-        self._writes_shards = writes_shards
         self._writing = writing
         self._rollouts = rollouts
         self._loss_watch = loss_watch
         self._gpu_stats = GpuStats(ctx.device)
         self._ctx = ctx
-        self._keep_checkpoints = keep_checkpoints
         self._inputs = inputs
         self._reference = reference
         self._routers = RouterLoss.of(model)
@@ -117,17 +113,18 @@ class Trainer(TransformersTrainer):
         self._has_restored = False
         self._has_random_state = False
         self._resumed_from: str | None = None
-        self._companions: list[Callable[[Path], None]] = []
+        self._companions: list[Callable[[Path, Contents], None]] = []
+        self.held = Held(model, ctx.device, cut, zero, writes_shards)
+        self.saver = Saver(ctx, keep_checkpoints, may_be_behind=not ray_listens())
         self._marked_tokens = progress.tokens
         self.start_tokens = progress.tokens
         self._marked_s = 0.0
         self._cut = cut
         self._split = split
-        self._is_sharded = fsdp.is_sharded(model) or cut is not None
         accelerate_lomo.apply()
         self._zero = zero
         super().__init__(model=model, args=args, train_dataset=loaders.train.dataset, data_collator=loaders.collator)
-        if self._is_sharded:
+        if self.held.is_sharded:
             self._leave_unwrapped()
         if zero is not None:
             zero.take_over(self.accelerator, self.create_optimizer)
@@ -144,7 +141,7 @@ class Trainer(TransformersTrainer):
     # -- shards
 
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
-        if not self._is_sharded and self._zero is None:  # shards are where they belong
+        if self.held.is_whole:  # shards are where they belong
             super()._move_model_to_device(model, device)
 
     def _leave_unwrapped(self) -> None:
@@ -166,19 +163,6 @@ class Trainer(TransformersTrainer):
         if self._zero is not None:
             return None  # known after the step
         return fsdp.whole(super()._get_grad_norm(model, grad_norm=grad_norm))  # type: ignore[no-untyped-call]
-
-    def whole_weights(self) -> dict[str, Tensor] | None:
-        """What `save_pretrained` is to write where the model is in shards. All ranks must ask; rank 0 gets it."""
-        if self._zero is not None:
-            return self._zero.whole_weights()
-        assert isinstance(self.model, nn.Module)
-        return fsdp.whole_weights(self.model, self._ctx.device) if self._is_sharded else None
-
-    def write_model(self, model: Any, directory: Path, weights: dict[str, Tensor] | None) -> None:  # Any: has no type
-        """`weights` are those that `whole_weights` gave."""
-        model.save_pretrained(directory, state_dict=weights)
-        if self._zero is not None:
-            self._zero.mend_config(directory)
 
     # -- optimizer
 
@@ -296,6 +280,11 @@ class Trainer(TransformersTrainer):
 
     # -- steps
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:  # Any: transformers' signature
+        """To the end, that of the last checkpoint included."""
+        with self.saver.seen_through():
+            return super().train(*args, **kwargs)
+
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Once: transformers asks for it after the batches of a step are there, when completions were drawn already."""
         if not self._has_random_state:
@@ -347,6 +336,7 @@ class Trainer(TransformersTrainer):
         learning_rate: float | None = None,
     ) -> None:
         """Called after each step, and once more after each epoch, when nothing is left to do."""
+        self.saver.look()
         if self._zero is not None:
             grad_norm = self._zero.grad_norm()
         if self.control.should_log or self.control.should_save:
@@ -492,6 +482,7 @@ class Trainer(TransformersTrainer):
         return self._ctx.stop.reason is not None and not is_last and self._ctx.device.num_ranks == 1
 
     def _note_stop(self, *, saves: bool) -> None:
+        self.saver.wait()  # nearer to its end than another one
         self.stopped_at = self.state.global_step
         self.unsaved = note_stop(self._ctx, self.stopped_at, saves=saves)
 
@@ -507,30 +498,23 @@ class Trainer(TransformersTrainer):
 
     # -- checkpoints
 
-    def save_along(self, write: Callable[[Path], None]) -> None:
-        """Have `write` put what it needs for resuming into the directory of each checkpoint."""
-        self._companions.append(write)
+    def save_along(self, save: Callable[[Path, Contents], None]) -> None:
+        """Have `save` put what it needs for resuming into the directory of each checkpoint."""
+        self._companions.append(save)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Nothing: run.py built the model from the checkpoint's weights, strictly and in one go."""
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        directory = Path(checkpoint) if checkpoint is not None else None
-        has_shards = directory is not None and shards.are_in(directory)
-        if directory is None or not (self._is_sharded or self._zero is not None or has_shards):
+        if checkpoint is None:
+            return
+        directory = Path(checkpoint)
+        if self.held.is_whole and not shards.are_in(directory):
             super()._load_optimizer_and_scheduler(checkpoint)
             restore_trained(self.optimizer)
             return
-        if self._zero is not None:
-            self._zero.load_states(directory)
-        elif has_shards:
-            assert isinstance(self.model, nn.Module)
-            shards.read_states(self.model, bare(self.optimizer), directory, self._ctx.device)
-        else:
-            fsdp.load_states(bare(self.optimizer), directory / OPTIMIZER_NAME)
-            if self._cut is not None:
-                step_one_by_one(bare(self.optimizer))
-        assert self.lr_scheduler is not None
+        assert self.optimizer is not None and self.lr_scheduler is not None
+        self.held.load_states(self.optimizer, directory)
         self.lr_scheduler.load_state_dict(torch.load(directory / SCHEDULER_NAME, weights_only=True))
 
     def load_best(self) -> int | None:
@@ -551,93 +535,38 @@ class Trainer(TransformersTrainer):
         return best_step
 
     def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
-        """Write, publish and read back checkpoint `global_step`; then drop what it supersedes."""
         with self.stopwatch.paused():
             self._ctx.phase("saving")
-            started = time.monotonic()
-            step = self.state.global_step
-            stage = ranks.share(self._ctx.store.stage(step) if self._ctx.device.is_main else None, self._ctx.device)
-            assert stage is not None
-            try:
-                with storage_errors(stage.parent):
-                    self._write_state(stage)
-                ranks.wait(self._ctx.device)
-                if self._ctx.device.is_main:
-                    self.saved = self._publish(stage, step, started)
-            except BaseException:
-                self._ctx.store.discard(stage)
-                raise
-            ranks.wait(self._ctx.device)
+            best_step = self.progress.best_step if self._selection.saves_best else None
+            self.saver.save(self.state.global_step, self._state_of_now, best_step)
             self.callback_handler.on_save(self.args, self.state, self.control)
             self._ctx.phase("training")
 
-    def _write_state(self, stage: Path) -> None:
+    @contextmanager
+    def _state_of_now(self, stage: Path) -> Iterator[Contents]:
         """All that resuming needs: weights, optimizer, scheduler, scaler, random states, counters."""
+        contents = Contents()
         self._save_rng_state(str(stage))
         self.progress.logged_step = self._globalstep_last_logged
         self.progress.window_loss = ranks.mean(self._tr_loss, self._ctx.device)
         self.progress.first_loss = ranks.mean(self._first_loss, self._ctx.device)
         self.progress.last_loss = ranks.mean(self._last_loss, self._ctx.device)
         self.progress.window_metrics = self._metrics.share(self._ctx.device)
-        if self._is_sharded:
-            self._write_sharded(stage)
-        weights = None if self._is_sharded else self.whole_weights()
-        if self._zero is not None:
-            self._zero.save_states(stage)
-        if not self._ctx.device.is_main:
-            return
-        if not self._is_sharded:
-            with averaged_weights(self.optimizer):
-                self.write_model(self.accelerator.unwrap_model(self.model), stage, weights)
-                if self._zero is None:
-                    self._save_optimizer_and_scheduler(str(stage))
-                else:
-                    self._save_scheduler(stage)
-        (stage / "README.md").unlink(missing_ok=True)  # peft's model card names local paths
-        for write in self._companions:
-            write(stage)
+        with averaged_weights(self.optimizer if self._ctx.device.is_main and self.held.is_whole else None):
+            self.held.save(self.optimizer, stage, contents)
+            if self._ctx.device.is_main:
+                self._save_rest(stage, contents)
+            yield contents
+
+    def _save_rest(self, stage: Path, contents: Contents) -> None:
+        for save in self._companions:
+            save(stage, contents)
+        assert self.lr_scheduler is not None
+        torch.save(self.lr_scheduler.state_dict(), stage / SCHEDULER_NAME)
         self._save_scaler(str(stage))
         self.state.save_to_json(str(stage / _STATE_FILE))
         self.progress.stream = self._loaders.stream_mark(self.state.global_step * self.args.gradient_accumulation_steps)
         self.progress.save(stage)
-
-    def _write_sharded(self, stage: Path) -> None:
-        """Weights, optimizer and scheduler of a model in shards: each rank its own, or gathered by rank 0."""
-        device, optimizer = self._ctx.device, bare(self.optimizer)
-        assert isinstance(self.model, nn.Module)
-        if self._writes_shards:
-            shards.write_weights(self.model, stage, device)
-            shards.write_states(self.model, optimizer, stage, device)
-        else:
-            weights, states = self.whole_weights(), fsdp.whole_states(optimizer, device)
-        if not device.is_main:
-            return
-        if self._writes_shards:
-            shards.describe(self.model, stage)
-        else:
-            self.write_model(self.accelerator.unwrap_model(self.model), stage, weights)
-            torch.save(states, stage / OPTIMIZER_NAME)
-        self._save_scheduler(stage)
-
-    def _save_scheduler(self, stage: Path) -> None:
-        assert self.lr_scheduler is not None
-        torch.save(self.lr_scheduler.state_dict(), stage / SCHEDULER_NAME)
-
-    def _publish(self, stage: Path, step: int, started: float) -> Checkpoint:
-        checkpoint = self._ctx.store.commit(stage, step)
-        said = {"step": step, "path": f"{CHECKPOINTS_DIR}/{checkpoint.path.name}"}
-        size = manifest.size_of(checkpoint.path)
-        seconds = time.monotonic() - started
-        self._ctx.emit("checkpoint", {**said, "state": "saved", "seconds": seconds, "bytes": size})
-        try:
-            size = self._ctx.store.verify(checkpoint)
-        except BrokenCheckpoint as error:
-            raise StorageError(f"{checkpoint.path}: reads back other than it was written: {error}") from error
-        seconds = time.monotonic() - started
-        self._ctx.emit("checkpoint", {**said, "state": "verified", "seconds": seconds, "bytes": size})
-        best_step = self.progress.best_step if self._selection.saves_best else None
-        self._ctx.store.prune(self._keep_checkpoints, checkpoint, best_step)
-        return checkpoint
 
 
 def perplexity(loss: float) -> float:

@@ -5,7 +5,7 @@
 
 Between two attempts the machine may be lost, with all that lies in the run directory: then the stores are all there is.
 Every attempt must go on from the newest checkpoint that is whole anywhere; what was told to be there must be there; no
-more is trained again than one save interval; and every loss and the final weights equal those of an uninterrupted run.
+more is trained again than two save intervals; and every loss and the final weights equal those of an uninterrupted run.
 """
 
 import argparse

@@ -121,12 +121,17 @@ def _follow_training(plan: Plan, blow: _Blow) -> None:
 
     num_steps = num_saves = step = 0
     phase = ""
+    saving: int | None = None  # the step whose save is under way, maybe while the next steps are taken
 
     def follow(emit: Callable[[], None], event: str, data: dict[str, Any]) -> None:
-        nonlocal num_steps, num_saves, phase, step
-        if event == "phase" and phase == "saving" != data["name"]:
+        nonlocal num_steps, num_saves, phase, saving, step
+        if event == "phase" and plan.striker:
+            saving = None  # another rank than the first has no part in what follows
+        if event in ("step", "phase") and saving is None:
             save.end()
         emit()
+        if event == "checkpoint" and data["state"] == "verified" and data["step"] == saving:
+            saving = None
         if event == "step":
             num_steps, step = num_steps + 1, data["step"]
             if plan.moment == "step" and num_steps == plan.at:
@@ -135,13 +140,13 @@ def _follow_training(plan: Plan, blow: _Blow) -> None:
         elif event == "phase":
             phase = data["name"]
             if phase == "saving":
-                num_saves += 1
+                num_saves, saving = num_saves + 1, step
                 if plan.moment == "save" and num_saves == plan.at:
                     save.begin()
 
     def strike_later() -> None:
         time.sleep(plan.delay_s)
-        blow.strike("save" if phase == "saving" else "step" if phase == "training" else phase, step=step)
+        blow.strike("save" if saving is not None else "step" if phase == "training" else phase, step=step)
 
     save = _Count(plan.num_touches, lambda touch: blow.strike("save", step=step, touch=touch))
     emit = events.EventLog.emit
@@ -175,7 +180,8 @@ def _follow_uploads(plan: Plan, blow: _Blow) -> None:
 
 
 class _Count:
-    """Calls `then` at the n-th operation on files of this thread since `begin`, or at `end` where there are fewer."""
+    """Calls `then` at the n-th operation on files of this thread or the one that writes checkpoints since `begin`,
+    or at `end` where there are fewer."""
 
     def __init__(self, num_touches: int, then: Callable[[str], None]) -> None:
         self._left, self._then = num_touches, then
@@ -191,7 +197,9 @@ class _Count:
             self._then("at its end")
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self._thread is None or event not in _TOUCHES or threading.get_ident() != self._thread:
+        if self._thread is None or event not in _TOUCHES:
+            return
+        if threading.get_ident() != self._thread and threading.current_thread().name != "checkpoint":
             return
         self._left -= 1
         if self._left <= 0:

@@ -1,0 +1,82 @@
+"""The model and the states of its optimizer as the ranks hold them: whole, in shards, cut, or in DeepSpeed's hands."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from transformers.trainer import OPTIMIZER_NAME
+
+from ftl_runtime.checkpoint.contents import Contents
+from ftl_runtime.context import Device
+from ftl_runtime.parallel import fsdp, shards
+from ftl_runtime.parallel.deepspeed import Zero
+from ftl_runtime.parallel.tensor import Cut, step_one_by_one
+from ftl_runtime.train.averaging import bare
+
+
+@dataclass(frozen=True)
+class Held:
+    model: nn.Module
+    """Without what wraps it in training."""
+    device: Device
+    cut: Cut | None = None
+    zero: Zero | None = None
+    writes_shards: bool = False
+    """Whether each rank writes its own part of a checkpoint."""
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether tensors of the model are parts of weights."""
+        return fsdp.is_sharded(self.model) or self.cut is not None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether rank 0 has everything, as it is saved."""
+        return self.zero is None and not self.is_sharded
+
+    def whole_weights(self) -> dict[str, Tensor] | None:
+        """What `save_pretrained` is to write where rank 0 does not hold it. All ranks must ask; rank 0 gets it."""
+        if self.zero is not None:
+            return self.zero.whole_weights()
+        return fsdp.whole_weights(self.model, self.device) if self.is_sharded else None
+
+    def save_model(self, model: Any, directory: Path, weights: dict[str, Tensor] | None) -> None:  # Any: has no type
+        """`weights` are those that `whole_weights` gave."""
+        model.save_pretrained(directory, state_dict=weights)
+        if self.zero is not None:
+            self.zero.mend_config(directory)
+
+    def save(self, optimizer: Any, stage: Path, contents: Contents) -> None:  # Any: accelerate's wrapper
+        """Put the model and the optimizer's states into `stage`: on rank 0 what is large goes to `contents`, what each
+        rank writes for itself is written. All ranks must ask."""
+        if self.is_sharded and self.writes_shards:
+            shards.write_weights(self.model, stage, self.device)
+            shards.write_states(self.model, bare(optimizer), stage, self.device)
+            if self.device.is_main:
+                shards.describe(self.model, stage)
+            return
+        weights = self.whole_weights()
+        if self.zero is not None:
+            self.zero.save_states(stage, contents)
+        else:
+            states = fsdp.whole_states(bare(optimizer), self.device) if self.is_sharded else optimizer.state_dict()
+            if self.device.is_main:
+                contents.add_pickle(stage / OPTIMIZER_NAME, states)
+        if self.device.is_main:
+            with contents.taking_weights():
+                self.save_model(self.model, stage, weights)
+            (stage / "README.md").unlink(missing_ok=True)  # peft's model card names local paths
+
+    def load_states(self, optimizer: Optimizer, directory: Path) -> None:
+        """Give the optimizer the states in `directory`, however they were held when they were saved."""
+        own = bare(optimizer)
+        if self.zero is not None:
+            self.zero.load_states(directory)
+        elif shards.are_in(directory):
+            shards.read_states(self.model, own, directory, self.device)
+        elif self.is_sharded:
+            fsdp.load_states(own, directory / OPTIMIZER_NAME)
+            if self.cut is not None:
+                step_one_by_one(own)
