@@ -1,5 +1,6 @@
 """The model and the states of its optimizer as the ranks hold them: whole, in shards, cut, or in DeepSpeed's hands."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,17 @@ class Held:
     def is_whole(self) -> bool:
         """Whether rank 0 has everything, as it is saved."""
         return self.zero is None and not self.is_sharded
+
+    def take_over(self, accelerator: Any, create_optimizer: Callable[[], Optimizer]) -> None:  # Any: has no types
+        """Have transformers' loop train the model as it is held, where accelerate would wrap it anew."""
+        if self.is_sharded:
+            prepare = accelerator.prepare_model
+            # It sets the number format around the model, and no more.
+            accelerator.prepare_model = lambda model, **unused: prepare(
+                model, device_placement=False, evaluation_mode=True
+            )
+        if self.zero is not None:
+            self.zero.take_over(accelerator, create_optimizer)
 
     def whole_weights(self) -> dict[str, Tensor] | None:
         """What `save_pretrained` is to write where rank 0 does not hold it. All ranks must ask; rank 0 gets it."""

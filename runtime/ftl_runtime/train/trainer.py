@@ -6,7 +6,7 @@ the order of the data, what is logged, evaluation, and checkpoints.
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,13 @@ from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback
 
 from ftl.config.objective import ObjectiveSection
-from ftl.errors import TrainingError
 from ftl_runtime import ranks
 from ftl_runtime.checkpoint.contents import Contents
 from ftl_runtime.checkpoint.saver import Saver
 from ftl_runtime.context import Context
 from ftl_runtime.evaluate.writing import Writing
 from ftl_runtime.objectives import Objective
-from ftl_runtime.objectives.terms import Batch, Counts, Terms
+from ftl_runtime.objectives.terms import Batch, Counts
 from ftl_runtime.parallel import fsdp, shards
 from ftl_runtime.parallel.deepspeed import Zero
 from ftl_runtime.parallel.held import Held
@@ -38,18 +37,19 @@ from ftl_runtime.parallel.sequence import Split
 from ftl_runtime.parallel.spread import spread_of
 from ftl_runtime.parallel.tensor import Cut, step_one_by_one
 from ftl_runtime.patches import accelerate_lomo
+from ftl_runtime.train.asked import Asked
 from ftl_runtime.train.averaging import averaged_weights, bare, mark_averaged, restore_trained
 from ftl_runtime.train.batches import Loaders
 from ftl_runtime.train.best import Selection
 from ftl_runtime.train.callbacks import Conductor
-from ftl_runtime.train.gpustats import GpuStats
+from ftl_runtime.train.ledger import Ledger, check_finite
 from ftl_runtime.train.losswatch import LossWatch
-from ftl_runtime.train.metrics import Evaluation, Metrics
-from ftl_runtime.train.progress import Progress, Stopwatch, peak_memory_gib
+from ftl_runtime.train.metrics import Evaluation
+from ftl_runtime.train.progress import Progress, Stopwatch
 from ftl_runtime.train.rollout import Rollouts
 from ftl_runtime.train.routers import RouterLoss
 from ftl_runtime.train.schedule import Schedule
-from ftl_runtime.train.scoring import Inputs, ModelScorer, Reference
+from ftl_runtime.train.scoring import Inputs, Reference
 from ftl_runtime.train.stopping import note_stop
 
 _STATE_FILE = "trainer_state.json"
@@ -94,8 +94,7 @@ class Trainer(TransformersTrainer):
         """Why the step it was stopped at is not saved."""
         self.spread: str | None = None
         self.stopwatch = Stopwatch()
-        self._objective = objective
-        self._settings = settings
+        self._asked = Asked(objective, settings, inputs, reference, split, ctx.device)
         self._loaders = loaders
         self._make_optimizer = make_optimizer
         self._make_scheduler = make_scheduler
@@ -104,10 +103,7 @@ class Trainer(TransformersTrainer):
         self._writing = writing
         self._rollouts = rollouts
         self._loss_watch = loss_watch
-        self._gpu_stats = GpuStats(ctx.device)
         self._ctx = ctx
-        self._inputs = inputs
-        self._reference = reference
         self._routers = RouterLoss.of(model)
         self._num_micro_batches = 1
         self._has_restored = False
@@ -116,22 +112,13 @@ class Trainer(TransformersTrainer):
         self._companions: list[Callable[[Path, Contents], None]] = []
         self.held = Held(model, ctx.device, cut, zero, writes_shards)
         self.saver = Saver(ctx, keep_checkpoints, may_be_behind=not ray_listens())
-        self._marked_tokens = progress.tokens
         self.start_tokens = progress.tokens
-        self._marked_s = 0.0
         self._cut = cut
-        self._split = split
         accelerate_lomo.apply()
         self._zero = zero
         super().__init__(model=model, args=args, train_dataset=loaders.train.dataset, data_collator=loaders.collator)
-        if self.held.is_sharded:
-            self._leave_unwrapped()
-        if zero is not None:
-            zero.take_over(self.accelerator, self.create_optimizer)
-        # Sums on the device, so that no step waits for them.
-        self._first_loss = torch.tensor(progress.first_loss, device=self.args.device)
-        self._last_loss = torch.tensor(progress.last_loss, device=self.args.device)
-        self._metrics = Metrics(self.args.device, progress.window_metrics)
+        self.held.take_over(self.accelerator, self.create_optimizer)
+        self._ledger = Ledger(progress, schedule.max_steps, self.args.device, ctx)
         self.model_accepts_loss_kwargs = True  # versions before loss_is_scaled_for_ga read this instead
         for callback in (DefaultFlowCallback, PrinterCallback):
             self.remove_callback(callback)
@@ -143,16 +130,6 @@ class Trainer(TransformersTrainer):
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
         if self.held.is_whole:  # shards are where they belong
             super()._move_model_to_device(model, device)
-
-    def _leave_unwrapped(self) -> None:
-        """Have accelerate set the number format around the model, and no more: it is spread already."""
-        prepare = self.accelerator.prepare_model
-
-        def prepare_model(model: nn.Module, **unused: Any) -> nn.Module:  # Any: accelerate's own
-            prepared: nn.Module = prepare(model, device_placement=False, evaluation_mode=True)
-            return prepared
-
-        self.accelerator.prepare_model = prepare_model
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:  # Any: a tensor, or none
         if self._zero is not None:
@@ -205,10 +182,11 @@ class Trainer(TransformersTrainer):
             step = self.state.global_step + 1
             is_logged = step % self._schedule.log_every == 0
             batches = self._rollouts.play(self.model, batches, step=step if is_logged else None)
-        counts = self._count(batches)
-        if self._objective.estimate is not None:
+        counts = self._asked.count(batches)
+        if self._asked.objective.estimate is not None:
+            assert isinstance(self.model, nn.Module)
             batches = [self._prepare_inputs(batch) for batch in batches]
-            estimate = self._estimate(batches)
+            estimate = self._asked.estimate(self.model, batches, self.args.device)
             batches = [{**batch, "estimate": estimate} for batch in batches]
         num_tokens = sum(int(batch.pop("num_tokens")) for batch in batches)
         self.progress.tokens += ranks.sum_over_copies(num_tokens, self._ctx.device)
@@ -224,8 +202,8 @@ class Trainer(TransformersTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,  # Any: transformers means a number, get_batch_samples gives Counts
     ) -> Tensor:
-        terms = self._terms(model, inputs)
-        self._metrics.add(terms.metrics)
+        terms = self._asked.terms(model, inputs)
+        self._ledger.metrics.add(terms.metrics)
         # Gradients are averaged over ranks, while each rank divides by the counts of all of them.
         device = self._ctx.device
         num_averaged = device.num_ranks if self._cut is None else device.num_copies
@@ -244,39 +222,11 @@ class Trainer(TransformersTrainer):
         if self._cut is not None and self.accelerator.sync_gradients:
             self._cut.average_gradients(model)
         loss = loss.detach()
-        tenth = _tenth(self._schedule.max_steps)
-        step = self.state.global_step + 1
-        if step <= tenth:
-            self._first_loss = self._first_loss + loss
-        if step > self._schedule.max_steps - tenth:
-            self._last_loss = self._last_loss + loss
+        self._ledger.add(self.state.global_step + 1, loss)
         return loss
 
     def floating_point_ops(self, inputs: Batch) -> int:
         return 0  # nobody reads the sum, and counting parameters at each micro-batch is slow
-
-    def _terms(self, model: nn.Module, inputs: Batch) -> Terms:
-        scorer = ModelScorer(model, self._inputs, self._reference)
-        if self._split is not None:
-            inputs = self._split.share(inputs)
-        return self._objective.terms(scorer, inputs, self._settings)
-
-    @torch.no_grad()
-    def _estimate(self, batches: Iterable[Batch]) -> Tensor | None:
-        """What the objective asks to know beforehand of all of these, over all ranks; they are on the device."""
-        if self._objective.estimate is None:
-            return None
-        assert isinstance(self.model, nn.Module)
-        scorer = ModelScorer(self.model, self._inputs, self._reference)  # unwrapped: ranks may have other numbers
-        total = torch.zeros(2, device=self.args.device)
-        for batch in batches:
-            total = total + self._objective.estimate(scorer, batch)
-        return ranks.sum_tensor(total, self._ctx.device)
-
-    def _count(self, batches: Iterable[Batch]) -> Counts:
-        """Over all ranks."""
-        counts = [self._objective.count(batch, self._settings) for batch in batches]
-        return tuple(ranks.sum_over_copies(sum(term), self._ctx.device) for term in zip(*counts, strict=True))
 
     # -- steps
 
@@ -340,7 +290,9 @@ class Trainer(TransformersTrainer):
         if self._zero is not None:
             grad_norm = self._zero.grad_norm()
         if self.control.should_log or self.control.should_save:
-            self._check_finite(tr_loss, grad_norm)
+            # With fp16 a scaler skips steps whose gradients overflow: that is its normal work.
+            needed = float(grad_norm) if grad_norm is not None and self.accelerator.scaler is None else None
+            check_finite(float(tr_loss), needed, self.state.global_step, self._globalstep_last_logged)
         if self.control.should_log:
             self.control.should_log = False
             self._log_window(tr_loss, grad_norm, learning_rate)
@@ -360,42 +312,13 @@ class Trainer(TransformersTrainer):
         loss = ranks.mean(tr_loss, self._ctx.device) / (step - self._globalstep_last_logged)
         tr_loss.zero_()
         self._globalstep_last_logged = step
-        seconds = self.stopwatch.read()
-        tokens_per_s = (self.progress.tokens - self._marked_tokens) / max(seconds - self._marked_s, 1e-9)
-        self._marked_tokens, self._marked_s = self.progress.tokens, seconds
         self.progress.logged_loss = loss
-        metrics = self._metrics.take(self._ctx.device)
+        norm = float(grad_norm) if grad_norm is not None else None
+        facts = {"epoch": self.state.epoch, "loss": loss, "lr": learning_rate, "grad_norm": norm}
+        metrics = self._ledger.tell(step, self.stopwatch.read(), facts)
         if self._loaders.eval is None:
             self.progress.metrics = metrics
-        self._ctx.emit(
-            "step",
-            {
-                "step": step,
-                "max_steps": self._schedule.max_steps,
-                "epoch": self.state.epoch,
-                "loss": loss,
-                "lr": learning_rate,
-                "grad_norm": float(grad_norm) if grad_norm is not None else None,
-                "tokens": self.progress.tokens,
-                "tokens_per_s": tokens_per_s,
-                "memory_gib": peak_memory_gib(self._ctx.device),
-                **self._gpu_stats.read(),
-                **metrics,
-            },
-        )
         self._loss_watch.see(step, loss)
-
-    def _check_finite(self, tr_loss: Tensor, grad_norm: Tensor | float | None) -> None:
-        """Raises TrainingError before a loss or weights that are not numbers are logged or saved."""
-        remedy = "lower learning_rate, set max_grad_norm, or look for broken rows"
-        step = self.state.global_step
-        if not math.isfinite(float(tr_loss)):
-            since = self._globalstep_last_logged + 1
-            where = f"step {step}" if since == step else f"steps {since} to {step}"
-            raise TrainingError(f"the loss is {float(tr_loss)} at {where}; {remedy}")
-        # With fp16 a scaler skips steps whose gradients overflow: that is its normal work.
-        if grad_norm is not None and self.accelerator.scaler is None and not math.isfinite(float(grad_norm)):
-            raise TrainingError(f"the gradient norm is {float(grad_norm)} at step {step}; {remedy}")
 
     # -- evaluation
 
@@ -413,14 +336,15 @@ class Trainer(TransformersTrainer):
         model.eval()
         evaluation = Evaluation(self.args.device)
         with self.stopwatch.paused(), torch.no_grad(), averaged_weights(self.optimizer):
-            estimate = self._estimate(map(self._prepare_inputs, self._loaders.eval))
+            prepared = map(self._prepare_inputs, self._loaders.eval)
+            estimate = self._asked.estimate(self.model, prepared, self.args.device)
             for number, batch in enumerate(self._loaders.eval):
                 if estimate is not None:
                     batch["estimate"] = estimate
-                counts = self._objective.count(batch, self._settings)
-                terms = self._terms(model, self._prepare_inputs(batch))
+                counts = self._asked.count_once(batch)
+                terms = self._asked.terms(model, self._prepare_inputs(batch))
                 if number < self._loaders.num_eval_batches:
-                    evaluation.add(terms, counts if self._split is None else self._split.once(counts))
+                    evaluation.add(terms, counts)
                 self.callback_handler.on_prediction_step(self.args, self.state, self.control)
                 if self._may_break_off():
                     return {}
@@ -435,7 +359,7 @@ class Trainer(TransformersTrainer):
             self.progress.first_eval_loss = loss
         self.progress.metrics = measured
         metrics = {"loss": loss, **measured, **scores}
-        if self._objective.is_likelihood:
+        if self._asked.objective.is_likelihood:
             metrics["perplexity"] = perplexity(loss)
         self._ctx.emit("eval", {"step": self.state.global_step, **metrics})
         self._ctx.phase("training")
@@ -490,11 +414,7 @@ class Trainer(TransformersTrainer):
 
     def mean_losses(self) -> tuple[float, float]:
         """Mean loss of the first and of the last tenth of the steps; after an early stop the last logged one."""
-        tenth = _tenth(self._schedule.max_steps)
-        first = ranks.mean(self._first_loss, self._ctx.device) / max(min(tenth, self.state.global_step), 1)
-        if self.state.global_step < self._schedule.max_steps:
-            return first, self.progress.logged_loss
-        return first, ranks.mean(self._last_loss, self._ctx.device) / tenth
+        return self._ledger.mean_losses(self.state.global_step)
 
     # -- checkpoints
 
@@ -549,9 +469,7 @@ class Trainer(TransformersTrainer):
         self._save_rng_state(str(stage))
         self.progress.logged_step = self._globalstep_last_logged
         self.progress.window_loss = ranks.mean(self._tr_loss, self._ctx.device)
-        self.progress.first_loss = ranks.mean(self._first_loss, self._ctx.device)
-        self.progress.last_loss = ranks.mean(self._last_loss, self._ctx.device)
-        self.progress.window_metrics = self._metrics.share(self._ctx.device)
+        self._ledger.keep()
         with averaged_weights(self.optimizer if self._ctx.device.is_main and self.held.is_whole else None):
             self.held.save(self.optimizer, stage, contents)
             if self._ctx.device.is_main:
@@ -579,7 +497,3 @@ def perplexity(loss: float) -> float:
 
 def _divided(sums: tuple[Tensor, ...], counts: Counts) -> Tensor:
     return torch.stack([term / max(count, 1) for term, count in zip(sums, counts, strict=True)]).sum()
-
-
-def _tenth(num_steps: int) -> int:
-    return math.ceil(num_steps / 10)
