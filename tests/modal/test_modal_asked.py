@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from modal_emulator import ModalEmulator
 
-from ftl.backends import modal as module
 from ftl.backends.modal import ModalBackend
+from ftl.backends.modal_app import app_of, entry_file
 from ftl.backends.modal_cloud import ModalCloud
 from ftl.backends.modal_plan import plan
 from ftl.contract import Bundle, JobSpec
@@ -20,7 +20,7 @@ def deployed(server: ModalEmulator, run_id: str, cloud: ModalCloud, **fields: ob
     """FunctionCreate of `train`, with a list of GPUs the first of its variants."""
     spec = JobSpec.model_validate({"run_id": run_id, **ModalBackend(cloud).spec_fields(), **fields})
     asked = plan(spec, cloud, BUNDLE)
-    module._app(asked).deploy(environment_name=asked.environment, tag="tag")
+    app_of(asked).deploy(environment_name=asked.environment, tag="tag")
     return dict(server.function("train"))
 
 
@@ -128,4 +128,4 @@ def test_code_is_mounted_and_not_baked(modal_server: ModalEmulator) -> None:
     deployed(modal_server, "mounted", ModalCloud())
     files = [f["filename"] for request in modal_server.requests("MountGetOrCreate") for f in request.get("files", ())]
     assert "/root/modal_entry.py" in files
-    assert Path(module._entry_file()).name == "modal_entry.py"
+    assert Path(entry_file()).name == "modal_entry.py"

@@ -114,14 +114,14 @@ def test_without_the_commit_the_checkpoint_would_be_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The emulator loses what was not committed, as Modal does: so the test above can fail."""
-    from ftl.backends import modal as module
+    from ftl.backends import modal_app as module
 
-    source = module._entry_file().read_text()
+    source = module.entry_file().read_text()
     call = "modal.Volume.from_name(name, environment_name=environment).commit()"
     assert source.count(call) == 1
     mutant = tmp_path / "modal_entry.py"
     mutant.write_text(source.replace(call, "modal.Volume.from_name(name, environment_name=environment)"))
-    monkeypatch.setattr(module, "_entry_file", lambda: mutant)
+    monkeypatch.setattr(module, "entry_file", lambda: mutant)
     assert not _goes_on_after_a_kill(backend, run("save-then-hang"), modal_server)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ftl.backends.modal import _entry_file, _entry_module
+from ftl.backends.modal_app import entry_file, entry_module
 from ftl.backends.modal_volume import SEGMENT_BYTES, content_from
 
 
@@ -33,7 +33,7 @@ class Volume:
 
 @pytest.fixture
 def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    module = _entry_module(_entry_file())
+    module = entry_module(entry_file())
     monkeypatch.setattr(module, "STATE", tmp_path / "state")
     monkeypatch.setattr(module, "SCRATCH", tmp_path / "scratch")
     monkeypatch.setattr(module, "_commit", lambda *_: None)

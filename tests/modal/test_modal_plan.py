@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from ftl.backends import modal_volume
-from ftl.backends.modal import ModalBackend, _entry_file, _entry_module
+from ftl.backends.modal import ModalBackend
+from ftl.backends.modal_app import entry_file, entry_module
 from ftl.backends.modal_cloud import ModalCloud
 from ftl.backends.modal_plan import CACHE_MOUNT, STATE_MOUNT, ModalPlan, app_name, plan
 from ftl.backends.modal_preflight import _cluster_problems
@@ -115,7 +116,7 @@ def test_dry_run_shows_the_plan_without_asking_anybody(monkeypatch: pytest.Monke
 
 def test_what_launcher_and_container_say_twice_is_the_same() -> None:
     """The container's module can import nothing of ours, so it has its own copies."""
-    entry = _entry_module(_entry_file())
+    entry = entry_module(entry_file())
     assert (str(entry.STATE), str(entry.CACHE)) == (STATE_MOUNT, CACHE_MOUNT)
     assert (entry.SEGMENT_BYTES, entry.SEGMENTS_DIR, entry.GROWING) == (
         modal_volume.SEGMENT_BYTES,

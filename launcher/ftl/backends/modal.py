@@ -4,24 +4,17 @@ Nothing of a run depends on this machine: its record lies on the volume too, cal
 run whose day in a container is over calls its next container itself. The public API of Modal's client alone is used.
 """
 
-import importlib.util
 import json
-import os
-import sys
-from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ftl.backends import modal_volume as volumes
+from ftl.backends.modal_app import app_of
 from ftl.backends.modal_cloud import ModalCloud
-from ftl.backends.modal_image import ImagePlan
 from ftl.backends.modal_plan import (
     CACHE_MOUNT,
-    ENTRY_MODULE,
     STATE_MOUNT,
-    FunctionPlan,
     ModalPlan,
     app_name,
     image_of,
@@ -32,7 +25,6 @@ from ftl.backends.modal_preflight import problems
 from ftl.cloud import CloudSection
 from ftl.contract import EXIT_FILE, Bundle, ExitRecord, JobHandle, JobSpec, JobState
 from ftl.errors import ExitCode, Problem
-from ftl.packaged import packaged
 
 if TYPE_CHECKING:
     import modal
@@ -70,7 +62,7 @@ class ModalBackend:
             if known is not None:
                 return known
             _upload(asked, spec, bundle, state, run_dir)
-            app = _app(asked)
+            app = app_of(asked)
             app.deploy(environment_name=asked.environment, tag=bundle.sha256[:12])
             first = _modal().Function.from_name(asked.app, asked.functions[0].name, environment_name=asked.environment)
             call = first.spawn(asked.order)
@@ -152,7 +144,7 @@ class ModalBackend:
 _NO_BUNDLE = Bundle(sha256="0" * 64, path="", size_bytes=0)
 
 
-def _modal() -> "ModuleType":
+def _modal() -> ModuleType:
     import modal
 
     return modal
@@ -211,99 +203,6 @@ def _record(spec: JobSpec, run_dir: Path, handle: JobHandle | None) -> dict[str,
         own = next((one for one in record["attempts"] if one["number"] == handle.attempt), {"submitted_at": 0.0})
         record["attempts"] = [*kept, {**own, "number": handle.attempt, "handle": handle.model_dump()}]
     return record
-
-
-def _app(asked: ModalPlan) -> "modal.App":
-    """The app as Modal's client deploys it."""
-    import modal
-
-    os.environ["MODAL_IMAGE_BUILDER_VERSION"] = asked.builder_version
-    app = modal.App(asked.app, include_source=False, tags=asked.tags)
-    image = _image(asked.image, asked.environment).add_local_file(_entry_file(), f"/root/{ENTRY_MODULE}.py")
-    secrets = [
-        modal.Secret.from_dict({key: os.environ[key] for key in one.keys})
-        if one.name is None
-        else modal.Secret.from_name(one.name, environment_name=asked.environment, required_keys=list(one.keys))
-        for one in asked.secrets
-    ]
-    own = {asked.volumes[STATE_MOUNT], asked.volumes[CACHE_MOUNT]}
-    mounted: dict[str | PurePosixPath, Any] = {  # Any: volumes, in the client's own type
-        mount: modal.Volume.from_name(
-            name, environment_name=asked.environment, create_if_missing=True, version=2 if name in own else None
-        )
-        for mount, name in asked.volumes.items()
-    }
-    for function in asked.functions:
-        app.function(
-            name=function.name,
-            image=image,
-            secrets=secrets,
-            volumes=mounted,
-            gpu=_gpu(function),
-            cpu=function.cpu,
-            memory=function.memory_mib,
-            ephemeral_disk=function.disk_mib,
-            timeout=function.timeout_s,
-            startup_timeout=function.startup_timeout_s,
-            retries=modal.Retries(max_retries=function.retries, initial_delay=0.0, backoff_coefficient=1.0),
-            single_use_containers=True,
-            max_containers=function.max_containers,
-            region=list(function.regions) or None,
-            cloud=function.cloud,
-            include_source=False,
-        )(_entry(function))
-    return app
-
-
-def _gpu(function: FunctionPlan) -> str | list[str] | None:
-    return list(function.gpu) if len(function.gpu) > 1 else next(iter(function.gpu), None)
-
-
-def _entry(function: FunctionPlan) -> Any:  # Any: a function, or what the client makes of one for a cluster
-    import modal
-
-    module = _entry_module(_entry_file())
-    target = {"prepare": module.prepare, "train": module.train}[function.name]
-    return modal.clustered(size=function.nodes, rdma=function.rdma)(target) if function.nodes > 1 else target
-
-
-def _entry_file() -> Path:
-    """The module that Modal calls. Its package is looked up, not imported."""
-    package = find_spec("ftl_runtime")
-    assert package is not None and package.origin is not None, "it is part of this distribution"
-    return Path(package.origin).parent / f"{ENTRY_MODULE}.py"
-
-
-@lru_cache(maxsize=1)
-def _entry_module(path: Path) -> ModuleType:
-    """The client takes functions of a module that it can name: a file by itself, as the container sees it."""
-    spec = importlib.util.spec_from_file_location(ENTRY_MODULE, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[ENTRY_MODULE] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def _image(asked: ImagePlan, environment: str | None) -> "modal.Image":
-    import modal
-
-    secret = asked.registry_secret
-    image = modal.Image.from_registry(
-        asked.base,
-        secret=modal.Secret.from_name(secret, environment_name=environment) if secret else None,
-        setup_dockerfile_commands=list(asked.setup),
-    ).entrypoint([])
-    for layer in asked.layers:
-        if layer.kind == "file":
-            image = image.add_local_file(packaged("images") / layer.source, layer.target, copy=True)
-        elif layer.kind == "run":
-            image = image.run_commands(*layer.lines)
-        elif layer.kind == "env":
-            image = image.env(layer.env)
-        else:
-            image = image.dockerfile_commands(list(layer.lines))
-    return image
 
 
 # --- following ----------------------------------------------------------------------------------------------------

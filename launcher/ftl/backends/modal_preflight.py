@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ def problems(spec: JobSpec, plan: ModalPlan) -> list[Problem]:
         return [*found, NO_SDK]
     server = _server()  # imports the client, which takes a second or more
     give_up = time.monotonic() + _NETWORK_S
+    if not _has_token():
+        return [*found, no_access("there is no token")]
     image = _InTime(lambda: image_problems(plan))
     unreachable = None if _answers(server) else _silent(server)
     if unreachable is not None:
@@ -79,7 +82,10 @@ class _InTime:
         self._thread.start()
 
     def _run(self) -> None:
-        self._told = self._ask()
+        try:
+            self._told = self._ask()
+        except Exception as error:  # whatever the client raises is one more reason not to start
+            self._told = [Problem("Modal", str(error).partition("\n")[0] or type(error).__name__)]
 
     def result(self, until: float) -> list[Problem] | None:
         """What it gave; None where it takes longer than until then (time.monotonic())."""
@@ -92,6 +98,12 @@ def _server() -> str:
     from modal.config import config
 
     return str(config.get("server_url"))
+
+
+def _has_token() -> bool:
+    from modal.config import config
+
+    return bool(config.get("token_id") and config.get("token_secret"))
 
 
 def _silent(server: str) -> Problem:
@@ -119,10 +131,7 @@ def _answers(servers: str) -> bool:
 def _server_problems(plan: ModalPlan) -> list[Problem]:
     """What the server says to token, environment, secrets and volumes."""
     import modal
-    from modal.config import config
 
-    if not (config.get("token_id") and config.get("token_secret")):
-        return [no_access("there is no token")]
     try:
         modal.Client.from_env().hello()
     except modal.exception.AuthError as error:
@@ -221,7 +230,7 @@ def _status(url: str) -> int | None:
     try:
         with urllib.request.urlopen(f"{realm}?{query}", timeout=_REGISTRY_S) as answer:
             told: Any = json.load(answer)
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         return None
     return _head(url, told.get("token") or told.get("access_token"))[0]
 
@@ -235,5 +244,5 @@ def _head(url: str, token: str | None) -> tuple[int | None, str]:
             return answer.status, ""
     except urllib.error.HTTPError as error:
         return error.code, error.headers.get("WWW-Authenticate", "")
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         return None, ""
