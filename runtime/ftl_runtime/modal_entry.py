@@ -383,7 +383,7 @@ def _files_below(root: Path, left_out: tuple[str, ...]) -> Iterator[Path]:
         skip = left_out if top else ()
         names[:] = [n for n in names if n not in skip and not n.startswith(_LEFT_OUT)]
         for name in files:
-            if name not in skip and not name.startswith((*_LEFT_OUT, "run.lock", "run-")) and not name.endswith(".tmp"):
+            if name not in skip and not name.startswith(_LEFT_OUT) and not name.endswith((".tmp", ".lock")):
                 yield Path(directory) / name
 
 

@@ -89,7 +89,8 @@ def test_checkpoints_go_as_wholes_and_dropped_ones_go_away(entry: ModuleType, tm
 
 def test_result_comes_last_and_locks_and_unfinished_files_stay(entry: ModuleType, tmp_path: Path) -> None:
     run = make_run(entry, "last")
-    for name in ("run.lock", ".stop.json", "fit.json", "starts.json", "half.tmp", "tracking/run.json", "output/model"):
+    stays = ("run.lock", "run-1.lock", ".stop.json", "half.tmp", ".outbox/x")
+    for name in (*stays, "fit.json", "starts.json", "tracking/run-x.wandb", "output/model"):
         (run.directory / name).parent.mkdir(parents=True, exist_ok=True)
         (run.directory / name).write_text("x")
     (run.directory / "result.json").write_text("{}")
@@ -98,7 +99,7 @@ def test_result_comes_last_and_locks_and_unfinished_files_stay(entry: ModuleType
     assert sorted(p.relative_to(there).as_posix() for p in there.rglob("*") if p.is_file()) == [
         "fit.json",
         "starts.json",
-        "tracking/run.json",
+        "tracking/run-x.wandb",
     ]
     run.copy(whole=True)
     assert json.loads((there / "result.json").read_text()) == {}

@@ -206,7 +206,7 @@ def test_server_that_does_not_answer(
             listener.listen()
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         program = (
-            "import sys, time; from ftl import jobs; from ftl.backends.modal import *\n"
+            "import modal, sys, time; from ftl import jobs; from ftl.backends.modal import *\n"
             "from ftl.launch import backend_of\n"
             "record = jobs.load(sys.argv[1]); started = time.monotonic()\n"
             "problems = backend_of(record).preflight(record.spec)\n"
