@@ -5,7 +5,8 @@
 
 Between two attempts the machine may be lost, with all that lies in the run directory: then the stores are all there is.
 Every attempt must go on from the newest checkpoint that is whole anywhere; what was told to be there must be there; no
-more is trained again than two save intervals; and every loss and the final weights equal those of an uninterrupted run.
+more is trained again than one save interval, or two where a save was under way; and every loss and the final weights
+equal those of an uninterrupted run.
 """
 
 import argparse
@@ -37,6 +38,7 @@ _VICTIMS: dict[Moment, tuple[Victim, ...]] = {
     "upload": ("machine", "sync", "supervisor", "trainer"),
 }
 _MAX_FAILURES = 5
+_MAX_FRUITLESS = 10
 
 
 class World:
@@ -139,12 +141,17 @@ def _plan(draw: random.Random, number: int, moment: Moment, *, num_ranks: int) -
     victim = draw.choice(victims) if is_kill else "supervisor"
     # A rank that dies alone may do so at a point of its own work, or of rank 0's.
     striker = draw.choice((0, 1)) if victim == "trainer-1" else 0
+    delays_s: dict[Moment, float] = {
+        "start": draw.uniform(0.0, 0.3),
+        "step": draw.uniform(0.0, 0.08),
+        "save": draw.choice((0.0, draw.uniform(0.0, 0.02))),  # also in the middle of a file
+    }
     return Plan(
         hits="",
         moment=moment,
         at=draw.randint(1, 2 * SAVE_STEPS) if moment == "step" else draw.randint(1, 2),
         num_touches=draw.randint(1, 4 if striker else 60),
-        delay_s=draw.uniform(0.0, 0.3) if moment == "start" else draw.uniform(0.0, 0.08),
+        delay_s=delays_s.get(moment, 0.0),
         striker=striker,
         victim=victim,
         signal=number,
@@ -155,7 +162,8 @@ def _plan(draw: random.Random, number: int, moment: Moment, *, num_ranks: int) -
 def wage(world: World, wanted: dict[str, Quota], seed: int, ledger: Ledger) -> None:
     """Train until all is hit that is wanted, the kinds in turn, telling of each training."""
     campaigns: dict[str, Campaign] = {}
-    while True:
+    num_fruitless = 0
+    while num_fruitless < _MAX_FRUITLESS:
         left = {kind: ledger.left(kind, quota) for kind, quota in wanted.items()}
         kind = max(left, key=lambda kind: left[kind].total())
         if not left[kind] or len(ledger.failures()) >= _MAX_FAILURES:
@@ -165,6 +173,7 @@ def wage(world: World, wanted: dict[str, Quota], seed: int, ledger: Ledger) -> N
         started = time.monotonic()
         training = campaigns[kind].train(left[kind])
         seconds = time.monotonic() - started
+        num_fruitless = 0 if training.hits else num_fruitless + 1
         open_hits = sum(quota.total() for quota in left.values()) - len(training.hits)
         print(
             f"{time.strftime('%H:%M:%S')} {kind} {training.number}: {training.attempts} attempts in {seconds:.0f} s, "
@@ -173,6 +182,7 @@ def wage(world: World, wanted: dict[str, Quota], seed: int, ledger: Ledger) -> N
         )
         if training.failure:
             print(f"FAILED: {training.failure}", flush=True)
+    raise RuntimeError(f"{_MAX_FRUITLESS} trainings in which nothing was hit, and this is open: {left}")
 
 
 def main() -> None:

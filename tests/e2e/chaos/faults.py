@@ -23,6 +23,10 @@ Victim = Literal["trainer", "trainer-0", "trainer-1", "supervisor", "sync", "mac
 """`trainer` is all ranks, `trainer-1` that rank alone, `machine` every process of the attempt."""
 
 _TOUCHES = ("open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "shutil.rmtree", "socket.connect")
+_WRITER = "checkpoint"
+"""The thread that writes a checkpoint while training goes on."""
+_BEHIND = "behind "
+"""So begins what is told of a blow that falls while it does."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Plan:
     num_touches: int = 0
     """Operations on files into the save or the upload; at its end where there are fewer."""
     delay_s: float = 0.0
-    """After the beginning of the step, or of the attempt."""
+    """After the beginning of the step or of the attempt, or after that operation of a save."""
     striker: int = 0
     """The rank in which steps, saves and operations on files are counted."""
     victim: Victim = "machine"
@@ -146,9 +150,17 @@ def _follow_training(plan: Plan, blow: _Blow) -> None:
 
     def strike_later() -> None:
         time.sleep(plan.delay_s)
-        blow.strike("save" if saving is not None else "step" if phase == "training" else phase, step=step)
+        is_behind = any(thread.name == _WRITER for thread in threading.enumerate())
+        moment = "save" if saving is not None else "step" if phase == "training" else phase
+        blow.strike(moment, step=step, touch=f"{_BEHIND if is_behind else ''}between")
 
-    save = _Count(plan.num_touches, lambda touch: blow.strike("save", step=step, touch=touch))
+    def strike_save(touch: str) -> None:
+        if plan.delay_s:
+            threading.Thread(target=strike_later, daemon=True).start()
+        else:
+            blow.strike("save", step=step, touch=touch)
+
+    save = _Count(plan.num_touches, strike_save)
     emit = events.EventLog.emit
     events.EventLog.emit = lambda log, *told: follow(partial(emit, log, *told), *told)  # type: ignore[assignment]
     events.no_events = lambda *told: follow(lambda: None, *told)  # what the other ranks have
@@ -199,9 +211,10 @@ class _Count:
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self._thread is None or event not in _TOUCHES:
             return
-        if threading.get_ident() != self._thread and threading.current_thread().name != "checkpoint":
+        is_behind = threading.current_thread().name == _WRITER
+        if not is_behind and threading.get_ident() != self._thread:
             return
         self._left -= 1
         if self._left <= 0:
             self._thread = None
-            self._then(f"{event} {Path(str(arguments[0])).name}")
+            self._then(f"{_BEHIND if is_behind else ''}{event} {Path(str(arguments[0])).name}")

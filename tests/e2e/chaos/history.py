@@ -87,12 +87,19 @@ class History:
         elif hit["signal"] == signal.SIGKILL:
             expected = (137, 0) if hit["victim"].startswith("trainer") else (-signal.SIGKILL,)
             assert status in expected, f"attempt {attempt}: {status} after {hit}: {self._stage.log()[-3000:]}"
-            # One save is under way while the next steps are taken, and the next save waits for it.
-            assert self._steps_lost <= 2 * SAVE_STEPS, f"attempt {attempt}: {hit} costs {self._steps_lost} steps"
+            # One save may be under way while the next steps are taken, and the next save waits for it.
+            limit = SAVE_STEPS * (2 if self._is_saving(attempt) else 1)
+            assert self._steps_lost <= limit, f"attempt {attempt}: {hit} costs {self._steps_lost} steps"
         else:
             assert status in (75, 0), f"attempt {attempt}: {status} after {hit}: {self._stage.log()[-3000:]}"
             if status == 75:
                 self._check_stopped(attempt, hit, steps)
+
+    def _is_saving(self, attempt: int) -> bool:
+        """Whether the attempt had begun a save that it did not bring to its end."""
+        begun = [event for event in self._stage.events("phase", attempt) if event["data"]["name"] == "saving"]
+        told = self._stage.events("checkpoint", attempt)
+        return len(begun) > sum(event["data"]["state"] == "verified" for event in told)
 
     def _check_stopped(self, attempt: int, hit: dict[str, Any], steps: list[int]) -> None:  # Any: JSON
         """A checkpoint was made where it stopped, and told."""

@@ -25,7 +25,8 @@ class Hit:
     victim: str
     signal: int
     touch: str
-    """The operation on a file that it came before; `between` for a moment in time."""
+    """The operation on a file that it came before, or `between`; `behind` while a checkpoint was written and training
+    went on."""
     status: int
     """How the supervisor ended."""
     went_on: WentOn = "itself"
@@ -103,8 +104,9 @@ def summary(trainings: Sequence[Training]) -> dict[str, Any]:  # Any: JSON
         "kills_by_victim": dict(Counter(hit.victim for hit in kills)),
         "kills_by_kind": {kind: sum(h.is_kill for t in some for h in t.hits) for kind, some in by_kind.items()},
         "stops_by_kind": {kind: sum(not h.is_kill for t in some for h in t.hits) for kind, some in by_kind.items()},
-        "touches": dict(Counter(hit.touch.split()[0] for hit in kills)),
+        "touches": dict(Counter(hit.touch.removeprefix("behind ").split()[0] for hit in kills)),
         "went_on": dict(Counter(hit.went_on for hit in hits)),
+        "kills_behind": sum(hit.touch.startswith("behind") for hit in kills),
         "most_steps_lost": max((hit.steps_lost for hit in hits), default=0),
         "failures": [training.failure for training in trainings if training.failure is not None],
         "commits": dict(Counter(training.commit for training in trainings)),
