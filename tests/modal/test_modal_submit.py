@@ -17,7 +17,7 @@ from ftl.backends.modal import ModalBackend
 from ftl.backends.modal_cloud import ModalCloud
 from ftl.cloudfile import load_cloud
 from ftl.contract import Bundle
-from ftl.errors import ConfigError
+from ftl.errors import BackendError, ConfigError
 from ftl.jobs import RunRecord
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "backends"))
@@ -85,6 +85,21 @@ def test_launcher_killed_at_any_stage_of_submit_starts_nothing_twice(
         assert backend.read(handle, "log.txt", 0).count(b"attempt 1 of") == 1, f"{stage}: it was started twice"
     again = jobs.load(records[0].id)
     assert backend.submit(again.spec, again.bundle, again.dir) == again.handle
+
+
+def test_image_that_cannot_be_built_is_one_sentence_and_nothing_runs(
+    backend: ModalBackend,
+    run: Callable[..., RunRecord],  # noqa: F811
+    modal_server: ModalEmulator,
+) -> None:
+    modal_server.fail_builds(("never-there", "E: Unable to locate package never-there"))
+    backend = ModalBackend(ModalCloud(dockerfile_commands=("RUN apt-get install never-there",)))
+    record = run("done")
+    calls = len(modal_server.state["calls"])
+    with pytest.raises(BackendError, match="the log of its build is on modal"):
+        launch.submit(record, backend)
+    assert len(modal_server.state["calls"]) == calls
+    assert record.id not in [kept["id"] for kept in backend.records()]
 
 
 def test_bundle_that_is_there_is_not_uploaded_again(

@@ -5,6 +5,8 @@ run whose day in a container is over calls its next container itself. The public
 """
 
 import json
+import logging
+import threading
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,13 +26,15 @@ from ftl.backends.modal_plan import (
 from ftl.backends.modal_preflight import problems
 from ftl.cloud import CloudSection
 from ftl.contract import EXIT_FILE, Bundle, ExitRecord, JobHandle, JobSpec, JobState
-from ftl.errors import ExitCode, Problem
+from ftl.errors import BackendError, ExitCode, Problem
 
 if TYPE_CHECKING:
     import modal
 
+_LOG = logging.getLogger("ftl.modal")
 _RECORD_FILE, _VERDICT_FILE, _CHAIN_FILE = "record.json", "verdict.json", "chain.json"
 _RUNS = "runs"
+_SLOW_S = 10.0
 _PRIVATE = ("config_path", "output_dir", "base_model")
 """Paths of a record that mean something on the machine that launched it alone; their last part is kept."""
 
@@ -62,8 +66,12 @@ class ModalBackend:
             if known is not None:
                 return known
             _upload(asked, spec, bundle, state, run_dir)
-            app = app_of(asked)
-            app.deploy(environment_name=asked.environment, tag=bundle.sha256[:12])
+            try:
+                _deploy(asked, tag=bundle.sha256[:12])
+            except Exception:
+                if spec.attempt == 1:
+                    volumes.remove(state, run_root(spec.run_id))
+                raise
             first = _modal().Function.from_name(asked.app, asked.functions[0].name, environment_name=asked.environment)
             call = first.spawn(asked.order)
             handle = JobHandle(
@@ -188,6 +196,23 @@ def _upload(asked: ModalPlan, spec: JobSpec, bundle: Bundle, state: "modal.Volum
     # The record before the bundle: `collect` on another machine must see who needs it.
     volumes.put_json(state, {f"{root}/job-{spec.attempt}.json": job, f"{root}/{_RECORD_FILE}": record})
     volumes.put_bundle(state, bundle.sha256, Path(bundle.path))
+
+
+def _deploy(asked: ModalPlan, *, tag: str) -> None:
+    """Deploy the app, which builds its image where that was never built. Raises BackendError when the build fails."""
+    import modal
+
+    told = "Modal is at work on the image; building it takes minutes, the first time"
+    timer = threading.Timer(_SLOW_S, _LOG.warning, [told])
+    timer.daemon = True
+    timer.start()
+    try:
+        app_of(asked).deploy(environment_name=asked.environment, tag=tag)
+    except modal.exception.ImageBuildError as error:
+        where = "the log of its build is on modal.com, under Images"
+        raise BackendError(Problem("image", asked.image.base, str(error).partition("\n")[0], where)) from error
+    finally:
+        timer.cancel()
 
 
 def _record(spec: JobSpec, run_dir: Path, handle: JobHandle | None) -> dict[str, Any]:  # Any: JSON
