@@ -29,5 +29,5 @@ def tell_after(record: RunRecord, backend: Backend, *, as_json: bool) -> None:
         return
     handles = [attempt.handle for attempt in record.attempts if attempt.handle is not None]
     known = [spent for handle in handles if handle.provider == record.provider and (spent := backend.spent(handle))]
-    if known:
+    if any(one.usd_per_hour for one in known):  # a cluster of one's own has no price
         show.note(f"run {record.id} took {receipt(known)}", as_json=as_json)
