@@ -93,14 +93,13 @@ def _is_consolidated():
 
 def find(order):
     """What there is of a name: its cluster, managed job or launch request; None where SkyPilot knows nothing of it."""
-    if order["managed"]:
-        job = _managed(order["name"])
-        if job is not None:
-            return {"job_id": job.job_id}
-    elif _cluster(order["name"]) is not None:
-        return {}
+    job = _managed(order["name"]) if order["managed"] else None
+    if job is not None:
+        return {"job_id": job.job_id}
     request = _launching(order["name"], order["managed"])
-    return None if request is None else {"request": request}
+    if request is not None:
+        return {"request": request}
+    return {} if not order["managed"] and _cluster(order["name"]) is not None else None
 
 
 def launch(order):
@@ -131,6 +130,8 @@ def state(order):
         return _of_request(request)
     if request is not None and request["status"] not in _FINISHED:
         return {"status": "LAUNCHING", "text": request.get("text") or ""}
+    if request is None and _launching(order["name"], False) is not None:
+        return {"status": "LAUNCHING", "text": ""}
     cluster = _cluster(order["name"])
     if cluster is None:
         return _of_request(request)

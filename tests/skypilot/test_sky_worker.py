@@ -1,0 +1,50 @@
+"""What the worker makes of what SkyPilot knows of a name; SkyPilot itself answers in the tests beside this one."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftl.backends import sky_worker
+
+NAME = {"name": "ftl-quick-1", "request": None}
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What there is: a managed job, a launch that has not ended, a cluster, a request."""
+    found: dict[str, Any] = {"job": None, "launching": None, "cluster": None, "request": None}
+    monkeypatch.setattr(sky_worker, "_managed", lambda name: found["job"])
+    monkeypatch.setattr(sky_worker, "_launching", lambda name, managed: found["launching"])
+    monkeypatch.setattr(sky_worker, "_cluster", lambda name: found["cluster"])
+    monkeypatch.setattr(sky_worker, "_request", lambda request: found["request"])
+    return found
+
+
+@pytest.mark.parametrize("managed", [False, True])
+def test_name_that_skypilot_does_not_know_is_to_be_launched(managed: bool, known: dict[str, Any]) -> None:
+    assert sky_worker.find({**NAME, "managed": managed}) is None
+
+
+def test_launch_that_is_under_way_is_found_before_its_half_made_cluster(known: dict[str, Any]) -> None:
+    known |= {"launching": "r-1", "cluster": object()}
+    assert sky_worker.find({**NAME, "managed": False}) == {"request": "r-1"}
+    assert sky_worker.state({**NAME, "managed": False})["status"] == "LAUNCHING"
+
+
+def test_cluster_without_a_launch_is_found_and_not_launched_again(known: dict[str, Any]) -> None:
+    known["cluster"] = object()
+    assert sky_worker.find({**NAME, "managed": False}) == {}
+
+
+def test_launch_that_a_server_has_forgotten_and_that_left_nothing_is_gone(known: dict[str, Any]) -> None:
+    assert sky_worker.state({**NAME, "managed": False})["status"] == "GONE"
+
+
+def test_worker_needs_nothing_of_ftl_and_no_newer_python_than_skypilot_itself() -> None:
+    source = Path(sky_worker.__file__).read_text()
+    tree = ast.parse(source, feature_version=(3, 9))
+    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    names += [str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert not [name for name in names if name.split(".")[0] == "ftl"]
