@@ -23,7 +23,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, __version__
+from transformers import LlamaConfig, LlamaForCausalLM, __version__, utils
 
 from ftl_runtime.checkpoint.contents import Contents
 from ftl_runtime.checkpoint.saver import Saver
@@ -73,6 +73,8 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, help="default: the place for temporary files")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    os.environ["DS_ACCELERATOR"] = "cpu"  # else DeepSpeed, which accelerate imports, says what it has found
+    utils.logging.disable_progress_bar()
     device = Device("cpu", has_bf16=False, rank=0, num_ranks=1)
     training = Training(device)
     training.step()
@@ -87,8 +89,8 @@ def main() -> None:
             warn=lambda message: parser.exit(1, f"{message}\n"),
         )
         savers = {
-            "behind": Saver(context, keep=1, may_be_behind=True),
             "waiting": Saver(context, keep=1, may_be_behind=False),
+            "behind": Saver(context, keep=1, may_be_behind=True),
         }
         for step in range(2 * given.rounds + 2):  # the first round is not counted: memory is gotten then
             way = list(savers)[step % 2]
