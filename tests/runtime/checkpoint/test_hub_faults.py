@@ -33,7 +33,9 @@ FAULTS: dict[str, dict[str, Any]] = {
     "flipped": {"kind": "flip"},
     "page": {"kind": "page"},
 }
-CASES = [(fault, times) for fault in FAULTS for times in ((1,) if fault in REFUSALS else (1, 2))]
+ONCE_TOO = ("503", "lost answer", "away", "reset")
+"""Of what is asked again these happen also once alone, so that the second try gets through."""
+CASES = [*((fault, 1) for fault in (*REFUSALS, *ONCE_TOO)), *((fault, 2) for fault in FAULTS if fault not in REFUSALS)]
 OPEN = (("POST", "/repos/create"), ("GET", "/auth-check/write"))
 """Pages that a process asks for once."""
 PUSH = (
