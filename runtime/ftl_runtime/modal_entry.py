@@ -84,7 +84,7 @@ def _answer(order: Order, place: "_Place", run: "_Run", stage: str, code: int) -
     is_over_time = code == _PREEMPTED and told.get("cause") == "deadline"
     if stage == "prepare" and (code == 0 or is_over_time):  # what is not prepared is done where it is needed
         return place.hand_over(order, "train", _call)
-    if is_over_time and place.seconds_left(order) > 0:
+    if is_over_time and not run.is_last:
         return place.hand_over(order, stage, _call)
     if code in _FINAL or is_over_time:
         return place.end(code, told)
@@ -148,7 +148,7 @@ class _Place:
     def job(self) -> dict[str, Any]:
         return dict(json.loads((self.root / f"job-{self.submission}.json").read_bytes()))
 
-    def seconds_left(self, order: Order) -> float:
+    def seconds_left(self) -> float:
         """Of the time that the user gives the run, counted from its first start."""
         timeout_s = self.job().get("timeout_s")
         if timeout_s is None:
@@ -199,6 +199,8 @@ class _Run:
         self._copied_at, self._commit_s = 0.0, 0.0
         self._is_uncommitted = False
         self._seen = 0
+        self.is_last = False
+        """What the user's timeout leaves is over in this container. Told beforehand: the run stops before it is."""
 
     def lay_out(self) -> None:
         """Fetch the run as it was committed, and the bundle, and write this start's job.json."""
@@ -215,7 +217,9 @@ class _Run:
             bundle.extractall(self._root / "bundle", filter="data")
         job = self._place.job()
         job["paths"] |= {"bundle": str(self._root / "bundle"), "run": str(self.directory)}
-        job["timeout_s"] = max(1, int(min(self._limit_s(), self._place.seconds_left(self._order))))
+        left_s, limit_s = self._place.seconds_left(), self._limit_s()
+        self.is_last = left_s <= limit_s
+        job["timeout_s"] = max(1, int(min(limit_s, left_s)))
         if self._stage == "prepare":
             job |= {"task": "preprocess", "fetches_model": True, "restarts": False, "timeout_s": int(self._limit_s())}
             job["attempt"] = max(job["attempt"], _read(self.directory / "starts.json").get("attempt", 0) + 1)

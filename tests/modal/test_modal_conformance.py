@@ -83,8 +83,10 @@ def test_run_of_a_day_and_more_goes_on_in_the_next_container_by_itself(
 
 
 def test_run_that_has_used_its_time_ends_by_its_deadline(backend: ModalBackend, run: Callable[..., RunRecord]) -> None:
-    state = wait(backend, submitted(run("deadline-twice", timeout_s=1), backend), ended)
+    handle = submitted(run("deadline-twice", timeout_s=1), backend)
+    state = wait(backend, handle, ended)
     assert (state.exit_code, state.cause) == (75, "deadline")
+    assert backend.read(handle, "log.txt", 0).count(b"attempt 1 of") == 1, "no container is paid for to do nothing"
 
 
 def test_data_is_prepared_without_a_gpu_before_the_gpu_is_asked_for(
