@@ -18,7 +18,7 @@ from ftl.errors import BackendError, Problem
 PYTHON_VARIABLE = "FTL_SKYPILOT_PYTHON"
 VERSION = "0.14"
 """The minor version that the worker is written for: SkyPilot's own interfaces change with each."""
-_INSTALL = f"`pipx install 'skypilot[aws]=={VERSION}.*'`, or `make .venv/sky` in a checkout"
+_INSTALL = f"`pipx install 'skypilot[aws]=={VERSION}.*'`, or `make .venv/sky/complete` in a checkout"
 _WORKER = Path(__file__).with_name("sky_worker.py")
 _LIMITS_S = {"hello": 120, "check": 120, "launch": 300, "ready": 300, "fetch": 3600, "down": 900, "run": 120}
 _LIMIT_S = 180
@@ -46,7 +46,7 @@ def shared_worker(without: tuple[str, ...]) -> "Sky":
 
 
 def interpreter() -> Path:
-    """The Python of SkyPilot's environment: FTL_SKYPILOT_PYTHON, that of `make .venv/sky`, or the one `sky` runs with.
+    """The Python of SkyPilot's environment: that of FTL_SKYPILOT_PYTHON, of the checkout, or of the `sky` on PATH.
 
     Raises BackendError where there is none.
     """
