@@ -11,7 +11,7 @@ LOCK = images/requirements-cpu.txt
 DEV_LOCK = .ci/requirements-dev.txt
 SKY_LOCK = .ci/requirements-sky.txt
 
-.PHONY: quickstart test chaos check lock clean test-modal-live
+.PHONY: quickstart test chaos e2e-sky check lock clean test-modal-live
 
 quickstart: .venv/runtime examples/quickstart/model/config.json
 	.venv/bin/ftl train examples/quickstart/pretrain.yml
@@ -21,7 +21,7 @@ examples/quickstart/model/config.json: examples/quickstart/make_data.py | .venv/
 	.venv/bin/python examples/quickstart/make_data.py
 
 test: .venv/dev .venv/sky/complete
-	.venv/bin/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder  # a third, for tests wait, too
+	.venv/bin/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder -m "not slurm"  # a third, for tests wait, too
 
 # 200 SIGKILLs in steps, saves and uploads, 50 SIGTERM and 50 SIGINT; `make test` does a tenth of it. What is hit is
 # counted in build/chaos.jsonl: stopped and started again it goes on there. The table comes last, its numbers in chaos.json.
@@ -31,6 +31,12 @@ chaos: .venv/dev
 # One tiny training on Modal itself, with your account: a T4, minutes, cents. Needs `modal token new`; never part of CI.
 test-modal-live: .venv/dev
 	.venv/bin/python tests/modal/live.py
+
+# ftl on two nodes of a real Slurm, which .ci/slurm-lab.sh makes of this Debian machine, as root, and takes away again.
+e2e-sky: .venv/dev .venv/sky/complete
+	trap '.ci/slurm-lab.sh stop' EXIT
+	.ci/slurm-lab.sh
+	.venv/bin/python -m pytest -m slurm tests/skypilot
 
 check: .venv/dev
 	.venv/bin/ruff check .

@@ -7,12 +7,12 @@ import json
 import os
 import re
 import socket
+import sqlite3
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
-from urllib.parse import quote
 
+from canaries import below, contents, forms, leaks
 from commandline import Ftl, run_ids
 from hub_server import HubServer
 from project import make_project
@@ -22,38 +22,6 @@ CANARIES = {
     "WANDB_API_KEY": "canary-wandb/5+e1f0a9c7d3b2",
     "DATABASE": "canary-named-8c41e0b5a7",
 }
-
-
-def forms(secret: str) -> Iterator[bytes]:
-    """The secret as it is, URL-encoded, and what base64 makes of it at each of the three places it can begin."""
-    yield secret.encode()
-    yield quote(secret, safe="").encode()
-    for skipped in range(3):
-        encoded = base64.b64encode(b"\0" * skipped + secret.encode())
-        yield encoded[4 if skipped else 0 : -4]  # without what its neighbours decide
-
-
-def contents(name: str, content: bytes) -> Iterator[tuple[str, bytes]]:
-    """The content, and that of what is packed in it: a .pt file is a zip."""
-    yield name, content
-    if zipfile.is_zipfile(io.BytesIO(content)):
-        with zipfile.ZipFile(io.BytesIO(content)) as packed:
-            for inner in packed.namelist():
-                yield from contents(f"{name}!{inner}", packed.read(inner))
-
-
-def leaks(files: dict[str, bytes], wanted: list[bytes]) -> list[str]:
-    return [
-        f"{place} holds {form!r}"
-        for name, content in files.items()
-        for place, inner in contents(name, content)
-        for form in wanted
-        if form in inner
-    ]
-
-
-def below(*folders: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for root in folders for path in root.rglob("*") if path.is_file()}
 
 
 class Processes(Thread):
@@ -78,13 +46,22 @@ class Processes(Thread):
         self.join()
 
 
-def test_search_finds_a_canary_however_it_is_packed() -> None:
+def test_search_finds_a_canary_however_it_is_packed(tmp_path: Path) -> None:
     secret = CANARIES["HF_TOKEN"]
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("data.pkl", f"x{secret}")
     for content in (packed.getvalue(), *(base64.b64encode(f"{'y' * n}{secret}zz".encode()) for n in range(3))):
         assert leaks({"file": content}, list(forms(secret)))
+    database = sqlite3.connect(tmp_path / "requests.db")
+    database.execute("CREATE TABLE requests (body TEXT)")
+    # Across the end of a page, where the file itself holds it in two pieces.
+    database.executemany(
+        "INSERT INTO requests VALUES (?)", [("x" * n + secret + "y" * 9000,) for n in range(4000, 4100)]
+    )
+    database.commit()
+    database.close()
+    assert len(leaks(below(tmp_path), [secret.encode()])) > 99
 
 
 def test_no_artefact_of_a_whole_run_holds_a_secret_or_names_the_machine(

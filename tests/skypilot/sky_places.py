@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+AWS_IMAGE = "ami-785db401"
+"""An image that moto has in every region."""
 SKY_PYTHON = Path(__file__).parents[2] / ".venv/sky/bin/python"
 
 _ACCELERATORS = """AcceleratorName,Clouds
@@ -43,11 +45,13 @@ _FILES = {
     "aws/vms.csv": _AWS,
     "aws/images.csv": _IMAGES
     + "".join(
-        f"skypilot:custom-{kind},{region},ubuntu,22.04,ami-1,20250101\n"
+        f"skypilot:custom-{kind},{region},ubuntu,22.04,{AWS_IMAGE},20250101\n"
         for kind in ("gpu-ubuntu-cuda13", "gpu-ubuntu", "cpu-ubuntu")
         for region in ("us-east-1", "eu-west-1")
     ),
-    "aws/instance_quota_mapping.csv": "InstanceType,QuotaCode,SpotQuotaCode\n",
+    "aws/instance_quota_mapping.csv": "InstanceType,OnDemandInstanceCode,SpotInstanceCode\n",
+    # the zones of moto's account; the name holds the start of the md5 of its user's id
+    "aws/az_mappings-317e5726.csv": "AvailabilityZone,AvailabilityZoneName\nuse1-az1,us-east-1b\neuw1-az1,eu-west-1b\n",
     "gcp/vms.csv": _GCP,
     "gcp/images.csv": _IMAGES + "skypilot:custom-gpu-ubuntu-cuda13,,ubuntu,22.04,projects/p/global/images/i,20250101\n",
     "gcp/accelerator_quota_mapping.csv": "Accelerator,CPU,SpotCPU\n",
