@@ -133,9 +133,8 @@ def test_two_machines_train_as_one_over_gloo(ftl: Ftl, shared: Path, own_state: 
         assert process.wait(_WAIT_S) == 0, (tmp_path / name / "said").read_text()
     expected = losses(run_of(own_state, "here"))
     assert len(expected) > 2
-    run = run_of(own_state, "there")
-    assert losses(run) == expected
-    assert (run / "output/model.safetensors").exists()
+    assert losses(run_of(own_state, "there")) == expected
+    assert (tmp_path / "there/out/model.safetensors").exists()
     (on_nodes,) = (shared / "runs").iterdir()
     assert {json.loads((on_nodes / f"exit{node}.json").read_text())["exit_code"] for node in ("", "-1")} == {0}
     wait_for(lambda: not slurm_jobs(), "the cluster to be let go")
