@@ -37,6 +37,7 @@ class SkyServer:
     def __init__(self, home: Path, *, config: dict[str, Any], aws_endpoint: str | None = None) -> None:  # Any: YAML
         self.home, self.port = home, _free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        self._sessions: set[int] = set()
         self.refused = home / "refused.txt"
         """Who was asked for beyond loopback, one a line."""
         (home / ".sky").mkdir(parents=True, exist_ok=True)
@@ -86,6 +87,7 @@ class SkyServer:
                 stderr=file,
                 start_new_session=True,
             )
+        self._sessions.add(process.pid)
         give_up = time.monotonic() + _START_S
         while not self.is_up():
             if process.poll() is not None or time.monotonic() > give_up:
@@ -101,13 +103,16 @@ class SkyServer:
             return False
 
     def processes(self) -> list[int]:
-        """All that live in its home but this one and its children: the server, its workers, job controllers, ssh."""
+        """All that live in its home but this one: the server, its workers, job controllers, ssh."""
         mark = f"\0HOME={self.home}\0".encode()
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
+            pid = int(folder.name)
             try:
-                if mark in b"\0" + (folder / "environ").read_bytes():
-                    found.append(int(folder.name))
+                # A worker puts its title where its environment stood; its session tells whose it is.
+                if os.getsid(pid) in self._sessions or mark in b"\0" + (folder / "environ").read_bytes():
+                    is_over = (folder / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+                    found += [] if is_over else [pid]
             except OSError:
                 continue
         return [pid for pid in found if pid != os.getpid()]
