@@ -21,7 +21,7 @@ examples/quickstart/model/config.json: examples/quickstart/make_data.py | .venv/
 	.venv/bin/python examples/quickstart/make_data.py
 
 test: .venv/dev .venv/sky/complete
-	.venv/bin/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder -m "not slurm"  # a third, for tests wait, too
+	.venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slurm"  # a third, for tests wait, too
 
 # 200 SIGKILLs in steps, saves and uploads, 50 SIGTERM and 50 SIGINT; `make test` does a tenth of it. What is hit is
 # counted in build/chaos.jsonl: stopped and started again it goes on there. The table comes last, its numbers in chaos.json.

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,15 +21,24 @@ _LONGEST_FIRST = ("docker", "e2e", "skypilot", "modal", "runtime/parallel", "run
 """Folders of tests, so that no worker of pytest-xdist begins a long file when the others are done."""
 
 
-@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker a file, and one for all tests with Docker, which share an engine and its images."""
     here = Path(__file__).parent
-    for item in items:
-        name = "docker" if item.get_closest_marker("docker") else item.path.relative_to(here).as_posix()
-        item.add_marker(pytest.mark.xdist_group(name))
     places = {item: item.path.relative_to(here).as_posix() for item in items}
     items.sort(key=lambda item: next(i for i, folder in enumerate(_LONGEST_FIRST) if places[item].startswith(folder)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:  # Any: xdist may not be there
+    """With --dist loadfile, one worker for all tests with Docker, which share an engine and its images."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "docker" if nodeid.startswith("tests/docker/") else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
