@@ -40,10 +40,17 @@ def _store_address(value: str) -> str:
         )
     if parts.username or parts.password or parts.query:
         raise ValueError("must be without user, password and query: credentials go into `secrets`")
+    if parts.scheme in _BUCKETS and not _BUCKETS[parts.scheme].fullmatch(parts.netloc):
+        raise ValueError(f"names no bucket: {parts.netloc!r} is not 3 to 63 lower-case letters, digits, - and .")
     return value
 
 
 STORE_SCHEMES = ("s3", "gs", "hf", "file")
+_BUCKETS = {
+    "s3": re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"),
+    "gs": re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]"),
+}
+"""Names of buckets, as docs.aws.amazon.com and cloud.google.com have them."""
 Address = Annotated[str, AfterValidator(_store_address)]
 
 

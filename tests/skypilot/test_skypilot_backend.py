@@ -273,7 +273,7 @@ def test_controller_that_the_server_would_not_use_is_refused(
     controller: str, consolidated: bool | None, named: list[str], make: Make
 ) -> None:
     ready = {"problems": [], "enabled": ["aws"], "consolidated": consolidated}
-    keys = {"spot": True, "controller": controller, "checkpoints": "s3://b/p", "image": "none"}
+    keys = {"spot": True, "controller": controller, "checkpoints": "s3://bucket/p", "image": "none"}
     backend, _, spec = make(Worker(ready=ready), **keys)
     assert [problem.where for problem in backend._machine_problems(spec)] == named
 
