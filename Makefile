@@ -11,7 +11,7 @@ LOCK = images/requirements-cpu.txt
 DEV_LOCK = .ci/requirements-dev.txt
 SKY_LOCK = .ci/requirements-sky.txt
 
-.PHONY: quickstart test chaos e2e-sky check lock clean test-modal-live
+.PHONY: quickstart test chaos e2e-sky check lock clean test-modal-live test-sky-live
 
 quickstart: .venv/runtime examples/quickstart/model/config.json
 	.venv/bin/ftl train examples/quickstart/pretrain.yml
@@ -30,7 +30,12 @@ chaos: .venv/dev
 
 # One tiny training on Modal itself, with your account: a T4, minutes, cents. Needs `modal token new`; never part of CI.
 test-modal-live: .venv/dev
-	.venv/bin/python tests/modal/live.py
+	.venv/bin/python tests/live.py tests/modal/live.yml
+
+# The same on a machine that SkyPilot rents in your account; AWS unless CLOUD names another cloud file.
+CLOUD ?= tests/skypilot/live.yml
+test-sky-live: .venv/dev .venv/sky/complete
+	.venv/bin/python tests/live.py $(CLOUD)
 
 # ftl on two nodes of a real Slurm, which .ci/slurm-lab.sh makes of this Debian machine, as root, and takes away again.
 e2e-sky: .venv/dev .venv/sky/complete
