@@ -60,6 +60,7 @@ def record(tmp_path: Path) -> Iterator[RunRecord]:
     )
     record = launch.submit(jobs.load(run_id), LocalBackend(LocalCloud()))
     assert record.handle is not None
+    wait_until(lambda: (record.dir / "events.jsonl").exists())  # it has counted its start
     LocalBackend(LocalCloud()).cancel(record.handle, now=True)
     wait_until(lambda: launch.status(record, LocalBackend(LocalCloud())).phase == "ended")
     yield record
