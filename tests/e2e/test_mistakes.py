@@ -162,9 +162,12 @@ def test_full_disk_while_training_keeps_the_checkpoints_before_it(ftl: Ftl, tmp_
 
 
 def test_model_that_cannot_be_delivered_is_kept(ftl: Ftl, project: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    done = ftl("train", project / "cfg.yml", "--max-steps", "1", "--output-dir", str(tmp_path / "file" / "out"))
+    output = str(tmp_path / "blocked" / "out")
+    begun = ftl("train", project / "cfg.yml", "--max-steps", "1", "--output-dir", output, "--detach")
+    assert begun.returncode == 0, begun.stderr
+    (tmp_path / "blocked").write_text("")  # it was free when the run began
+    (run_id,) = run_ids(ftl)
+    done = ftl("attach", run_id)
     assert done.returncode == 76, done.stdout + done.stderr
     assert "ftl pull" in done.stderr
-    (run_id,) = run_ids(ftl)
     assert ftl("pull", run_id, tmp_path / "elsewhere").returncode == 0

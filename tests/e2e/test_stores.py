@@ -40,14 +40,15 @@ def losses(run: Path) -> dict[int, float]:
 
 @contextmanager
 def away_until_trained(hub: HubServer, runs: Path) -> Iterator[None]:
-    """The Hub takes nothing that is sent to it until a run has its finished model."""
+    """The Hub takes nothing that is sent to it until a run has its finished model, and has told of the outage."""
     for page in ("/preupload/", "/commit/"):
         hub.disturb("away", times=10**6, path=page)
     is_over = threading.Event()
 
     def heal() -> None:
         while not is_over.wait(0.02):
-            if any(runs.glob("*/output/manifest.json")):
+            is_told = any("tried again" in log.read_text() for log in runs.glob("*/events.jsonl"))
+            if is_told and any(runs.glob("*/output/manifest.json")):
                 hub.heal()
                 return
 

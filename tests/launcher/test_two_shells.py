@@ -107,7 +107,7 @@ def test_follower_that_another_shell_is_ahead_of_follows_the_attempt_of_that_she
 
 
 def test_stop_while_a_follower_starts_the_run_again_is_obeyed(record: RunRecord) -> None:
-    outcome = launch.follow(record, Interrupted(lambda: commands.stop(record.id, now=False)), Quiet())
+    outcome = launch.follow(record, Interrupted(lambda: commands.stop(record.id, now=False, cloud=None)), Quiet())
     assert [attempt.number for attempt in outcome.record.attempts] == [1]
     assert outcome.result is None
 
@@ -115,7 +115,7 @@ def test_stop_while_a_follower_starts_the_run_again_is_obeyed(record: RunRecord)
 def test_stop_waits_for_a_resume_that_is_under_way_and_stops_what_it_started(record: RunRecord) -> None:
     jobs.update(record.id, spec=record.spec.model_copy(update={"env": {"STANDIN": "hang", "COLOUR": "blue"}}))
     with jobs.changing(record.id) as current:  # as `submit` holds it
-        code = f"from ftl.commands import jobs; raise SystemExit(jobs.stop({record.id!r}, now=False))"
+        code = f"from ftl.commands import jobs; raise SystemExit(jobs.stop({record.id!r}, now=False, cloud=None))"
         stopping = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
         wait_until(lambda: num_waiting(record.dir / ".record.lock") == 1)
         spec = current.spec.model_copy(update={"attempt": 2})

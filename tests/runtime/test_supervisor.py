@@ -188,7 +188,8 @@ def test_result_is_the_last_file_and_a_second_start_returns_at_once(make_attempt
     num_events = len(attempt.events())
     assert attempt.go() == 0
     assert len(attempt.events()) == num_events
-    assert attempt.exit_record() == {"attempt": 2, "exit_code": 0, "cause": "done", "message": None}
+    ended = {"attempt": 2, "submission": None, "exit_code": 0, "cause": "done", "message": None}
+    assert attempt.exit_record() == ended
 
 
 def test_config_error_is_one_sentence_everywhere(make_attempt):

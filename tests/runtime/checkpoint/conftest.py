@@ -29,13 +29,13 @@ def hub(hub_of_session: HubServer) -> Iterator[HubServer]:
 @pytest.fixture(scope="session")
 def worker(hub_of_session: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreWorker]:
     home = str(tmp_path_factory.mktemp("home"))
-    mine = {"HF_HOME": home, "HOME": home, "HF_TOKEN": "hf_ann", "FTL_STORE_SILENCE_S": "0.5"}
+    mine = {"HF_HOME": home, "HOME": home, "HF_TOKEN": "hf_ann", "FTL_STORE_SILENCE_S": "1"}
     worker = StoreWorker({"HF_ENDPOINT": hub_of_session.url, **mine})
     yield worker
     worker.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
     """The address of a moto with the bucket `lake`."""
     from moto.server import ThreadedMotoServer
