@@ -42,12 +42,15 @@ _opened: dict[str, RemoteStore] = {}
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
+    import fsspec
     from pydantic import TypeAdapter
 
     from ftl.contract import StoreRef
 
     name = request["name"]
     if name not in _opened:
+        if request["store"]["kind"] == "url":  # a file system of the same address may be that of a server that is gone
+            fsspec.get_filesystem_class(request["store"]["url"].partition(":")[0]).clear_instance_cache()
         _opened[name] = open_store(TypeAdapter(StoreRef).validate_python(request["store"]), "run-a")
     store, given = _opened[name], request["with"]
     told: list[tuple[int, int]] = []
