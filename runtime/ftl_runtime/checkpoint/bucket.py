@@ -55,7 +55,7 @@ class BucketStore:
                 raise PassingError("its listing lacks what is there")  # "nothing" would be a fresh start
             matches = [_NAME.fullmatch(path.rstrip("/").rpartition("/")[2]) for path in paths]
             steps = sorted(int(match[1]) for match in matches if match)
-            return [step for step in steps if _is_there(system, f"{root}/checkpoint-{step}/{MANIFEST_FILE}")]
+            return [step for step in steps if _has_manifest(system, f"{root}/checkpoint-{step}")]
 
     def put(self, checkpoint: Checkpoint, drop: Collection[int], told: Told) -> None:
         with _asked(self.label):
@@ -258,6 +258,15 @@ def _is_there(system: Any, path: str) -> bool:  # Any: as above
     except FileNotFoundError:
         return False
     return True
+
+
+def _has_manifest(system: Any, place: str) -> bool:  # Any: as above
+    """By its listing: a refused question about one file looks like a file that is not there."""
+    try:
+        paths = system.ls(place, detail=False)
+    except FileNotFoundError:
+        raise PassingError("its listing lacks what is there") from None
+    return any(path.rpartition("/")[2] == MANIFEST_FILE for path in paths)
 
 
 def _remove(system: Any, place: str) -> None:  # Any: as above
