@@ -10,7 +10,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig
 from ftl.errors import ConfigError
 from ftl_runtime.data.collate import Documents, document_mask
 
-# Measured by tests/runtime/models/test_support.py, which also holds the table of README.md to it: what keeps the
+# Measured by tests/runtime/models/test_support.py, which also holds the table of docs/models.md to it: what keeps the
 # documents of a row apart, so that its logits are those of each document alone.
 _POSITIONS_SUFFICE = frozenset(
     (

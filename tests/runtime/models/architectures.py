@@ -1,6 +1,6 @@
 """Tiny configs of the architectures whose support is measured: two layers, 32 wide, 96 tokens, windows of 4 tokens.
 
-A new architecture is one row here; `support.py` measures it and writes the table of README.md.
+A new architecture is one row here; `support.py` measures it and writes the table of docs/models.md.
 """
 
 from typing import Any

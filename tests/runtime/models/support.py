@@ -1,4 +1,4 @@
-"""Measure what ftl can train of an architecture, and write the table of README.md.
+"""Measure what ftl can train of an architecture, and write the table of docs/models.md.
 
     python tests/runtime/models/support.py      # from the root, with PYTHONPATH=launcher:runtime
 
@@ -36,7 +36,7 @@ from ftl_runtime.models.packing import mask_window
 from ftl_runtime.models.quantize import quantise
 from ftl_runtime.objectives.sft import sft_loss
 
-README = Path(__file__).parents[3] / "README.md"
+MODELS_PAGE = Path(__file__).parents[3] / "docs" / "models.md"
 _HEADER = "| models | `model_type` | full | LoRA | QLoRA | packing |\n|---|---|---|---|---|---|\n"
 _LENGTHS = (7, 12, 9)
 """Of the documents that are packed, in tokens: longer than the windows of the tiny models."""
@@ -78,7 +78,7 @@ def measure(model_type: str, directory: Path) -> Support:
 
 
 def row(model_type: str, support: Support) -> str:
-    """Its line in README.md."""
+    """Its line in docs/models.md."""
     found = (FAMILIES[model_type], f"`{model_type}`", "yes", "yes", support.in_4bit, _PACKING[support.packing])
     return f"| {' | '.join(found)} |"
 
@@ -249,9 +249,9 @@ def _write_table() -> None:
             rows.append(row(model_type, support))
             if support.packing != support.chosen:
                 print(f"{model_type}: measured {support.packing}, but ftl chooses {support.chosen}")
-    text = README.read_text()
+    text = MODELS_PAGE.read_text()
     table = _HEADER + "".join(f"{line}\n" for line in sorted(rows, key=str.lower))
-    README.write_text(re.sub(re.escape(_HEADER) + r"(?:\|.*\n)*", lambda _: table, text))
+    MODELS_PAGE.write_text(re.sub(re.escape(_HEADER) + r"(?:\|.*\n)*", lambda _: table, text))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The table of README.md, and what the code says of packing, are what tiny models measure.
+"""The table of docs/models.md, and what the code says of packing, are what tiny models measure.
 
 `python tests/runtime/models/support.py` writes the table again.
 """
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.torch
 
 import torch  # noqa: E402
 from architectures import FAMILIES  # noqa: E402
-from support import README, chosen_input, draw_weights, load, measure, row  # noqa: E402
+from support import MODELS_PAGE, chosen_input, draw_weights, load, measure, row  # noqa: E402
 from transformers import AutoConfig, LlamaConfig, MistralConfig  # noqa: E402
 
 from ftl.errors import ConfigError  # noqa: E402
@@ -20,12 +20,12 @@ from ftl_runtime.models import packing  # noqa: E402
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_architecture_trains_as_readme_says(model_type, tmp_path):
     support = measure(model_type, tmp_path)
-    assert row(model_type, support) in README.read_text()
+    assert row(model_type, support) in MODELS_PAGE.read_text()
     assert support.chosen == support.packing
 
 
 def test_readme_lists_no_architecture_that_is_not_measured():
-    rows = [line for line in README.read_text().splitlines() if line.startswith("| ") and "| yes | yes |" in line]
+    rows = [line for line in MODELS_PAGE.read_text().splitlines() if line.startswith("| ") and "| yes | yes |" in line]
     assert len(rows) == len(FAMILIES)
 
 
