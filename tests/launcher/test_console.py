@@ -107,8 +107,8 @@ def test_view_counts_a_repeated_step_once():
     view = PlainView()
     for one in (step(1, 0, loss=3.0), step(2, 1, loss=2.0), step(2, 9, loss=2.5), event("eval", step=2, loss=4.0)):
         view.on_event(one)
-    assert view.train_points == [(1, 3.0), (2, 2.5)]
-    assert view.eval_points == [(2, 4.0)]
+    assert view.losses.train == [(1, 3.0), (2, 2.5)]
+    assert view.losses.eval == [(2, 4.0)]
 
 
 def test_json_view_prints_every_event_as_it_is(capsys):

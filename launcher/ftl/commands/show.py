@@ -79,7 +79,7 @@ def watch(record: RunRecord, backend: Backend, *, as_json: bool) -> int:
         if isinstance(result, TaskResult):
             console.print(task_panel(result, output=where))
         else:
-            console.print(result_panel(result, output=where, train=view.train_points, evals=view.eval_points))
+            console.print(result_panel(result, output=where, train=view.losses.train, evals=view.losses.eval))
 
     return conclude(outcome, backend, tell, as_json=as_json)
 

@@ -20,13 +20,9 @@ _PLAIN_EVERY_S = 10.0
 
 
 class RunView(Protocol):
-    """Shows a run to whoever follows it. The points are gathered for the panel at the end."""
+    """Shows a run to whoever follows it. The losses are gathered for the panel at the end."""
 
-    @property
-    def train_points(self) -> Points: ...
-
-    @property
-    def eval_points(self) -> Points: ...
+    losses: "Losses"
 
     def on_event(self, event: Event) -> None: ...
 
@@ -46,7 +42,7 @@ def make_view(json: bool) -> RunView:
     return LiveView() if console.is_terminal else PlainView()
 
 
-class _Losses:
+class Losses:
     """The losses by step. A step that an attempt repeats after a loss of the machine counts once."""
 
     def __init__(self) -> None:
@@ -72,18 +68,10 @@ class JsonView:
     """Every event as one JSON object a line, for programs. Log lines are left out: they are in the run's log."""
 
     def __init__(self) -> None:
-        self._losses = _Losses()
-
-    @property
-    def train_points(self) -> Points:
-        return self._losses.train
-
-    @property
-    def eval_points(self) -> Points:
-        return self._losses.eval
+        self.losses = Losses()
 
     def on_event(self, event: Event) -> None:
-        self._losses.add(event)
+        self.losses.add(event)
         shown = event.model_copy(update={"data": redacted_data(event.data)})
         sys.stdout.write(shown.model_dump_json() + "\n")
         sys.stdout.flush()
@@ -126,21 +114,13 @@ class PlainView:
     """Lines for a log file: what happens, and a step at most every ten seconds of the run's own time."""
 
     def __init__(self) -> None:
-        self._losses = _Losses()
+        self.losses = Losses()
         self._eta = Eta()
         self._shown_at = float("-inf")
         self._phases: set[tuple[int, str]] = set()
 
-    @property
-    def train_points(self) -> Points:
-        return self._losses.train
-
-    @property
-    def eval_points(self) -> Points:
-        return self._losses.eval
-
     def on_event(self, event: Event) -> None:
-        self._losses.add(event)
+        self.losses.add(event)
         if event.event == "step":
             self._eta.add(event)
             is_last = event.data.get("step") == event.data.get("max_steps")
@@ -173,23 +153,15 @@ class LiveView:
     """A bar at the bottom of the terminal; what happens stands above it. The bar goes away at the end."""
 
     def __init__(self) -> None:
-        self._losses = _Losses()
+        self.losses = Losses()
         self._eta = Eta()
         self._progress = _make_progress()
         self._task = self._progress.add_task("starting", total=None, loss="", speed="", memory="", eta="")
         self._reading: TaskID | None = None
         self._read_name = ""
 
-    @property
-    def train_points(self) -> Points:
-        return self._losses.train
-
-    @property
-    def eval_points(self) -> Points:
-        return self._losses.eval
-
     def on_event(self, event: Event) -> None:
-        self._losses.add(event)
+        self.losses.add(event)
         if event.event == "step":
             self._eta.add(event)
             data = event.data
