@@ -8,9 +8,10 @@
 #   FTL_SLURM_DIR    where configuration, logs and shims lie   (default /var/tmp/ftl-slurm)
 #   FTL_VENV         the Python environment that trains        (default .venv of this checkout)
 #
-# No systemd is needed. The nodes n1 and n2 are this machine as the user skyslurm, whom an sshd on 127.0.0.1 lets in with
-# a key in FTL_SLURM_DIR. Two things of such a node are stand-ins: /dev/null for each GPU, and for that user alone
-# `curl` and `uv`, because SkyPilot fetches uv from astral.sh and Python 3.10 from GitHub.
+# The partition `main` has both nodes; what is sent to `closed` waits for ever. No systemd is needed. The nodes n1 and n2
+# are this machine as the user skyslurm, whom an sshd on 127.0.0.1 lets in with a key in FTL_SLURM_DIR. Two things of such
+# a node are stand-ins: /dev/null for each GPU, and for that user alone `curl` and `uv`, because SkyPilot fetches uv from
+# astral.sh and Python 3.10 from GitHub.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 W=${FTL_SLURM_DIR:-/var/tmp/ftl-slurm}
@@ -132,6 +133,7 @@ KillWait=5
 NodeName=n1 NodeAddr=127.0.0.1 NodeHostname=$host Port=$N1_PORT CPUs=16 RealMemory=64000 Gres=gpu:H100:8
 NodeName=n2 NodeAddr=127.0.0.1 NodeHostname=$host Port=$N2_PORT CPUs=16 RealMemory=64000 Gres=gpu:H100:8
 PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+PartitionName=closed Nodes=n1,n2 State=DOWN
 CONF
   cat >/etc/slurm/gres.conf <<CONF
 $MARK

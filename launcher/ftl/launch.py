@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 from ftl import jobs
-from ftl.backends import Backend, load
+from ftl.backends import Backend, KeepsBundles, load
 from ftl.contract import EVENTS_FILE, LOG_FILE, RESULT_FILE, Event, JobState, RunResult, TaskResult
 from ftl.errors import BackendError, ExitCode, Problem, RunError
 from ftl.jobs import Attempt, RunRecord
@@ -62,6 +63,12 @@ def submit(record: RunRecord, backend: Backend, **moved: Any) -> RunRecord:  # A
         done = jobs.add_attempt(started, Attempt(number=number, submitted_at=time.time(), handle=handle))
         jobs.save(done)
         return done
+
+
+def has_bundle(record: RunRecord, backend: Backend) -> bool:
+    """Whether an attempt can be started from here: on another machine than the run's own only the provider may still
+    have what was sent."""
+    return isinstance(backend, KeepsBundles) or Path(record.bundle.path).is_dir()
 
 
 def follow(
@@ -196,6 +203,8 @@ def _resubmit(record: RunRecord, backend: Backend) -> RunRecord:
 def _may_retry(record: RunRecord, state: JobState, saved: dict[int, int], backend: Backend) -> bool:
     """Whether to start it again: the machine was lost, nobody asked to stop, and attempts still get further."""
     if backend.recovers or state.cause not in _RETRIED or record.stop_requested_at is not None:
+        return False
+    if not has_bundle(record, backend):
         return False
     fruitless = 0
     for attempt in reversed(record.attempts):

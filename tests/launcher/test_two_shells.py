@@ -14,6 +14,7 @@ from ftl import jobs, launch
 from ftl.backends.local import LocalBackend, LocalCloud
 from ftl.commands import jobs as commands
 from ftl.contract import Bundle, Event, JobSpec
+from ftl.errors import RunError
 from ftl.jobs import RunRecord
 
 STANDIN = Path(__file__).parents[1] / "backends/standin/ftl_runtime"
@@ -104,6 +105,16 @@ def test_follower_that_another_shell_is_ahead_of_follows_the_attempt_of_that_she
     outcome = launch.follow(record, backend, Quiet())
     assert [attempt.number for attempt in outcome.record.attempts] == [1, 2]
     assert outcome.result is not None
+
+
+def test_machine_without_what_was_sent_starts_no_attempt_and_says_so(record: RunRecord) -> None:
+    """One that found the run in a cloud, where another had launched it."""
+    bundle = record.bundle.model_copy(update={"path": "/nowhere"})
+    jobs.save(record.model_copy(update={"bundle": bundle}))
+    outcome = launch.follow(jobs.load(record.id), LocalBackend(LocalCloud()), Quiet())
+    assert [attempt.number for attempt in outcome.record.attempts] == [1]
+    with pytest.raises(RunError, match="launched on another computer"):
+        commands.resume(record.id, cloud=None, detach=True, as_json=True)
 
 
 def test_stop_while_a_follower_starts_the_run_again_is_obeyed(record: RunRecord) -> None:

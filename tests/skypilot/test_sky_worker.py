@@ -42,6 +42,13 @@ def test_launch_that_a_server_has_forgotten_and_that_left_nothing_is_gone(known:
     assert sky_worker.state({**NAME, "managed": False})["status"] == "GONE"
 
 
+def test_script_of_a_task_is_read_behind_the_header_of_a_managed_job() -> None:
+    task = "name: ftl-quick-1\nrun: |\n  python -m train\n"
+    assert sky_worker._script(task) == "python -m train\n"
+    assert sky_worker._script("name: ftl-quick-1\n---\n" + task) == "python -m train\n"
+    assert sky_worker._script(None) == sky_worker._script("run: [") == ""
+
+
 def test_worker_needs_nothing_of_ftl_and_no_newer_python_than_skypilot_itself() -> None:
     source = Path(sky_worker.__file__).read_text()
     tree = ast.parse(source, feature_version=(3, 9))

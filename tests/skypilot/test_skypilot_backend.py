@@ -15,6 +15,7 @@ from ftl.backends.skypilot_cloud import SkypilotCloud
 from ftl.backends.skypilot_plan import job_name, mark_of
 from ftl.contract import Bundle, JobHandle, JobSpec, Provenance, RunResult
 from ftl.errors import BackendError, DeliveryError
+from ftl.jobs import Attempt, RunRecord
 
 OFFER = {"place": "aws", "machine": "g6.xlarge", "is_spot": False, "usd_per_hour": 2.0, "choice": 0}
 
@@ -67,8 +68,15 @@ Make = Callable[..., tuple[SkypilotBackend, Worker, JobSpec]]
 
 
 def submitted(backend: SkypilotBackend, spec: JobSpec, tmp_path: Path) -> JobHandle:
-    (tmp_path / "run").mkdir(exist_ok=True)
-    return backend.submit(spec, Bundle(sha256="b" * 64, path=str(tmp_path), size_bytes=1), tmp_path / "run")
+    run_dir, bundle = tmp_path / "run", Bundle(sha256="b" * 64, path=str(tmp_path), size_bytes=1)
+    run_dir.mkdir(exist_ok=True)
+    record = RunRecord(
+        id=spec.run_id, name="quick", created_at=1.0, ftl_version="0", config_path="/home/me/cats/cfg.yml",
+        output_dir="/home/me/cats/out", provider="skypilot", cloud=backend.cloud.model_dump(mode="json"), spec=spec,
+        bundle=bundle, attempts=tuple(Attempt(number=n + 1, submitted_at=2.0) for n in range(spec.attempt)),
+    )  # fmt: skip
+    (run_dir / "record.json").write_text(record.model_dump_json())
+    return backend.submit(spec, bundle, run_dir)
 
 
 def output_of(spec: JobSpec, *, cause: str = "done", exit_code: int = 0, start: float = 100.0) -> str:
@@ -287,3 +295,62 @@ def test_value_of_a_secret_is_not_in_the_worker_s_environment(monkeypatch: pytes
     assert "canary" not in seen.values()
     assert "PYTHONPATH" not in seen
     assert seen["HOME"] == os.environ["HOME"]
+
+
+# --- what another machine finds of it ---
+
+
+def told(worker: Worker, *, is_over: bool = False) -> list[dict[str, Any]]:
+    """What the API server has of every launch, as the worker tells it."""
+    orders = [order for op, order in worker.asked if op == "launch"]
+    return [{"name": order["name"], "script": order["task"]["run"], "is_over": is_over} for order in orders]
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Go to another machine, which has none of this one's files."""
+    monkeypatch.setenv("FTL_STATE_DIR", str(tmp_path / "elsewhere"))
+    return tmp_path / "elsewhere"
+
+
+def test_run_is_found_from_another_machine_by_what_skypilot_has_of_it(
+    make: Make, tmp_path: Path, elsewhere: Path
+) -> None:
+    backend, worker, spec = make()
+    handle = submitted(backend, spec, tmp_path)
+    other, asked, _ = make(Worker(tasks=told(worker), state={"status": "RUNNING"}, log={}))
+    (found,) = [RunRecord.model_validate(record) for record in other.records()]
+    assert str(tmp_path / "run") not in found.model_dump_json()
+    assert "/home/me" not in found.model_dump_json()
+    assert found.handle is not None
+    assert found.handle.ref["run_dir"] == str(elsewhere / "runs/abc234-quick")
+    assert found.handle.ref["mark"] == handle.ref["mark"]
+    assert other.status(found.handle).phase == "running"
+    assert asked.asked[-1][1]["name"] == handle.ref["name"]
+    assert not elsewhere.exists(), "looking at a run keeps nothing of it"
+
+
+def test_record_of_the_newest_attempt_is_the_one_that_counts(make: Make, tmp_path: Path, elsewhere: Path) -> None:
+    backend, worker, spec = make()
+    for number in (2, 1):
+        submitted(backend, spec.model_copy(update={"attempt": number}), tmp_path)
+    stranger = {"name": "ftl-cats", "script": "python train.py", "is_over": False}
+    other, _, _ = make(Worker(tasks=[stranger, *told(worker)]))
+    (found,) = [RunRecord.model_validate(record) for record in other.records()]
+    assert [attempt.number for attempt in found.attempts] == [1, 2]
+    assert found.handle is not None
+    assert found.handle.ref["name"] == "ftl-abc234-quick-2"
+
+
+def test_run_whose_machine_had_gone_before_is_not_taken_for_a_lost_one(
+    make: Make, tmp_path: Path, elsewhere: Path
+) -> None:
+    """A lost one would be started again by `ftl attach`; this one may have been stopped."""
+    backend, worker, spec = make()
+    submitted(backend, spec, tmp_path)
+    other, asked, _ = make(Worker(tasks=told(worker, is_over=True)))
+    (found,) = [RunRecord.model_validate(record) for record in other.records()]
+    assert found.handle is not None
+    state = other.status(found.handle)
+    assert (state.phase, state.cause, state.exit_code) == ("ended", None, 75)
+    assert asked.count("state") == 0

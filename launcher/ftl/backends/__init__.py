@@ -103,6 +103,13 @@ class Rents(Protocol):
         ...
 
 
+@runtime_checkable
+class KeepsBundles(Protocol):
+    """A backend that keeps what was sent to a run, so that any machine can start its next attempt."""
+
+    keeps_bundles: ClassVar[bool]
+
+
 def load(provider: str) -> type[Backend]:
     """The backend class of that name.
 

@@ -4,7 +4,6 @@ Nothing of a run depends on this machine: its record lies on the volume too, cal
 run whose day in a container is over calls its next container itself. The public API of Modal's client alone is used.
 """
 
-import json
 import logging
 import threading
 from pathlib import Path
@@ -12,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ftl.backends import modal_volume as volumes
+from ftl.backends.kept_record import RECORD_FILE, for_others
 from ftl.backends.modal_app import app_of
 from ftl.backends.modal_cloud import ModalCloud
 from ftl.backends.modal_plan import (
@@ -32,11 +32,9 @@ if TYPE_CHECKING:
     import modal
 
 _LOG = logging.getLogger("ftl.modal")
-_RECORD_FILE, _VERDICT_FILE, _CHAIN_FILE = "record.json", "verdict.json", "chain.json"
+_VERDICT_FILE, _CHAIN_FILE = "verdict.json", "chain.json"
 _RUNS = "runs"
 _SLOW_S = 10.0
-_PRIVATE = ("config_path", "output_dir", "base_model")
-"""Paths of a record that mean something on the machine that launched it alone; their last part is kept."""
 
 
 class ModalBackend:
@@ -44,6 +42,7 @@ class ModalBackend:
 
     Cloud: ClassVar[type[CloudSection]] = ModalCloud
     recovers: ClassVar[bool] = True
+    keeps_bundles: ClassVar[bool] = True
     poll_s: ClassVar[float] = 2.0
 
     def __init__(self, cloud: ModalCloud) -> None:
@@ -62,7 +61,7 @@ class ModalBackend:
         asked = plan(spec, self.cloud, bundle)
         with volumes.modal_errors():
             state = _made(asked.volumes[STATE_MOUNT], self.cloud.environment)
-            known = _known_handle(volumes.record(state, f"{run_root(spec.run_id)}/{_RECORD_FILE}"), spec.attempt)
+            known = _known_handle(volumes.record(state, f"{run_root(spec.run_id)}/{RECORD_FILE}"), spec.attempt)
             if known is not None:
                 return known
             _upload(asked, spec, bundle, state, run_dir)
@@ -85,7 +84,7 @@ class ModalBackend:
                     "environment": asked.environment or "",
                 },
             )
-            volumes.put_json(state, {f"{run_root(spec.run_id)}/{_RECORD_FILE}": _record(spec, run_dir, handle)})
+            volumes.put_json(state, {f"{run_root(spec.run_id)}/{RECORD_FILE}": for_others(run_dir, handle)})
         return handle
 
     def status(self, handle: JobHandle) -> JobState:
@@ -126,7 +125,7 @@ class ModalBackend:
         with volumes.modal_errors():
             state = volumes.state_volume(self.cloud.volume, self.cloud.environment)
             names = volumes.sizes(state, _RUNS)
-            found = (volumes.record(state, f"{run_root(name)}/{_RECORD_FILE}") for name in names)
+            found = (volumes.record(state, f"{run_root(name)}/{RECORD_FILE}") for name in names)
             return [record for record in found if record]
 
     def collect(self) -> list[str]:
@@ -192,9 +191,9 @@ def _upload(asked: ModalPlan, spec: JobSpec, bundle: Bundle, state: "modal.Volum
             volumes.put_directory(cache, Path(source), place)
     job = asked.job.model_dump(mode="json")
     root = run_root(spec.run_id)
-    record = _record(spec, run_dir, None)
+    record = for_others(run_dir, None)
     # The record before the bundle: `collect` on another machine must see who needs it.
-    volumes.put_json(state, {f"{root}/job-{spec.attempt}.json": job, f"{root}/{_RECORD_FILE}": record})
+    volumes.put_json(state, {f"{root}/job-{spec.attempt}.json": job, f"{root}/{RECORD_FILE}": record})
     volumes.put_bundle(state, bundle.sha256, Path(bundle.path))
 
 
@@ -213,21 +212,6 @@ def _deploy(asked: ModalPlan, *, tag: str) -> None:
         raise BackendError(Problem("image", asked.image.base, str(error).partition("\n")[0], where)) from error
     finally:
         timer.cancel()
-
-
-def _record(spec: JobSpec, run_dir: Path, handle: JobHandle | None) -> dict[str, Any]:  # Any: JSON
-    """The run's record, for launchers on other machines: without the paths of this one."""
-    record: dict[str, Any] = json.loads((run_dir / _RECORD_FILE).read_bytes())
-    for key in _PRIVATE:
-        if isinstance(record.get(key), str) and record[key].startswith("/"):
-            record[key] = Path(record[key]).name
-    record["spec"]["mounts"] = [{**mount, "source": ""} for mount in record["spec"]["mounts"]]
-    record["bundle"]["path"] = ""
-    if handle is not None:
-        kept = [one for one in record["attempts"] if one["number"] != handle.attempt]
-        own = next((one for one in record["attempts"] if one["number"] == handle.attempt), {"submitted_at": 0.0})
-        record["attempts"] = [*kept, {**own, "number": handle.attempt, "handle": handle.model_dump()}]
-    return record
 
 
 # --- following ----------------------------------------------------------------------------------------------------

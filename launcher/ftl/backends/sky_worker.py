@@ -16,6 +16,8 @@ _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 ENDED = ("SUCCEEDED", "FAILED", "FAILED_SETUP", "FAILED_DRIVER", "CANCELLED", "GONE")
 AGAIN_S = 5.0
 """A log that has broken off is read again so long after."""
+HISTORY_DAYS = 30
+"""How far back machines that have been ended are looked for."""
 _FINISHED = ("SUCCEEDED", "FAILED", "CANCELLED")
 
 
@@ -148,7 +150,8 @@ def _job(cluster_name):
         statuses = sky.get(sky.job_status(cluster_name))
     except Exception as error:
         try:  # the machine itself may be gone: ask its cloud
-            found = sky.get(sky.status([cluster_name], refresh=sky.StatusRefreshMode.FORCE))
+            refresh = sky.StatusRefreshMode.FORCE
+            found = sky.get(sky.status([cluster_name], refresh=refresh, all_users=True))
         except Exception:
             return {"status": "UNKNOWN", "text": _said(error)}
         return {"status": "UNKNOWN" if found and found[0].status.value == "UP" else "GONE", "text": _said(error)}
@@ -259,7 +262,7 @@ def cancel(order):
     if order["managed"]:
         sky.get(sky.jobs.cancel(name=None, job_ids=[order["job_id"]], graceful=True, graceful_timeout=order["grace"]))
     else:
-        sky.get(sky.cancel(order["name"], all=True))
+        sky.get(sky.cancel(order["name"], all_users=True))
     return
 
 
@@ -304,6 +307,50 @@ def collect(order):
     return done
 
 
+def tasks(order):
+    """The script of everything whose name begins with `prefix`, whoever launched it: machines, managed jobs, and
+    machines of the last days that have been ended."""
+    import sky
+
+    machines = {one.name: one.last_creation_yaml for one in sky.get(sky.status(all_users=True))}
+    found = [(name, text, False) for name, text in machines.items()]
+    found += [(name, text, True) for name, text in _ended(order["prefix"], machines)]
+    fields = ["job_id", "job_name", "status", "user_yaml"]
+    found += [(job.job_name, job.user_yaml, False) for job in _queue(fields=fields)]
+    return [
+        {"name": name, "script": _script(text), "is_over": is_over}
+        for name, text, is_over in found
+        if name and name.startswith(order["prefix"])
+    ]
+
+
+def _ended(prefix, but):
+    """Name and task of machines that are gone; SkyPilot's own report has no tasks."""
+    import sky
+    from sky.server import common
+    from sky.server.requests import payloads
+
+    def asked(**what):
+        body = payloads.CostReportBody(days=HISTORY_DAYS, exclude_managed_clusters=True, **what)
+        answer = common.make_authenticated_request("POST", "/cost_report", json=json.loads(body.model_dump_json()))
+        return sky.get(common.get_request_id(answer))
+
+    names = [one["name"] for one in asked() if one["name"].startswith(prefix) and one["name"] not in but]
+    names = [name for name in dict.fromkeys(names) if _launching(name, False) is None]
+    return [(one["name"], one.get("last_creation_yaml")) for one in asked(cluster_names=names)] if names else []
+
+
+def _script(text):
+    """What a task runs. Its YAML may begin with a header of its own."""
+    import yaml
+
+    try:
+        parts = [part for part in yaml.safe_load_all(text or "") if isinstance(part, dict)]
+    except yaml.YAMLError:
+        return ""
+    return next((str(part["run"]) for part in parts if part.get("run")), "")
+
+
 def _task(config):
     import sky
 
@@ -313,7 +360,7 @@ def _task(config):
 def _cluster(name):
     import sky
 
-    found = sky.get(sky.status([name]))
+    found = sky.get(sky.status([name], all_users=True))
     return found[0] if found else None
 
 
@@ -323,11 +370,11 @@ def _managed(name):
     return max(jobs, key=lambda job: job.job_id) if jobs else None
 
 
-def _queue():
+def _queue(**what):
     import sky
 
     try:
-        return sky.get(sky.jobs.queue_v2(refresh=False))[0]
+        return sky.get(sky.jobs.queue_v2(refresh=False, all_users=True, **what))[0]
     except sky.exceptions.ClusterNotUpError:
         return []  # there is no controller, so there are no jobs
 
@@ -370,7 +417,7 @@ def _said(error):
 
 OPS = {
     function.__name__: function
-    for function in (hello, check, ready, find, launch, state, log, run, fetch, cancel, down, collect)
+    for function in (hello, check, ready, find, launch, state, log, run, fetch, cancel, down, collect, tasks)
 }
 
 

@@ -26,6 +26,7 @@ from ftl.backends.skypilot_faults import (
     why_unknown,
 )
 from ftl.backends.skypilot_plan import PREFIX, in_shell, job_name, mark_of, run_directory, task
+from ftl.backends.skypilot_records import OVER, record_of, records_in
 from ftl.backends.skypilot_stores import Stores, stores_in, stores_of
 from ftl.backends.skypilot_watch import Watched
 from ftl.cloud import CloudSection
@@ -43,6 +44,7 @@ from ftl.contract import (
 from ftl.cost import Price, Spent, budget_problems, limit_s
 from ftl.errors import BackendError, DeliveryError, ExitCode, FtlError, Problem
 from ftl.image import recipe, resolve
+from ftl.state import state_dir
 
 _STATE_AGE_S = 5.0
 """SkyPilot is asked so seldom: each question is a request that its server runs in a process."""
@@ -197,7 +199,8 @@ class SkypilotBackend:
             if self.cloud.max_usd is not None and limited.timeout_s is None:
                 raise BackendError(Problem("max_usd", f"{self.cloud.max_usd:g}", "cannot be kept: no price is known"))
             write_secrets(spec)  # before the launch, which wants every file to be there
-            asked = task(limited, self.cloud, bundle, image=self._image(spec))
+            record = record_of(run_dir, _handle(spec, ref))
+            asked = task(limited, self.cloud, bundle, image=self._image(spec), record=record)
             try:
                 found = self._sky.ask("launch", task=asked, name=name, managed=managed, autostop=self.cloud.autostop)
             except SkyError as error:
@@ -205,7 +208,7 @@ class SkypilotBackend:
                 raise refusal(error, self.cloud) from error
         request = found.get("request")
         ref |= {"request": request} if request else {}
-        return JobHandle(provider="skypilot", run_id=spec.run_id, attempt=spec.attempt, ref=ref)
+        return _handle(spec, ref)
 
     def status(self, handle: JobHandle) -> JobState:
         watched = self._watched(handle)
@@ -213,6 +216,9 @@ class SkypilotBackend:
             return watched.ended
         if watched.state is not None and time.monotonic() - watched.asked_at < _STATE_AGE_S:
             return watched.state
+        if OVER in handle.ref:
+            watched.end(self._verdict_of_store(handle, watched) or _OVER)
+            return self.status(handle)
         try:
             found = self._sky.ask("state", **self._address(handle))
         except SkyError as error:
@@ -243,11 +249,18 @@ class SkypilotBackend:
             verdict = None
         if verdict is not None and verdict.is_of(handle.attempt):
             return JobState(phase="ended", exit_code=verdict.exit_code, cause=verdict.cause, message=verdict.message)
-        if found["status"] == "GONE" and (result := self._stores(handle).result()):
-            watched.mirror.put(RESULT_FILE, result)
-            return JobState(phase="ended", exit_code=ExitCode.DONE, cause="done")
+        if found["status"] == "GONE" and (state := self._verdict_of_store(handle, watched)):
+            return state
         log = watched.mirror.file(LOG_FILE).decode(errors="replace")
         return ended_without_verdict(found["status"], found.get("text") or "", log, self.cloud)
+
+    def _verdict_of_store(self, handle: JobHandle, watched: Watched) -> JobState | None:
+        """That it is done, where its model has arrived."""
+        result = self._stores(handle).result()
+        if result is None:
+            return None
+        watched.mirror.put(RESULT_FILE, result)
+        return JobState(phase="ended", exit_code=ExitCode.DONE, cause="done")
 
     def read(self, handle: JobHandle, name: str, offset: int) -> bytes:
         watched = self._watched(handle)
@@ -291,7 +304,7 @@ class SkypilotBackend:
         """The run's files are the launcher's copy, and the store's, which stays."""
 
     def records(self) -> list[dict[str, Any]]:  # Any: JSON
-        return []
+        return records_in(self._sky.ask("tasks", prefix=PREFIX), state_dir() / "runs")
 
     def collect(self) -> list[str]:
         done = self._sky.ask("collect", prefix=PREFIX, autostop=self.cloud.autostop)
@@ -330,6 +343,17 @@ class SkypilotBackend:
         if key not in self._mirrors:
             self._mirrors[key] = Watched(handle)
         return self._mirrors[key]
+
+
+_OVER = JobState(
+    phase="ended",
+    exit_code=ExitCode.PREEMPTED,
+    message="its machine was ended before it was seen from here, and no store has its model",
+)
+
+
+def _handle(spec: JobSpec, ref: dict[str, str | int]) -> JobHandle:
+    return JobHandle(provider="skypilot", run_id=spec.run_id, attempt=spec.attempt, ref=ref)
 
 
 def _published(*, has_gpus: bool) -> str | None:

@@ -18,6 +18,8 @@ PREFIX = "ftl-"
 PREEMPTED = 75
 """The exit code after which SkyPilot starts a managed job on another machine."""
 _ENTRY = "ftl_runtime.sky_entry"
+_ORDER = "FTL_ORDER"
+"""Between two of it stands the order in a task's script."""
 
 
 def job_name(spec: JobSpec) -> str:
@@ -47,8 +49,11 @@ def job_there(spec: JobSpec, cloud: SkypilotCloud, bundle: Bundle) -> JobSpec:
     return spec.model_copy(update={"paths": paths})
 
 
-def task(spec: JobSpec, cloud: SkypilotCloud, bundle: Bundle, *, image: str | None) -> dict[str, Any]:  # Any: YAML
-    """The task. `image` is repository@digest, or None where the machine brings what training needs."""
+def task(  # Any: YAML
+    spec: JobSpec, cloud: SkypilotCloud, bundle: Bundle, *, image: str | None, record: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The task. `image` is repository@digest, or None where the machine brings what training needs; `record` is for
+    launchers on other machines, which read it in the task."""
     mounts = {_bundle_there(bundle): bundle.path}
     mounts |= {f"{HOME}/mounts/{mount.name}": mount.source for mount in spec.mounts}
     folder = memory_folder()
@@ -61,12 +66,22 @@ def task(spec: JobSpec, cloud: SkypilotCloud, bundle: Bundle, *, image: str | No
         mounts[f"{HOME}/locks/{lock.lock}"] = str(lock_path(lock))
         made["setup"] = _setup(lock)
     made["file_mounts"] = mounts
-    made["run"] = _run(spec, cloud, bundle, image)
+    made["run"] = _run(spec, cloud, bundle, image, record)
     own_setup = cloud.sky.get("setup")
     asked = {key: value for key, value in cloud.sky.items() if key != "setup"}
     if own_setup:
         made["setup"] = "\n".join(part for part in (str(own_setup).rstrip(), made.get("setup")) if part)
     return merged(made, asked)
+
+
+def order_in(script: str) -> dict[str, Any]:  # Any: JSON
+    """What the script of a task says to the entry; empty for one that is not of ftl."""
+    parts = script.split(_ORDER)
+    try:
+        order: dict[str, Any] = json.loads(parts[1].lstrip("'"))
+    except (IndexError, ValueError):
+        return {}
+    return order
 
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:  # Any: YAML
@@ -152,7 +167,7 @@ def _setup(lock: Recipe) -> str:
     )
 
 
-def _run(spec: JobSpec, cloud: SkypilotCloud, bundle: Bundle, image: str | None) -> str:
+def _run(spec: JobSpec, cloud: SkypilotCloud, bundle: Bundle, image: str | None, record: dict[str, Any] | None) -> str:
     """Starts the entry, which reads its order from standard input."""
     if cloud.python is not None:
         python = cloud.python
@@ -160,15 +175,19 @@ def _run(spec: JobSpec, cloud: SkypilotCloud, bundle: Bundle, image: str | None)
         python = "python"
     else:
         python = f"{_environment(_lock(cloud))}/bin/python"
-    order = {"mark": mark_of(spec), "job": json.loads(job_there(spec, cloud, bundle).model_dump_json())}
+    order: dict[str, Any] = {
+        "mark": mark_of(spec),
+        "job": json.loads(job_there(spec, cloud, bundle).model_dump_json()),
+        **({} if record is None else {"record": record}),
+    }
     code = _bundle_there(bundle).replace("~", "$HOME", 1)
     return "\n".join(
         (
             *(("if [ -r /etc/profile.d/ftl.sh ]; then . /etc/profile.d/ftl.sh; fi",) if image is not None else ()),
             f'export PYTHONPATH="{code}/{BUNDLE_CODE}" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1',
-            f"exec \"{python}\" -m {_ENTRY} <<'FTL_ORDER'",
+            f"exec \"{python}\" -m {_ENTRY} <<'{_ORDER}'",
             json.dumps(order, indent=1, sort_keys=True),
-            "FTL_ORDER",
+            _ORDER,
             "",
         )
     )

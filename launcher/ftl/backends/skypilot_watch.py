@@ -50,6 +50,11 @@ class Watched:
         self.facts |= {key: value for key, value in found.items() if value is not None}
 
     @property
+    def _is_kept_here(self) -> bool:
+        """Whether this machine keeps the run; `ftl ps --cloud` looks at others, too."""
+        return self._file.parent.is_dir()
+
+    @property
     def has_refused(self) -> bool:
         """Whether SkyPilot never got as far as running it."""
         return self.facts.get("status") in ("REFUSED", "FAILED_SETUP", "FAILED_DRIVER")
@@ -57,9 +62,10 @@ class Watched:
     def end(self, state: JobState) -> None:
         """It has ended so, and always will have."""
         self.ended = state
-        self.mirror.save()
-        write_atomic(self._cost_file, json.dumps(self._cost()).encode())
-        write_atomic(self._file, state.model_dump_json().encode())
+        if self._is_kept_here:
+            self.mirror.save()
+            write_atomic(self._cost_file, json.dumps(self._cost()).encode())
+            write_atomic(self._file, state.model_dump_json().encode())
 
     @property
     def spent(self) -> Spent | None:
@@ -99,7 +105,7 @@ class Watched:
                 break
             time.sleep(0.2)
         self._is_first_look = False
-        if time.monotonic() - self._saved_at > _SAVE_EVERY_S:
+        if self._is_kept_here and time.monotonic() - self._saved_at > _SAVE_EVERY_S:
             self._saved_at = time.monotonic()
             self.mirror.save()
         ended: str | None = told["ended"]

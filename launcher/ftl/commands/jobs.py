@@ -110,6 +110,9 @@ def _ended(record: RunRecord) -> Backend:
 
 def _again(record: RunRecord, old: Backend, backend: Backend, *, detach: bool, as_json: bool) -> int:
     """Submit the next attempt."""
+    if not launch.has_bundle(record, backend):
+        told = "was launched on another computer, and what that sent is not on this one"
+        raise RunError(Problem(f"run {record.id}", told, None, "resume it there"))
     spec = record.spec if backend is old else moved(record.spec, backend.cloud, backend.spec_fields())
     problems = backend.preflight(spec)
     if problems:
