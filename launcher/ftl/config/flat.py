@@ -34,8 +34,6 @@ class FlatKey:
     loc: tuple[str, ...]
     """The field: ("adapter", "rank")."""
     annotation: Any  # Any: a type annotation
-    doc: str
-    """The first line of the field's docstring, or nothing."""
     is_bool: bool
 
 
@@ -105,8 +103,7 @@ def _derive(schema: type[Section]) -> dict[str, FlatKey]:
                 if mark.key in found:
                     raise TypeError(f"flat key {mark.key!r} is claimed by {found[mark.key].loc} and {(section, name)}")
                 is_bool = bool in annotations_at(kind, (name,))
-                doc = (info.description or "").partition("\n")[0]
-                found[mark.key] = FlatKey(mark.key, (section, name), info.annotation, doc, is_bool)
+                found[mark.key] = FlatKey(mark.key, (section, name), info.annotation, is_bool)
     return found
 
 

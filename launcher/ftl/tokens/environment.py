@@ -1,17 +1,21 @@
-"""The Jinja environment of chat templates: what transformers gives them, without its clock."""
+"""The Jinja environment of chat templates: what transformers gives them, without its clock.
+
+jinja2 is imported with the first template: most data needs none, and every command would wait for it.
+"""
 
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date
-from typing import Any
-
-import jinja2
-import jinja2.meta
-from jinja2.ext import Extension, loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from ftl.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    import jinja2
+    from jinja2.ext import Extension
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 _COUNTED = "ftl_counted"
 _MAX_BITS = 1 << 20
@@ -72,7 +76,9 @@ def compile_template(source: str, today: date = TODAY) -> Template:
     return Template(source, today)
 
 
-def _compile(source: str, today: date, budget: _Budget) -> jinja2.Template:
+def _compile(source: str, today: date, budget: _Budget) -> "jinja2.Template":
+    import jinja2
+
     environment = _environment()
     environment.filters[_COUNTED] = budget.counted
     environment.concat = _joined  # type: ignore[method-assign]  # what jinja2 joins the printed pieces with
@@ -120,12 +126,17 @@ def _power(left: Any, right: Any) -> Any:  # Any: numbers
 
 def variables_of(source: str) -> set[str]:
     """The variables that a template which compiles looks at."""
+    import jinja2.meta
+
     return jinja2.meta.find_undeclared_variables(_environment().parse(source))
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
+def _environment() -> "ImmutableSandboxedEnvironment":
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationBlock]
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _generation_block()]
     )
     environment.intercepted_binops = frozenset({"*", "**"})  # looking for variables computes constants, too
     environment.binop_table.update({"*": _product, "**": _power})
@@ -137,6 +148,8 @@ def _strftime(today: date) -> Callable[[str], str]:
 
 
 def _raise_exception(message: str) -> None:
+    import jinja2
+
     raise jinja2.TemplateError(message)
 
 
@@ -151,11 +164,17 @@ def _to_json(
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-class _GenerationBlock(Extension):
-    """{% generation %}...{% endgeneration %}, which transformers' templates may have: prints its body."""
+@cache
+def _generation_block() -> "type[Extension]":
+    from jinja2.ext import Extension
 
-    tags = {"generation"}
+    class GenerationBlock(Extension):
+        """{% generation %}...{% endgeneration %}, which transformers' templates may have: prints its body."""
 
-    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        tags = {"generation"}
+
+        def parse(self, parser: "jinja2.parser.Parser") -> "list[jinja2.nodes.Node]":
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    return GenerationBlock

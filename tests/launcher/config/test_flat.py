@@ -62,11 +62,10 @@ def test_a_key_claimed_twice_is_refused():
         _derive(Both)
 
 
-def test_keys_tell_place_type_and_doc():
+def test_keys_tell_place_and_type():
     key = keys()["lora_alpha"]
     assert key.loc == ("adapter", "alpha")
     assert key.annotation is float
-    assert key.doc == "The update is scaled by alpha / rank."
     assert not key.is_bool
     assert keys()["eval_sample_packing"].is_bool
 
