@@ -362,6 +362,7 @@ class Event(Section):
     upload      store, what (checkpoint-N | output), bytes (so far), total_bytes, share, bytes_per_s
     delivered   store, revision (the commit, where there is one), bytes
     warning     message
+    waiting     message: what a machine that is not there yet waits for; told by the launcher, in no file
     stopping    reason (signal | deadline), step, saves (whether that step is saved now); why: the sentence of a cloud
                 provider that takes the machine back
     stopped     step, checkpoint (step of the newest verified one, or null)

@@ -80,12 +80,14 @@ def follow(
     """
     events = Tail(EVENTS_FILE)
     saved: dict[int, int] = {}
+    waits_for: str | None = None
     while True:
         for event in events.events(record, backend):
             if event.event == "checkpoint" and event.data.get("state") == "verified":
                 saved[event.attempt] = saved.get(event.attempt, 0) + 1
             follower.on_event(event)
         state = status(record, backend)
+        waits_for = _tell_waiting(record, state, waits_for, follower)
         if state.phase != "ended":
             sleep(backend.poll_s)
             continue
@@ -104,6 +106,15 @@ def follow(
             record = _resubmit(newer, backend)
         except ChangedMeanwhileError:
             record = jobs.load(record.id)
+
+
+def _tell_waiting(record: RunRecord, state: JobState, told: str | None, follower: Follower) -> str | None:
+    """Say what a queued run waits for where that differs from what was `told`; what has been told by then."""
+    if state.phase != "queued" or state.message in (None, told):
+        return told
+    number = record.attempts[-1].number
+    follower.on_event(Event(t=time.time(), attempt=number, event="waiting", data={"message": state.message}))
+    return state.message
 
 
 def status(record: RunRecord, backend: Backend) -> JobState:

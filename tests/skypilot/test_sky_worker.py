@@ -2,6 +2,7 @@
 
 import ast
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,9 +29,10 @@ def test_name_that_skypilot_does_not_know_is_to_be_launched(managed: bool, known
 
 
 def test_launch_that_is_under_way_is_found_before_its_half_made_cluster(known: dict[str, Any]) -> None:
-    known |= {"launching": "r-1", "cluster": object()}
+    why = "Launching (pending: Resources)"
+    known |= {"launching": "r-1", "cluster": SimpleNamespace(init_status_reason=why)}
     assert sky_worker.find({**NAME, "managed": False}) == {"request": "r-1"}
-    assert sky_worker.state({**NAME, "managed": False})["status"] == "LAUNCHING"
+    assert sky_worker.state({**NAME, "managed": False}) == {"status": "LAUNCHING", "text": why}
 
 
 def test_cluster_without_a_launch_is_found_and_not_launched_again(known: dict[str, Any]) -> None:

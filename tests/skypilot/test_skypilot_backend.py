@@ -147,6 +147,26 @@ def test_state_of_skypilot_is_a_phase(status: str, phase: str, make: Make, tmp_p
     assert backend.status(handle).phase == phase
 
 
+def test_what_a_machine_waits_for_is_told(make: Make, tmp_path: Path) -> None:
+    backend, worker, spec = make()
+    handle = submitted(backend, spec, tmp_path)
+    worker.answers["state"] = {"status": "LAUNCHING", "text": "Launching (pending: Resources; partition: main)"}
+    assert backend.status(handle).message == "Launching (pending: Resources; partition: main)"
+
+
+@pytest.mark.parametrize(
+    ("asked", "key"),
+    [("1x Slurm({'A100': 1}, region=lab)", "gpu"), ("1x Slurm(cpus=40+, region=lab, zone=main)", "cpus")],
+)
+def test_machine_that_the_cluster_has_not_is_told_by_its_key(asked: str, key: str, make: Make, tmp_path: Path) -> None:
+    text = f"Catalog does not contain any instances satisfying the request: {asked}."
+    backend, worker, spec = make(infra="slurm/lab")
+    handle = submitted(backend, spec, tmp_path)
+    advice = "; To fix: relax or change the resource requirements.; Hint: sky gpus list"
+    worker.answers["state"] = {"status": "REFUSED", "text": text + advice}
+    assert backend.status(handle).message == f"SkyPilot could not launch it: {key}: {text}"
+
+
 @pytest.mark.parametrize(
     ("status", "text", "cause", "code"),
     [

@@ -18,6 +18,12 @@ AGAIN_S = 5.0
 """A log that has broken off is read again so long after."""
 HISTORY_DAYS = 30
 """How far back machines that have been ended are looked for."""
+_JOB_FIELDS = (
+    *("job_id", "job_name", "status", "failure_reason", "details", "recovery_count", "job_duration"),
+    "current_cluster_name",
+)
+"""Of a managed job; SkyPilot leaves out half of them unless it is asked."""
+_WAITING = ("PENDING", "STARTING", "RECOVERING")
 _FINISHED = ("SUCCEEDED", "FAILED", "CANCELLED")
 
 
@@ -125,15 +131,15 @@ def state(order):
             return {
                 "job_id": job.job_id,
                 "status": job.status.value,
-                "text": job.failure_reason or "",
+                "text": job.failure_reason or (job.details if job.status.value in _WAITING else None) or "",
                 "recoveries": job.recovery_count or 0,
                 "seconds": job.job_duration,
             }
         return _of_request(request)
     if request is not None and request["status"] not in _FINISHED:
-        return {"status": "LAUNCHING", "text": request.get("text") or ""}
+        return {"status": "LAUNCHING", "text": _waits_for(order["name"]) or request.get("text") or ""}
     if request is None and _launching(order["name"], False) is not None:
-        return {"status": "LAUNCHING", "text": ""}
+        return {"status": "LAUNCHING", "text": _waits_for(order["name"])}
     cluster = _cluster(order["name"])
     if cluster is None:
         return _of_request(request)
@@ -141,6 +147,12 @@ def state(order):
     if request is not None and request["status"] == "FAILED":
         return dict(found, **_of_request(request))
     return dict(found, **_job(order["name"]))
+
+
+def _waits_for(cluster_name):
+    """What a machine that is being made waits for, as far as SkyPilot has said so."""
+    cluster = _cluster(cluster_name)
+    return _said(cluster.init_status_reason) if cluster is not None and cluster.init_status_reason else ""
 
 
 def _job(cluster_name):
@@ -315,8 +327,7 @@ def tasks(order):
     machines = {one.name: one.last_creation_yaml for one in sky.get(sky.status(all_users=True))}
     found = [(name, text, False) for name, text in machines.items()]
     found += [(name, text, True) for name, text in _ended(order["prefix"], machines)]
-    fields = ["job_id", "job_name", "status", "user_yaml"]
-    found += [(job.job_name, job.user_yaml, False) for job in _queue(fields=fields)]
+    found += [(job.job_name, job.user_yaml, False) for job in _queue("user_yaml")]
     return [
         {"name": name, "script": _script(text), "is_over": is_over}
         for name, text, is_over in found
@@ -370,11 +381,12 @@ def _managed(name):
     return max(jobs, key=lambda job: job.job_id) if jobs else None
 
 
-def _queue(**what):
+def _queue(*more_fields):
     import sky
 
+    fields = [*_JOB_FIELDS, *more_fields]
     try:
-        return sky.get(sky.jobs.queue_v2(refresh=False, all_users=True, **what))[0]
+        return sky.get(sky.jobs.queue_v2(refresh=False, all_users=True, fields=fields))[0]
     except sky.exceptions.ClusterNotUpError:
         return []  # there is no controller, so there are no jobs
 

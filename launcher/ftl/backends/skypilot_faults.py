@@ -9,9 +9,12 @@ from ftl.errors import BackendError, ExitCode, Problem
 
 _KEYS = (
     (re.compile(r"unsupported field|Additional properties|is not one of|is not valid under|not of type", re.I), "sky"),
+    (re.compile(r"instances satisfying the request: [^(]*\(\{"), "gpu"),
+    (re.compile(r"instances satisfying the request: [^(]*\(cpus="), "cpus"),
+    (re.compile(r"instances satisfying the request: [^(]*\(mem="), "memory"),
     (re.compile(r"\bquota|VcpuLimitExceeded|MaxSpotInstanceCount|LimitExceeded", re.I), "quota"),
     (re.compile(r"\bimage|manifest unknown|pull access denied", re.I), "image"),
-    (re.compile(r"\bregion|\bzone", re.I), "infra"),
+    (re.compile(r"\bregion|\bzone|\bpartition", re.I), "infra"),
     (re.compile(r"did you mean", re.I), "sky"),
     (
         re.compile(r"credential|not enabled|AccessDenied|UnauthorizedOperation|AuthFailure|no cloud access", re.I),
@@ -21,6 +24,8 @@ _KEYS = (
     (re.compile(r"accelerator|\bGPU|has no \w", re.I), "gpu"),
 )
 """What a message is about -> the key to look at."""
+_ADVICE = "; To fix: "
+"""Where SkyPilot's words end for those who use it by hand."""
 _LASTING = (*WITHOUT_IMAGES, "kubernetes", "k8s")
 """Places whose files may outlive a machine: they are somebody's own."""
 
@@ -65,7 +70,8 @@ def checked(sentences: list[str], cloud: SkypilotCloud) -> list[Problem]:
 
 def refusal(error: SkyError, cloud: SkypilotCloud) -> BackendError:
     """A launch that the API server did not take."""
-    return BackendError(Problem(_key_of(error.text, cloud), error.text, "SkyPilot refuses to launch it"))
+    text = error.text.partition(_ADVICE)[0]
+    return BackendError(Problem(_key_of(text, cloud), text, "SkyPilot refuses to launch it"))
 
 
 def why_unknown(cloud: SkypilotCloud, told: str | None) -> str:
@@ -95,6 +101,7 @@ def ended_without_verdict(status: str, text: str, log: str, cloud: SkypilotCloud
     """How an attempt stands whose runtime said nothing, by what SkyPilot says of it."""
     cause, code, sentence = _WITHOUT_VERDICT.get(status, ("lost", ExitCode.PREEMPTED, f"SkyPilot says {status}"))
     lines = [line.strip() for line in log.splitlines() if line.strip()]
+    text = text.partition(_ADVICE)[0]
     if text and cause == "environment":
         text = f"{_key_of(text, cloud)}: {text}"
     told = text or (lines[-1] if lines and status in ("FAILED", "FAILED_SETUP") else "")

@@ -29,10 +29,17 @@ def logs(prefix: str | None, *, cloud: Path | None, follow: bool) -> int:
     """Print a run's log from its start."""
     record = jobs.find(elsewhere.bring(prefix, cloud))
     backend = backend_of(record)
+    state = launch.status(record, backend)
+    if state.phase == "queued" and state.message:
+        show.note(f"run {record.id} is queued: {state.message}; its log begins when it runs")
+    is_empty = True
     for line in launch.log_lines(record, backend, follow=follow):
+        is_empty = False
         sys.stdout.write(line + "\n")
         if follow:
             sys.stdout.flush()
+    if is_empty and state.phase == "ended" and state.message:
+        show.note(f"run {record.id} has ended without a log: {state.message}")
     return ExitCode.DONE
 
 
@@ -177,7 +184,7 @@ def _kill(record: RunRecord) -> None:
 
 def _line(record: RunRecord) -> show.RunLine:
     """What `ftl ps` says of a run; a backend that cannot be asked leaves its state unknown."""
-    step = max_steps = loss = None
+    step = max_steps = loss = message = None
     try:
         backend = backend_of(record)
         state = launch.status(record, backend)
@@ -186,10 +193,11 @@ def _line(record: RunRecord) -> show.RunLine:
                 if event.event == "step":
                     step, max_steps, loss = event.data["step"], event.data["max_steps"], event.data["loss"]
         is_stopped = record.stop_requested_at is not None or backend.recovers  # those go on after a preemption
+        message = state.message if state.phase == "queued" else None
         text = state.phase if state.phase != "ended" else _verdict(state.cause, is_stopped=is_stopped)
     except FtlError as error:
         text = f"unknown: {error}"
-    return show.RunLine(record, text, step, max_steps, loss)
+    return show.RunLine(record, text, step, max_steps, loss, message)
 
 
 def _verdict(cause: str | None, *, is_stopped: bool) -> str:

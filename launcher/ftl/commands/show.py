@@ -40,6 +40,8 @@ class RunLine:
     step: int | None
     max_steps: int | None
     loss: float | None
+    message: str | None = None
+    """What a run that waits waits for."""
 
 
 def note(text: str, *, as_json: bool = False) -> None:
@@ -227,6 +229,7 @@ def run_table(lines: list[RunLine], *, as_json: bool) -> None:
                 {
                     "run": line.record.id,
                     "state": line.state,
+                    **({"message": line.message} if line.message else {}),
                     "provider": line.record.provider,
                     "attempts": len(line.record.attempts),
                     "step": line.step,
@@ -248,7 +251,8 @@ def run_table(lines: list[RunLine], *, as_json: bool) -> None:
         loss = "" if line.loss is None else f"{line.loss:.4f}"
         attempts = len(line.record.attempts)
         where = line.record.provider + (f" (attempt {attempts})" if attempts > 1 else "")
-        table.add_row(line.record.id, line.state, step, loss, where, _age(line.record.created_at))
+        state = f"{line.state}: {line.message}" if line.message else line.state
+        table.add_row(line.record.id, escape(state), step, loss, where, _age(line.record.created_at))
     console.print(table)
 
 

@@ -88,6 +88,8 @@ def event_line(event: Event) -> Text | None:
             return Text(f"activations are recomputed to save memory ({data.get('recompute')}): {room}")
         case "warning":
             return Text.assemble(("warning: ", "yellow"), clean(str(data.get("message"))))
+        case "waiting":
+            return Text(f"waiting: {clean(str(data.get('message')))}")
         case "stopping":
             why = data.get("why") or _REASONS.get(str(data.get("reason")), data.get("reason"))
             return Text(f"stopping at step {step}, {clean(str(why))}" + (": saving" if data.get("saves", True) else ""))
