@@ -84,7 +84,7 @@ WEIGHT = {
     "datasets": ("launcher/ftl/sources/hub.py", "runtime/"),
     "huggingface_hub": ("launcher/ftl/sources/hubrepo.py", "launcher/ftl/inspect/", "runtime/"),
     "ray": ("runtime/ftl_runtime/parallel/raydriver.py", "runtime/ftl_runtime/parallel/rayworker.py"),
-    "fsspec": ("launcher/ftl/sources/remote.py", "runtime/ftl_runtime/checkpoint/bucket.py"),
+    "fsspec": ("launcher/ftl/sources/remote.py", "runtime/ftl_runtime/checkpoint/bucketclient.py"),
     "pyarrow": ("launcher/ftl/sources/columnar.py", "runtime/"),
     "tokenizers": ("launcher/ftl/tokens", "runtime/"),
     "jinja2": ("launcher/ftl/tokens", "runtime/"),

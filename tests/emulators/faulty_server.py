@@ -72,6 +72,11 @@ class FaultyServer:
     def hang(self) -> None:
         self._faults.hang()
 
+    @property
+    def num_outwaited(self) -> int:
+        """Requests whose client would have waited without end."""
+        return self._faults.num_outwaited
+
     def note(self, method: str, path: str, token: str | None) -> Fault | None:
         """Remember a request; the fault that is due for it."""
         with self._notes:

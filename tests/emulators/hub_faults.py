@@ -12,7 +12,7 @@ Kind = Literal["status", "away", "reset", "slow", "hang", "truncate", "flip", "p
 away      the connection is torn down before anything of the request is looked at
 reset     the connection is torn down: in the middle of the body that is sent, else of the answer
 slow      the answer comes `seconds` late
-hang      the answer never comes, until the server is healed or closed
+hang      the answer never comes: for a minute, or until the server is healed or closed
 truncate  half of the answer comes, then the end
 flip      one byte of the content is another one
 page      what was asked for is done, and answered with a page for people, as proxies do
@@ -42,6 +42,8 @@ class Faults:
         self._open: list[Fault] = []
         self._lock = threading.Lock()
         self._healed = threading.Event()
+        self.num_outwaited = 0
+        """Requests that hung to the end of `hang`, because the client would have waited longer."""
 
     def add(self, fault: Fault) -> None:
         with self._lock:
@@ -63,7 +65,8 @@ class Faults:
             self._healed = threading.Event()
 
     def hang(self, seconds: float = 60.0) -> None:
-        self._healed.wait(seconds)
+        if not self._healed.wait(seconds):
+            self.num_outwaited += 1
 
 
 def tear_down(connection: socket.socket) -> None:

@@ -79,18 +79,9 @@ def put_part(call: HubHandler, oid: str, number: str) -> None:
 
 def complete(call: HubHandler, oid: str) -> None:
     """Join the parts that the client says it has sent. A file may be sent twice at a time, for two places."""
-    if oid in call.hub.objects:
-        call.answer_json({})
-        return
-    content = b""
-    for part in call.json()["parts"]:
-        piece = call.hub.parts.get((oid, part["partNumber"]))
-        if piece is None or part["etag"].strip('"') != hashlib.md5(piece).hexdigest():
-            raise RefusalError(400, "", f"Part {part['partNumber']} is not there, or another one")
-        content += piece
-    _store(call.hub, oid, content)
-    for key in [key for key in call.hub.parts if key[0] == oid]:
-        del call.hub.parts[key]
+    with call.hub.lock:  # else the second of two could look for parts that the first removes
+        if oid not in call.hub.objects:
+            _join(call.hub, oid, call.json()["parts"])
     call.answer_json({})
 
 
@@ -174,6 +165,18 @@ def _upload_of(hub: "HubServer", oid: str, size: int) -> dict[str, Any]:  # Any:
     numbers = range(1, -(-size // hub.part_bytes) + 1)
     parts = {str(number): f"{hub.url}/_parts/{oid}/{number}" for number in numbers}
     return {"href": f"{hub.url}/_complete/{oid}", "header": {"chunk_size": str(hub.part_bytes), **parts}}
+
+
+def _join(hub: "HubServer", oid: str, parts: list[dict[str, Any]]) -> None:  # Any: JSON
+    content = b""
+    for part in parts:
+        piece = hub.parts.get((oid, part["partNumber"]))
+        if piece is None or part["etag"].strip('"') != hashlib.md5(piece).hexdigest():
+            raise RefusalError(400, "", f"Part {part['partNumber']} is not there, or another one")
+        content += piece
+    _store(hub, oid, content)
+    for key in [key for key in list(hub.parts) if key[0] == oid]:
+        del hub.parts[key]
 
 
 def _store(hub: "HubServer", oid: str, content: bytes) -> None:

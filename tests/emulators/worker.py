@@ -76,12 +76,16 @@ def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:  # Any: J
         request = json.loads(line)
         env = request.pop("env", None) or {}
         waits.clear()
+        before = {name: os.environ.get(name) for name in env}
         os.environ.update(env)
         try:
             given = answer(request)
         except (FtlError, BrokenCheckpoint) as e:
             given = {"refused": str(e), "kind": type(e).__name__}
-        for name in env:
-            del os.environ[name]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
         sys.stdout.write(json.dumps(given | {"waits": waits}) + "\n")
         sys.stdout.flush()

@@ -20,7 +20,7 @@ from ftl.errors import Problem
 from ftl.sources.remote import in_words, shown_address
 from ftl.sources.retry import PassingError, UnreachableError
 from ftl_runtime.checkpoint import manifest
-from ftl_runtime.checkpoint.hubclient import make_patient
+from ftl_runtime.checkpoint.bucketclient import open_system
 from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
 from ftl_runtime.checkpoint.remote import OWNER_FILE, SupersededError, Told, check_room, owner_of
 from ftl_runtime.checkpoint.store import Checkpoint
@@ -107,13 +107,7 @@ class BucketStore:
     def _open(self) -> tuple[Any, str]:  # Any: as above
         """The file system and the run's place in it."""
         if self._opened is None:
-            import fsspec
-
-            options = {"auto_mkdir": True} if self._url.startswith(("file:", "/")) else {}
-            if self._url.startswith("hf:"):
-                make_patient()
-            system, root = fsspec.url_to_fs(self._url, use_listings_cache=False, **options)
-            self._opened = system, root.rstrip("/")
+            self._opened = open_system(self._url)
         self._opened[0].invalidate_cache()  # that of the Hub remembers what others have changed meanwhile
         return self._opened
 

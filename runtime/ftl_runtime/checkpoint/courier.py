@@ -14,6 +14,7 @@ from ftl.contract import MANIFEST_FILE, HubRef, StoreRef
 from ftl.errors import FtlError
 from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
 from ftl_runtime.checkpoint.outbox import Outbox
+from ftl_runtime.checkpoint.patience import DELAYS_S
 from ftl_runtime.checkpoint.remote import RemoteStore, SupersededError, Told
 from ftl_runtime.checkpoint.store import Checkpoint
 
@@ -22,8 +23,6 @@ Finish = Callable[[RemoteStore, Told], str | None]
 
 _Result = TypeVar("_Result")
 _POLL_S = 0.2
-_DELAYS_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
-"""Before the second try, the third and so on; the last one from then on."""
 _TOLD_EVERY_S = 2.0
 
 
@@ -161,7 +160,7 @@ class Courier(threading.Thread):
 
     def _pause(self, tries: int) -> int:
         """Wait before the next try. Where the end of the run comes meanwhile, the next comes at once, as the first."""
-        delay = _DELAYS_S[min(tries, len(_DELAYS_S)) - 1]
+        delay = DELAYS_S[min(tries, len(DELAYS_S)) - 1]
         if self._must_end.is_set():
             time.sleep(delay)
             return tries

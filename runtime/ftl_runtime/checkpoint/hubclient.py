@@ -1,6 +1,5 @@
 """The client of the Hub as checkpoints are sent with it: to a repository that is there, with patience that ends."""
 
-import os
 from typing import TYPE_CHECKING
 
 from ftl.contract import HubRef
@@ -8,13 +7,7 @@ from ftl.errors import ConfigError, Problem
 from ftl.sources.hubrepo import Repo, ask_hub
 
 if TYPE_CHECKING:
-    import httpx2
     from huggingface_hub import HfApi
-
-_SILENCE_S = float(os.environ.get("FTL_STORE_SILENCE_S", "120"))
-"""Seconds without a byte after which a request has failed."""
-_MAX_WAIT_S = 30
-"""A server that asks for more patience between two tries is not obeyed longer than this."""
 
 
 def open_repository(ref: HubRef, repo: Repo) -> "tuple[HfApi, str]":
@@ -47,22 +40,7 @@ def make_patient() -> None:
     from huggingface_hub import set_client_factory
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    set_client_factory(_patient_client)
+    from ftl_runtime.checkpoint.patientclient import PatientClient
+
+    set_client_factory(PatientClient)
     disable_progress_bars()
-
-
-def _patient_client() -> "httpx2.Client":
-    """The Hub client's own, but nothing is waited for without end."""
-    import httpx2
-    from huggingface_hub.utils._http import default_client_factory
-
-    def bound(response: httpx2.Response) -> None:
-        told = response.headers.get("Retry-After", "")
-        if told.isdigit() and int(told) > _MAX_WAIT_S:
-            response.headers["Retry-After"] = str(_MAX_WAIT_S)
-        response.headers.pop("ratelimit", None)  # the same in another header, which comes first
-
-    client = default_client_factory()
-    client.timeout = httpx2.Timeout(_SILENCE_S, connect=min(10.0, _SILENCE_S))
-    client.event_hooks = {**client.event_hooks, "response": [*client.event_hooks.get("response", ()), bound]}
-    return client

@@ -7,7 +7,6 @@ A run has its own place there, RUN/ below the store's address:
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -20,9 +19,6 @@ from ftl_runtime.checkpoint.store import Checkpoint
 
 OWNER_FILE = "owner.json"
 _GIB = 2**30
-
-PATIENCE_S = float(os.environ.get("FTL_STORE_PATIENCE_S", "600"))
-"""How long a store may go on failing where nothing can be done without it, before the run ends."""
 Told = Callable[[int, int], None]
 """Takes the bytes that have come over so far, and those of all."""
 

@@ -5,16 +5,15 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ftl.contract import JobSpec
-from ftl.errors import FtlError
 from ftl.sources.retry import UnreachableError
 from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
-from ftl_runtime.checkpoint.remote import PATIENCE_S, RemoteStore, open_store
+from ftl_runtime.checkpoint.patience import START_PATIENCE_S, Patience, bound_xet
+from ftl_runtime.checkpoint.remote import RemoteStore, open_store
 from ftl_runtime.checkpoint.store import Checkpoint, CheckpointStore
 from ftl_runtime.checkpoint.volume import room_errors
 
 Emit = Callable[[str, dict[str, Any]], None]  # Any: the shape depends on the event, see ftl.contract
 _Result = TypeVar("_Result")
-_DELAYS_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 _TIMES_BROKEN = 2
 """A checkpoint that came broken so often is believed to be."""
 
@@ -22,13 +21,18 @@ _TIMES_BROKEN = 2
 def newest(local: CheckpointStore, job: JobSpec, emit: Emit) -> Checkpoint | None:
     """The newest valid checkpoint over all stores, copied here if it is not: what is broken is passed over and told.
 
-    Raises UnreachableError when a store does not answer for PATIENCE_S: what it holds may be newer, and training
+    Raises UnreachableError when a store does not answer for START_PATIENCE_S: what it holds may be newer, and training
     what is trained already costs more than waiting. Raises ConfigError when it refuses, and StorageError when there is
     no room here.
     """
     found = local.latest_valid()
-    stores = [open_store(ref, job.run_id) for ref in job.stores]
-    offers = [(step, store) for store in stores for step in _patiently(store.steps) if not found or step > found.step]
+    stores = _opened(job)
+    offers = [
+        (step, store)
+        for store in stores
+        for step in _patiently(store.steps, store, emit)
+        if not found or step > found.step
+    ]
     for step, store in sorted(offers, key=lambda offer: -offer[0]):
         fetched = _fetch(local, step, store, emit)
         if fetched is not None:
@@ -39,21 +43,27 @@ def newest(local: CheckpointStore, job: JobSpec, emit: Emit) -> Checkpoint | Non
 def one(local: CheckpointStore, step: int, job: JobSpec, emit: Emit) -> Checkpoint | None:
     """The checkpoint of that step, if it is valid here or in a store. Raises as `newest`."""
     found = local.valid(step)
-    for ref in job.stores if found is None else ():
-        store = open_store(ref, job.run_id)
-        if step in _patiently(store.steps) and (found := _fetch(local, step, store, emit)):
+    for store in _opened(job) if found is None else ():
+        if step in _patiently(store.steps, store, emit) and (found := _fetch(local, step, store, emit)):
             break
     return found
+
+
+def _opened(job: JobSpec) -> list[RemoteStore]:
+    bound_xet()
+    return [open_store(ref, job.run_id) for ref in job.stores]
 
 
 def _fetch(local: CheckpointStore, step: int, store: RemoteStore, emit: Emit) -> Checkpoint | None:
     started = time.monotonic()
     name = f"checkpoint-{step}"
+    patience = Patience()
     total = 0
 
     def told(done: int, of: int) -> None:
         nonlocal total
         total = of
+        patience.renew()
         share = done / of if of else 1.0
         label = f"{name} from {store.label}"
         emit("phase", {"name": "starting", "label": label, "bytes": done, "total_bytes": of, "share": share})
@@ -69,9 +79,9 @@ def _fetch(local: CheckpointStore, step: int, store: RemoteStore, emit: Emit) ->
             raise
 
     try:
-        checkpoint = _patiently(attempt)
+        checkpoint = _patiently(attempt, store, emit, patience)
     except BrokenCheckpoint as broken:
-        _patiently(lambda: store.quarantine(step))
+        _patiently(lambda: store.quarantine(step), store, emit)
         emit("checkpoint", {"step": step, "store": store.label, "state": "quarantined"})
         emit("warning", {"message": f"{name} of {store.label} is broken and is passed over: {broken}"})
         return None
@@ -80,10 +90,12 @@ def _fetch(local: CheckpointStore, step: int, store: RemoteStore, emit: Emit) ->
     return checkpoint
 
 
-def _patiently(call: Callable[[], _Result]) -> _Result:
+def _patiently(
+    call: Callable[[], _Result], store: RemoteStore, emit: Emit, patience: Patience | None = None
+) -> _Result:
     """What the call gives, tried again while the other side does not answer, as long as patience lasts; and once more
     where what came was broken, which may have happened on the way."""
-    give_up = time.monotonic() + PATIENCE_S
+    patience = patience or Patience()
     tries, num_broken = 0, 0
     while True:
         try:
@@ -92,9 +104,13 @@ def _patiently(call: Callable[[], _Result]) -> _Result:
             num_broken += 1
             if num_broken == _TIMES_BROKEN:
                 raise
-        except FtlError as error:
-            delay = _DELAYS_S[min(tries, len(_DELAYS_S) - 1)]
-            if not isinstance(error, UnreachableError) or time.monotonic() + delay > give_up:
-                raise
+        except UnreachableError as error:
             tries += 1
-            time.sleep(delay)
+            if not patience.pause(tries):
+                raise UnreachableError(
+                    f"{error}; {store.label} has not answered for {START_PATIENCE_S:.0f} s, and what it holds may be "
+                    "newer than what is here: nothing was trained; resume when it answers"
+                ) from error
+            if tries == 1:
+                message = f"{error}; it is tried again for {START_PATIENCE_S:.0f} s, for it may hold a newer checkpoint"
+                emit("warning", {"message": message})

@@ -25,7 +25,8 @@ from ftl.contract import EVENTS_FILE, LOG_FILE, HubRef, JobSpec, StoreRef
 from ftl.redact import RedactedStream, hide, redacted_data
 from ftl_runtime.checkpoint import publish
 from ftl_runtime.checkpoint.courier import Courier, Finish
-from ftl_runtime.checkpoint.remote import PATIENCE_S, RemoteStore, Told, open_store
+from ftl_runtime.checkpoint.patience import PATIENCE_S
+from ftl_runtime.checkpoint.remote import RemoteStore, Told, open_store
 from ftl_runtime.events import EventLog
 
 _POLL_S = 0.05

@@ -13,7 +13,7 @@ from store_worker import StoreRaisedError, StoreWorker
 from ftl_runtime.checkpoint import manifest
 
 STATUSES = (403, 404, 500)
-KINDS: tuple[Kind, ...] = ("away", "reset", "truncate", "flip", "page")
+KINDS: tuple[Kind, ...] = ("away", "reset", "hang", "truncate", "flip", "page")
 VERBS: dict[str, tuple[str, ...]] = {"s3": ("GET", "HEAD", "PUT"), "gs": ("GET", "POST")}
 
 
@@ -66,7 +66,7 @@ def test_fault_leaves_nothing_half_and_passes(place: Place, proxy: FaultProxy, s
             if isinstance(fault, int):
                 proxy.fail(fault, times=2, method=method)
             else:
-                proxy.disturb(fault, times=2, method=method)
+                proxy.disturb(fault, times=1 if fault == "hang" else 2, method=method)
 
         step += 1
         disturb()
@@ -81,3 +81,4 @@ def test_fault_leaves_nothing_half_and_passes(place: Place, proxy: FaultProxy, s
         assert outcome(place, "fetch", step) in (None, "failed", "broken"), method
         proxy.heal()
         assert place.ask("steps") == list(range(1, step + 1)), method
+    assert proxy.num_outwaited == 0

@@ -44,7 +44,7 @@ class FakeStore:
 @pytest.fixture
 def send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """send(store, *steps): what becomes of the store when the run directory has these checkpoints."""
-    monkeypatch.setattr(courier, "_DELAYS_S", (0.0,))
+    monkeypatch.setattr(courier, "DELAYS_S", (0.0,))
 
     def sent(store: FakeStore, *steps: int) -> set[int]:
         for step in steps:

@@ -3,7 +3,7 @@
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from store_worker import StoreRaisedError, StoreWorker
 from ftl_runtime.checkpoint import manifest
 
 REFUSALS: dict[str, dict[str, Any]] = {str(status): {"status": status} for status in (401, 403, 404, 412, 413, 507)}
-"""Nobody asks again for what is refused."""
+"""Nobody asks again for what is refused, nor by itself a server that is silent."""
 FAULTS: dict[str, dict[str, Any]] = {
     **REFUSALS,
     "429": {"status": 429, "headers": {"Retry-After": "7"}},
@@ -35,7 +35,8 @@ FAULTS: dict[str, dict[str, Any]] = {
 }
 ONCE_TOO = ("503", "lost answer", "away", "reset")
 """Of what is asked again these happen also once alone, so that the second try gets through."""
-CASES = [*((fault, 1) for fault in (*REFUSALS, *ONCE_TOO)), *((fault, 2) for fault in FAULTS if fault not in REFUSALS)]
+ONCE = (*REFUSALS, "hanging")
+CASES = [*((fault, 1) for fault in (*ONCE, *ONCE_TOO)), *((fault, 2) for fault in FAULTS if fault not in ONCE)]
 OPEN = (("POST", "/repos/create"), ("GET", "/auth-check/write"))
 """Pages that a process asks for once."""
 PUSH = (
@@ -82,10 +83,17 @@ def repository_of(place: Place, hub: HubServer) -> Repository:
     return hub.repositories["model", place.ref["repo"]]
 
 
-def do(hub: HubServer, fault: str, times: int, method: str, path: str) -> None:
+@contextmanager
+def struck(place: Place, hub: HubServer, fault: str, times: int, method: str, path: str) -> Iterator[None]:
+    """The page goes wrong so often. Where it is silent, the client is content with little patience."""
     wanted = FAULTS[fault]
     act = hub.fail if "status" in wanted else hub.disturb
     act(**wanted, times=times, method=method, path=path)
+    place.env.update({"FTL_STORE_SILENCE_S": "0.3"} if fault == "hanging" else {})
+    yield
+    assert hub.num_outwaited == 0, f"{method} {path}"
+    place.env.clear()
+    hub.heal()
 
 
 @pytest.mark.parametrize(("fault", "times"), CASES)
@@ -95,15 +103,14 @@ def test_fault_in_a_push_leaves_nothing_half_and_passes(place: Place, hub: HubSe
     repository = repository_of(place, hub)
     for step, (method, path) in enumerate(PUSH, start=1):
         page, by, before = f"{method} {path}", path if (method, path) in OPEN else "first", len(repository.commits)
-        do(hub, fault, times, method, path)
-        try:
-            if (method, path) in OPEN:
-                place.ask("claim", by=by, owner="1-a")
-            place.put(step, by=by)
-        except StoreRaisedError as raised:
-            assert raised.kind in ("UnreachableError", "ConfigError"), page
-            assert place.ref["repo"] in str(raised), page
-        hub.heal()
+        with struck(place, hub, fault, times, method, path):
+            try:
+                if (method, path) in OPEN:
+                    place.ask("claim", by=by, owner="1-a")
+                place.put(step, by=by)
+            except StoreRaisedError as raised:
+                assert raised.kind in ("UnreachableError", "ConfigError"), page
+                assert place.ref["repo"] in str(raised), page
         assert hub.fsck() == [], page
         assert len(repository.commits) <= before + 1, page
         if (method, path) in OPEN:
@@ -114,24 +121,23 @@ def test_fault_in_a_push_leaves_nothing_half_and_passes(place: Place, hub: HubSe
         assert f"checkpoints/run-a/checkpoint-{step}/manifest.json" in repository.files, page
 
 
-@pytest.mark.parametrize(("fault", "times"), [case for case in CASES if case[0] != "hanging"])  # it takes six minutes
+@pytest.mark.parametrize(("fault", "times"), CASES)
 def test_fault_in_a_restore_never_gives_another_one(place: Place, hub: HubServer, fault: str, times: int) -> None:
     """The checkpoint, or a sentence that names the repository or file; never that there is none, or other content."""
     hub.has_cdn = True
     place.put(1)
     for method, path in RESTORE:
         page, by = f"{method} {path}", path if (method, path) in OPEN else "first"
-        do(hub, fault, times, method, path)
-        try:
-            assert place.ask("steps", by=by) == [1], page
-            manifest.check(place.fetch(1, by=by), run_id="run-a", step=1)
-        except StoreRaisedError as raised:
-            is_file_damaged = fault in ("flipped", "page", "truncated") and raised.kind == "BrokenCheckpoint"
-            assert raised.kind in ("UnreachableError", "ConfigError") or is_file_damaged, page
-            assert place.ref["repo"] in str(raised) or is_file_damaged, page
-        except manifest.BrokenCheckpoint as broken:
-            assert path.rpartition("/")[2] in str(broken), page
-        hub.heal()
+        with struck(place, hub, fault, times, method, path):
+            try:
+                assert place.ask("steps", by=by) == [1], page
+                manifest.check(place.fetch(1, by=by), run_id="run-a", step=1)
+            except StoreRaisedError as raised:
+                is_file_damaged = fault in ("flipped", "page", "truncated") and raised.kind == "BrokenCheckpoint"
+                assert raised.kind in ("UnreachableError", "ConfigError") or is_file_damaged, page
+                assert place.ref["repo"] in str(raised) or is_file_damaged, page
+            except manifest.BrokenCheckpoint as broken:
+                assert path.rpartition("/")[2] in str(broken), page
         assert place.ask("steps", by=by) == [1], page
         manifest.check(place.fetch(1, by=by), run_id="run-a", step=1)
 
@@ -144,6 +150,20 @@ def test_one_commit_a_checkpoint_also_when_the_answer_is_lost(place: Place, hub:
     assert raised.value.kind == "UnreachableError"
     place.put(5)
     assert len(repository_of(place, hub).commits) == before + 1
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/tree/"), ("HEAD", "/manifest.json"), ("GET", "/manifest.json")])
+def test_silent_server_is_asked_once_a_try_and_not_for_ever(
+    place: Place, hub: HubServer, method: str, path: str
+) -> None:
+    """Ours is the only patience: that of the client is none, or six minutes."""
+    place.put(1)
+    hub.heal()
+    hub.disturb("hang", times=9, method=method, path=path)
+    with pytest.raises(StoreRaisedError, match="does not answer"):
+        place.ask("steps") if path == "/tree/" else place.fetch(1)
+    assert len([request for request in hub.requests if request.method == method and path in request.path]) == 1
+    assert hub.num_outwaited == 0
 
 
 def test_server_that_asks_for_an_hour_is_not_waited_for(place: Place, hub: HubServer) -> None:

@@ -10,8 +10,10 @@ import pytest
 
 from ftl.contract import JobSpec, UrlRef
 from ftl.errors import ConfigError
-from ftl_runtime.checkpoint import manifest, restore
+from ftl.sources.retry import UnreachableError
+from ftl_runtime.checkpoint import manifest, patience, restore
 from ftl_runtime.checkpoint.bucket import BucketStore
+from ftl_runtime.checkpoint.remote import Told
 from ftl_runtime.checkpoint.store import Checkpoint
 from ftl_runtime.checkpoint.volume import VolumeStore
 
@@ -145,3 +147,58 @@ def test_store_that_refuses_is_an_error_and_not_a_fresh_start(places: Places, mo
     monkeypatch.setattr(BucketStore, "steps", refuse)
     with pytest.raises(ConfigError, match="access is refused"):
         places.newest()
+
+
+class Clock:
+    """Time as the patience of a restore sees it: it goes on while it waits, and where it is set."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(patience, "time", clock)
+    return clock
+
+
+def test_start_waits_three_minutes_for_a_store_that_does_not_answer_and_says_so(
+    places: Places, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: BucketStore) -> list[int]:
+        clock.sleep(10)
+        raise UnreachableError("checkpoints: there: does not answer")
+
+    monkeypatch.setattr(BucketStore, "steps", fail)
+    with pytest.raises(UnreachableError, match="has not answered for 180 s, and what it holds may be newer"):
+        places.newest()
+    assert 150 <= clock.now - 1000 <= 190
+    assert [sentence.partition("; ")[2] for sentence in places.told()] == [
+        "it is tried again for 180 s, for it may hold a newer checkpoint"
+    ]
+
+
+def test_start_has_patience_with_a_store_from_which_something_comes(
+    places: Places, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places.save(10, here=False, there=True)
+    fetch, failures = BucketStore.fetch, [UnreachableError("reset")] * 5
+
+    def stumble(self: BucketStore, step: int, dest: Path, told: Told) -> None:
+        clock.sleep(900)
+        told(1, 2)
+        if failures:
+            raise failures.pop()
+        fetch(self, step, dest, told)
+
+    monkeypatch.setattr(BucketStore, "fetch", stumble)
+    found = places.newest()
+    assert found is not None and found.step == 10
+    assert clock.now - 1000 > 6 * 900
