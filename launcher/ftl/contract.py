@@ -387,6 +387,7 @@ class Event(Section):
         "upload",
         "delivered",
         "warning",
+        "waiting",
         "stopping",
         "stopped",
         "resumed",
