@@ -2,6 +2,7 @@
 
 import os
 import random
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,12 +16,14 @@ from ftl_runtime.checkpoint import manifest, restore
 from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
 from ftl_runtime.checkpoint.store import Checkpoint
 from ftl_runtime.context import Context, rank_on_machine
+from ftl_runtime.mesh import Mesh
 from ftl_runtime.parallel import fsdp
 from ftl_runtime.train.progress import Progress
 
 
-def join_ranks(cfg: TrainConfig, ctx: Context) -> FsdpSection | None:
-    """Check this machine and meet the other ranks; how the model is shared among them by FSDP, if it is."""
+def join_ranks(cfg: TrainConfig, ctx: Context) -> tuple[FsdpSection | None, Context]:
+    """Check this machine and meet the other ranks; how the model is shared among them by FSDP, if it is, and the
+    context with the other machines."""
     preflight.check(cfg, ctx)
     preflight.limit_memory(cfg.model.gpu_memory_limit_gib, ctx.device)
     shards = cfg.parallel.fsdp if ctx.device.num_ranks > 1 else None
@@ -28,8 +31,10 @@ def join_ranks(cfg: TrainConfig, ctx: Context) -> FsdpSection | None:
         ctx.warn("fsdp_config has no effect with one process: there is nothing to share with")
     fsdp.layout(cfg.parallel, ctx.device.num_ranks)
     ranks.join(ctx.device, cfg.parallel.timeout_s, sums_in_memory=shards is not None and shards.offload_params)
-    ranks.check_shared(ctx.run_dir, ctx.device)
-    return shards
+    mesh = Mesh.of(ctx.run_dir, ctx.device)
+    if note := mesh.note():
+        ctx.warn(note)
+    return shards, replace(ctx, mesh=mesh)
 
 
 def find_checkpoint(cfg: TrainConfig, ctx: Context) -> Checkpoint | None:

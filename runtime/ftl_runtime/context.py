@@ -5,12 +5,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftl.contract import BUNDLE_SCHEME, MOUNT_SCHEME, JobSpec, Paths
 from ftl.errors import ConfigError
 from ftl_runtime.checkpoint.store import CheckpointStore
 from ftl_runtime.stop import StopFlag
+
+if TYPE_CHECKING:  # it is built on ranks, and they on this
+    from ftl_runtime.mesh import Mesh
 
 Emit = Callable[[str, dict[str, Any]], None]  # Any: the shape depends on the event, see ftl.contract
 
@@ -56,6 +59,8 @@ class Context:
     device: Device
     started: float
     """When the supervisor started the trainers, in seconds since the epoch."""
+    mesh: "Mesh"
+    """The other machines; before the ranks have met, as if there were none."""
 
     @property
     def run_dir(self) -> Path:

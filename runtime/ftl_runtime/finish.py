@@ -74,7 +74,8 @@ def _write_shards(trainer: Trainer, ctx: Context) -> Path:
             shutil.rmtree(parts, ignore_errors=True)
             parts.mkdir()
         ranks.wait(ctx.device)
-        shards.write_weights(trainer.model, parts, ctx.device)
+        shards.write_weights(trainer.model, ctx.mesh.here(parts), ctx.device)
+        ctx.mesh.collect(parts)
     return parts
 
 

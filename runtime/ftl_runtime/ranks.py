@@ -3,38 +3,49 @@
 With a single rank everything here is a no-op, and no process group exists.
 """
 
-import uuid
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ftl.errors import BackendError
 from ftl_runtime.context import Device, rank_on_machine
+from ftl_runtime.rendezvous import UnmetError
 
 T = TypeVar("T")
 
 
-_PATIENCE = timedelta(days=7)
+PATIENCE = timedelta(days=7)
 """How long ranks wait for rank 0 to tokenise, download or save. One that dies meanwhile ends the wait at once."""
 _patient: list[dist.ProcessGroup] = []
 
 
 def join(device: Device, timeout_s: int, *, sums_in_memory: bool = False) -> None:
-    """Form the process group. Blocks until all ranks are there.
+    """Form the process group. Blocks until all ranks are there; raises UnmetError where those of several machines do
+    not come together.
 
     `timeout_s` is how long a rank waits in a sum; for `wait` it does not count. With `sums_in_memory` tensors in main
     memory are summed too where ranks have GPUs.
     """
-    if device.num_ranks > 1 and not dist.is_initialized():
-        on_gpus = "cpu:gloo,cuda:nccl" if sums_in_memory else "nccl"
+    if device.num_ranks == 1 or dist.is_initialized():
+        return
+    on_gpus = "cpu:gloo,cuda:nccl" if sums_in_memory else "nccl"
+    try:
         dist.init_process_group(on_gpus if device.kind == "cuda" else "gloo", timeout=timedelta(seconds=timeout_s))
-        _patient[:] = [dist.new_group(backend="gloo", timeout=_PATIENCE)]
+        _patient[:] = [dist.new_group(backend="gloo", timeout=PATIENCE)]
+        sum_counts(1, device)  # NCCL connects with the first one
+    except RuntimeError as error:
+        if device.num_ranks == rank_on_machine()[1]:
+            raise
+        raise UnmetError(
+            f"the trainers of all machines do not meet at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}: "
+            f"{str(error).splitlines()[0]}; machines must reach each other at all ports, and where they have several "
+            "networks, GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name the one to use"
+        ) from error
 
 
 def wait(device: Device) -> None:
@@ -60,24 +71,6 @@ def main_first(device: Device) -> Iterator[None]:
     yield
     for _ in range(turn, 2):
         wait(device)
-
-
-def check_shared(directory: Path, device: Device) -> None:
-    """Raises BackendError where a machine does not see the directory that rank 0 writes to."""
-    if device.num_ranks == rank_on_machine()[1]:
-        return
-    probe = share(directory / f".seen-{uuid.uuid4().hex[:12]}", device)
-    if device.is_main:
-        probe.touch()
-    wait(device)
-    blind = [rank for rank, is_seen in enumerate(gather(probe.exists(), device)) if not is_seen]
-    if device.is_main:
-        probe.unlink()
-    if blind:
-        raise BackendError(
-            f"{directory}: rank {blind[0]} does not see what rank 0 writes there; several machines need one run "
-            "directory, on a volume that all of them mount"
-        )
 
 
 def share(value: T, device: Device) -> T:

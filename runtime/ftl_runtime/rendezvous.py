@@ -1,10 +1,13 @@
 """Where several machines meet: read from the variables that whoever started them has set.
 
-Each machine runs one supervisor, with the same job, and all of them see the same run directory. Known are torchrun
+Each machine runs one supervisor, with the same job. Known are torchrun
 (NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT, also with PET_ in front), SkyPilot, and Slurm with one task a machine.
 """
 
+import fcntl
 import re
+import socket
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,6 +17,10 @@ DEFAULT_PORT = 29500
 """torchrun's own."""
 
 Env = Mapping[str, str]
+
+
+class UnmetError(BackendError):
+    """Trainers of several machines do not reach each other, or one of them is gone."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,29 @@ def hosts(nodelist: str) -> list[str]:
     for part in re.findall(r"[^,\[]+(?:\[[^\]]*\][^,\[]*)*", nodelist):
         found += _expanded(part)
     return found
+
+
+def free_port() -> int:
+    """One that is free here at all addresses."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def interface_of(address: str) -> str | None:
+    """The network interface of this machine that has the IPv4 address; None for that of the machine alone, or none."""
+    if address.startswith("127."):
+        return None
+    siocgifaddr = 0x8915
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            try:
+                told = fcntl.ioctl(probe, siocgifaddr, struct.pack("256s", name.encode()))
+            except OSError:
+                continue  # it has none
+            if socket.inet_ntoa(told[20:24]) == address:
+                return name
+    return None
 
 
 def _expanded(part: str) -> list[str]:

@@ -34,6 +34,7 @@ from ftl_runtime.kernels.head import splits_off_head
 from ftl_runtime.memory import BatchTooLargeError, fitted, is_out_of_memory, memory_of
 from ftl_runtime.merge.from_shards import merge_shards
 from ftl_runtime.merge.lora import merge
+from ftl_runtime.mesh import Mesh
 from ftl_runtime.models.attention import plan_attention
 from ftl_runtime.models.build import build_model, can_be_asked
 from ftl_runtime.models.compile import compile_layers
@@ -75,14 +76,16 @@ def do_job(job: JobSpec, emit: Emit, stop: StopFlag) -> None:
     emit("phase", {"name": "starting"})
     run_dir = Path(job.paths.run)
     cfg = TrainConfig.read_json((Path(job.paths.bundle) / BUNDLE_CONFIG).read_bytes())
+    device = preflight.probe(job, cfg.parallel)
     ctx = Context(
         job=job,
         paths=job.paths,
         emit=emit,
         store=VolumeStore(run_dir / CHECKPOINTS_DIR, job.run_id, emit),
         stop=stop,
-        device=preflight.probe(job, cfg.parallel),
+        device=device,
         started=float(os.environ["FTL_STARTED"]),
+        mesh=Mesh(device),
     )
     if job.task != "train":
         _OTHER_TASKS[job.task](cfg, ctx)
@@ -112,8 +115,9 @@ _OTHER_TASKS: dict[Task, Callable[[TrainConfig, Context], None]] = {
 
 def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     """Train `cfg` from where this run left off, and leave the model, its manifest and the result behind."""
-    shards = join_ranks(cfg, ctx)
-    resume = ranks.share(find_checkpoint(cfg, ctx) if ctx.device.is_main else None, ctx.device)
+    shards, ctx = join_ranks(cfg, ctx)
+    cfg = ranks.share(cfg, ctx.device)  # rank 0 knows what memory sufficed for
+    resume = ctx.mesh.bring(find_checkpoint(cfg, ctx) if ctx.device.is_main else None)
     progress = Progress.load(resume.path) if resume else Progress()
     make_reproducible(cfg.optim.seed, progress, ctx)
 
@@ -121,6 +125,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     section, base_revision = on_this_machine(at_commit_of(cfg.model, resume), ctx, wanted="all")
     own_base = Base.of(Path(section.base), repo=cfg.model.base, commit=base_revision)
     check_same(own_base, resume)
+    ctx.mesh.check_same("base_model", own_base.weights)
     cfg = cfg.model_copy(update={"model": section})
     objective = OBJECTIVES[cfg.objective.kind]
     tokenizer = load_tokenizer(cfg.model, cfg.data, ctx)
@@ -143,6 +148,7 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     with ranks.main_first(ctx.device):
         view = view_of(tokenizer, cfg.data)
         data = open_data(cfg, view, progress, ctx)
+    ctx.mesh.check_same("datasets", [use.identity for use in data.used])
 
     ctx.phase("model")
     zero = deepspeed.plan(cfg.parallel.zero, cfg.optim, dtype, ctx.device)

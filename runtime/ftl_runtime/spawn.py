@@ -8,7 +8,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 from ftl.contract import JobSpec
 from ftl.errors import BackendError
 from ftl_runtime.leftovers import end_session
-from ftl_runtime.rendezvous import Rendezvous
+from ftl_runtime.rendezvous import Rendezvous, free_port
 from ftl_runtime.runlog import RunLog
 from ftl_runtime.stop import STOP_SIGNALS
 
@@ -71,7 +70,7 @@ class Trainers:
         shared = {**env, SUPERVISOR_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
         if num_all > 1:
             shared |= {"WORLD_SIZE": str(num_all), "LOCAL_WORLD_SIZE": str(ranks)}
-            shared |= {"MASTER_ADDR": place.address, "MASTER_PORT": str(place.port or _free_port())}
+            shared |= {"MASTER_ADDR": place.address, "MASTER_PORT": str(place.port or free_port())}
         # A signal that comes before the new process has its handlers would end it without a word: it inherits the
         # mask, and takes the signals in when it is ready.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -150,9 +149,3 @@ def _num_visible_gpus() -> int:
         return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
     devices = Path("/dev")
     return sum(re.fullmatch(r"nvidia\d+", entry.name) is not None for entry in devices.iterdir())
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -7,7 +7,7 @@ import select
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -26,14 +26,16 @@ from ftl.contract import (
 )
 from ftl.errors import BackendError, ExitCode, FtlError, StorageError
 from ftl.redact import hide, redacted
+from ftl_runtime.agreement import agreed
 from ftl_runtime.checkpoint.manifest import replace_synced
 from ftl_runtime.checkpoint.volume import newest_step
 from ftl_runtime.events import EventLog
+from ftl_runtime.link import Link
 from ftl_runtime.measured import Measured, where_sent
 from ftl_runtime.memory import fitted, keep_fit, shrunk
 from ftl_runtime.notices import Notice, NoticeWatch, service_of
 from ftl_runtime.relay import Relay
-from ftl_runtime.rendezvous import Rendezvous, file_of, rendezvous
+from ftl_runtime.rendezvous import Rendezvous, file_of, interface_of, rendezvous
 from ftl_runtime.runlog import RunLog
 from ftl_runtime.spawn import Trainers, default_env, num_ranks, ray_driver
 from ftl_runtime.starts import counted
@@ -44,6 +46,8 @@ from ftl_runtime.watch import Requests, SendLimit, Watch
 
 LOCK_WAIT_S = 30.0
 _POLL_S = 0.05
+_TELL_DONE_S = 60.0
+"""How long the first machine waits for the others only to tell them that all is done."""
 
 
 def supervise(job_file: Path, num_requests: Callable[[], int]) -> int:
@@ -66,11 +70,10 @@ def supervise(job_file: Path, num_requests: Callable[[], int]) -> int:
     exit_file = run_dir / file_of(EXIT_FILE, place)
     try:
         exit_file.unlink(missing_ok=True)
-        if place.node == 0:
-            StopOrder.clear(run_dir)
+        StopOrder.clear(run_dir)
         requests = Requests(num_requests, _notices(job, run_dir))
         with contextlib.closing(RunLog(run_dir / file_of(LOG_FILE, place))) as log:
-            verdict = _attempt(job, job_file, run_dir, place, lock_fd, log, requests, started)
+            verdict = _see_through(_Attempt(job, job_file, run_dir, place, lock_fd, log, requests, started))
     except (OSError, FtlError) as error:
         verdict = verdict_of(error if isinstance(error, FtlError) else StorageError(f"{run_dir}: {error}"))
         sys.stderr.write(f"{redacted(str(verdict.message))}\n")
@@ -92,31 +95,42 @@ def supervise(job_file: Path, num_requests: Callable[[], int]) -> int:
     return verdict.exit_code
 
 
-def _attempt(
-    job: JobSpec,
-    job_file: Path,
-    run_dir: Path,
-    place: Rendezvous,
-    lock_fd: int,
-    log: RunLog,
-    requests: Requests,
-    started: float,
-) -> Verdict:
+@dataclass(frozen=True)
+class _Attempt:
+    """What there is of it before trainers start."""
+
+    job: JobSpec
+    job_file: Path
+    run_dir: Path
+    place: Rendezvous
+    lock_fd: int
+    log: RunLog
+    requests: Requests
+    started: float
+    uploads: Uploads | None = None
+    link: Link | None = None
+    interface: str | None = None
+    """The network interface by which the other machines are reached, where there is one to name."""
+
+
+def _see_through(attempt: _Attempt) -> Verdict:
     """Train to the end, unless that was done before, while what is made goes to the stores; then see it arrive."""
+    job, place, requests, run_dir = attempt.job, attempt.place, attempt.requests, attempt.run_dir
     has_result = (run_dir / RESULT_FILE).exists()
-    uploads = None
     if job.stores and place.node == 0 and job.task == "train" and not (requests.any() and not has_result):
-        uploads = Uploads(job_file, _environment(job), log)
-    if has_result:
+        attempt = replace(attempt, uploads=Uploads(attempt.job_file, _environment(job), attempt.log))
+    if place.num_nodes > 1 and not _uses_ray(job):
+        verdict, send_by = _run_with_others(attempt, has_result=has_result)
+    elif has_result:
         verdict, send_by = Verdict(ExitCode.DONE, "done"), None
     else:
-        verdict, send_by = _run(job, job_file, run_dir, place, lock_fd, log, requests, started, uploads)
+        verdict, send_by = _run(attempt)
         while verdict.may_shrink and place.num_nodes == 1 and _shrink(job, run_dir, verdict):
-            verdict, send_by = _run(job, job_file, run_dir, place, lock_fd, log, requests, started, uploads)
-    if uploads is None:
+            verdict, send_by = _run(attempt)
+    if attempt.uploads is None:
         return verdict
     limit = SendLimit(requests, send_by=send_by, grace_s=job.grace_s)
-    ending = uploads.finish(has_output=verdict.exit_code == ExitCode.DONE, must_end=limit)
+    ending = attempt.uploads.finish(has_output=verdict.exit_code == ExitCode.DONE, must_end=limit)
     if ending.superseded:
         return Verdict(ExitCode.ENVIRONMENT, "superseded", ending.superseded)
     if ending.undelivered and verdict.exit_code == ExitCode.DONE:
@@ -126,6 +140,33 @@ def _attempt(
         unsent = f"not all was sent: {ending.undelivered}; " if ending.undelivered else ""
         return replace(verdict, message=f"{verdict.message}; {unsent}{sent}")
     return verdict
+
+
+def _run_with_others(attempt: _Attempt, *, has_result: bool) -> tuple[Verdict, float | None]:
+    """As `_run`, in touch with the other machines: all do what the first one finds to be done."""
+    link = Link(attempt.place, attempt.job.run_id, num_ranks(attempt.job))
+    try:
+        requests = replace(attempt.requests, elsewhere=lambda: link.asked)
+        if has_result:
+            with contextlib.suppress(BackendError):  # the others may have ended long ago
+                link.meet(is_done=True, must_end=requests.any, patience_s=_TELL_DONE_S)
+        meeting = None if has_result else link.meet(is_done=False, must_end=requests.any)
+        if has_result or (meeting is not None and meeting.is_done):
+            link.tell_ended(Verdict(ExitCode.DONE, "done"))
+            return Verdict(ExitCode.DONE, "done"), None
+        if meeting is None and not requests.any():
+            alone = Verdict(ExitCode.PREEMPTED, "lost", "another machine ended before training started")
+            return agreed(alone, link, is_bereft=True, newest=None), None
+        attempt = replace(attempt, requests=requests, link=link)
+        if meeting is not None:
+            place = replace(attempt.place, port=meeting.port)
+            attempt = replace(attempt, place=place, interface=interface_of(meeting.address_here))
+        return _run(attempt)
+    except (OSError, FtlError) as error:
+        link.tell_ended(verdict_of(error))
+        raise
+    finally:
+        link.close()
 
 
 def _notices(job: JobSpec, run_dir: Path) -> Callable[[], Notice | None]:
@@ -173,45 +214,47 @@ def _uses_ray(job: JobSpec) -> bool:
         return False  # a rank reads it, too, and says what is wrong with it
 
 
-def _run(
-    job: JobSpec,
-    job_file: Path,
-    run_dir: Path,
-    place: Rendezvous,
-    lock_fd: int,
-    log: RunLog,
-    requests: Requests,
-    started: float,
-    uploads: Uploads | None,
-) -> tuple[Verdict, float | None]:
+def _run(attempt: _Attempt) -> tuple[Verdict, float | None]:
     """Start the trainers and stay with them until they are all gone; with the moment until which what is left
     may be sent."""
-    if requests.any():
-        _tell_stopped(job, run_dir)
-        return Verdict(ExitCode.PREEMPTED, "signal", "stopped before training started"), None
+    job, run_dir, place, link = attempt.job, attempt.run_dir, attempt.place, attempt.link
+    if attempt.requests.any():
+        if place.node == 0:
+            _tell_stopped(job, run_dir)
+        verdict = Verdict(ExitCode.PREEMPTED, "signal", "stopped before training started")
+        if link is not None:
+            link.tell_ended(verdict)
+        return verdict, None
     read_fd, write_fd = os.pipe()
     os.set_blocking(read_fd, False)
     relay = Relay(run_dir / file_of(LOG_FILE, place), sys.stdout.fileno())
     env = _environment(job) | {VERDICT_FD: str(write_fd), "FTL_STARTED": repr(time.time())}
+    if attempt.interface is not None:
+        env = {"GLOO_SOCKET_IFNAME": attempt.interface} | env
+    job_file, fds = attempt.job_file.absolute(), (attempt.lock_fd, write_fd)
     if _uses_ray(job):
-        trainers = ray_driver(job_file.absolute(), place, env, log, (lock_fd, write_fd))
+        trainers = ray_driver(job_file, place, env, attempt.log, fds)
     else:
-        trainers = Trainers(job_file.absolute(), num_ranks(job), place, env, log, (lock_fd, write_fd))
+        trainers = Trainers(job_file, num_ranks(job), place, env, attempt.log, fds)
     os.close(write_fd)
-    watch = Watch(job, trainers, run_dir, started)
+    watch = Watch(job, trainers, run_dir, attempt.started, link)
     received = b""
     while not watch.all_gone():
-        watch.turn(requests, is_superseded=uploads is not None and uploads.superseded is not None)
+        watch.turn(
+            attempt.requests, is_superseded=attempt.uploads is not None and attempt.uploads.superseded is not None
+        )
         relay.turn()
         received += _read_available(read_fd)
         select.select([read_fd] if not received else [], [], [], _POLL_S)
     trainers.end_leftovers()
-    log.drain()
+    attempt.log.drain()
     received += _read_available(read_fd)
-    told = receive(received)
-    verdict = watch.verdict(told, newest_step(run_dir / CHECKPOINTS_DIR))
+    told, newest = receive(received), newest_step(run_dir / CHECKPOINTS_DIR)
+    verdict = watch.verdict(told, newest)
     if told is None and verdict.message is not None:
-        log.write(verdict.message)
+        attempt.log.write(verdict.message)
+    if link is not None:
+        verdict = agreed(verdict, link, is_bereft=watch.is_bereft, newest=newest)
     if verdict.exit_code == ExitCode.PREEMPTED and place.node == 0:
         _tell_stopped(job, run_dir)
     relay.finish()

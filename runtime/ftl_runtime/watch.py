@@ -1,5 +1,6 @@
 """What the supervisor does about requests to stop: whom it asks, how long it waits, what became of the trainers."""
 
+import math
 import signal
 import time
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from ftl.contract import EVENTS_FILE, JobSpec
 from ftl.errors import ExitCode
+from ftl_runtime.link import Asked, Link
 from ftl_runtime.measured import Measured, lead_s
 from ftl_runtime.notices import Notice
 from ftl_runtime.spawn import Trainers
@@ -29,13 +31,17 @@ class Requests:
     """So far. The second one means at once."""
     notice: Callable[[], Notice | None] = lambda: None
     """Of the provider. A signal that follows it is the first one: providers send both."""
+    elsewhere: Callable[[], Asked | None] = lambda: None
+    """What another machine was asked."""
 
     def any(self) -> bool:
-        return self.num_signals() > 0 or self.notice() is not None
+        return self.num_signals() > 0 or self.notice() is not None or self.elsewhere() is not None
 
     def allowed_s(self, grace_s: float) -> float:
         """How long from now until the machine or its patience is gone."""
-        notice = self.notice()
+        notice, asked = self.notice(), self.elsewhere()
+        if notice is None and asked is not None and not self.num_signals():
+            return max(asked.until - time.monotonic(), 0.0)
         if notice is None or notice.until is None:
             return grace_s
         left_s = notice.until - time.time()
@@ -47,7 +53,9 @@ class Requests:
 class Watch:
     """Decides, turn by turn, what to send the trainers, and in the end what became of them."""
 
-    def __init__(self, job: JobSpec, trainers: Trainers, run_dir: Path, started: float) -> None:
+    def __init__(
+        self, job: JobSpec, trainers: Trainers, run_dir: Path, started: float, link: Link | None = None
+    ) -> None:
         self._trainers = trainers
         self._run_dir = run_dir
         self._grace_s, self._timeout_s = job.grace_s, job.timeout_s
@@ -62,6 +70,10 @@ class Watch:
         self._kill_at: float | None = None
         self._stragglers_until: float | None = None
         self._killed = False
+        self._link = link
+        self._is_abandoned = False
+        self.is_bereft = False
+        """Once there is a verdict: whether trainers may have ended only because those of other machines had."""
 
     def send_by(self, exit_code: int) -> float | None:
         """Until when what is left may be sent (time.monotonic); None where nobody waits for the end.
@@ -79,7 +91,11 @@ class Watch:
         if is_superseded:
             self._trainers.kill()
         num_signals = requests.num_signals()
-        if self._asked is None and requests.any():
+        asked = requests.elsewhere()
+        if self._asked is None and asked is not None and not num_signals and requests.notice() is None:
+            number = DEADLINE_SIGNAL if asked.reason == "deadline" else signal.SIGTERM
+            self._ask_to_stop(asked.reason, number, max(asked.until, now), asked.why)
+        elif self._asked is None and requests.any():
             notice = requests.notice()
             why = notice.sentence if notice and not num_signals else None
             self._ask_to_stop("signal", signal.SIGTERM, now + requests.allowed_s(self._grace_s), why)
@@ -93,6 +109,10 @@ class Watch:
         if failures and not self._first_failures:
             self._first_failures = failures
             self._stragglers_until = now + STRAGGLER_S
+        if self._link is not None and self._link.has_failed() and not self._is_abandoned:
+            self._is_abandoned = True
+            patience_s = STRAGGLER_S + (self._grace_s if _stop_in_order(self._link) else 0.0)
+            self._stragglers_until = min(self._stragglers_until or math.inf, now + patience_s)
         if num_signals > 1 or any(until and now >= until for until in (self._kill_at, self._stragglers_until)):
             self._killed = True
             self._trainers.kill()
@@ -101,8 +121,11 @@ class Watch:
         """What a rank told us, else what its exit status says. `newest` is the step of the newest checkpoint."""
         statuses = [status for status in self._trainers.poll() if status is not None]
         failures = self._first_failures or [status for status in statuses if status]
-        if told is not None and told.cause == "crash" and _is_bereft(failures):
+        if told is not None and (told.cause == "crash" or told.is_bereft) and _is_bereft(failures):
             told = None
+        if self._link is not None:
+            has_aborted = -signal.SIGABRT in failures  # as NCCL's watchdog does
+            self.is_bereft = told.is_bereft if told else has_aborted or (self._killed and self._is_abandoned)
         if told is not None and (told.exit_code != ExitCode.DONE or not any(statuses)):
             return told
         if not any(statuses):
@@ -131,13 +154,21 @@ class Watch:
     def _ask_to_stop(self, reason: Reason, number: int, kill_at: float, why: str | None = None) -> None:
         self._asked = reason
         self._kill_at = kill_at if self._strike is None else min(kill_at, max(self._strike, time.monotonic()))
-        StopOrder(time.time() + self._kill_at - time.monotonic(), why).write(self._run_dir)
+        left_s = self._kill_at - time.monotonic()
+        StopOrder(time.time() + left_s, why).write(self._run_dir)
+        if self._link is not None:
+            self._link.tell_stop(reason, why, left_s)
         self._trainers.signal(number)
 
 
 def _is_bereft(failures: list[int]) -> bool:
     """Whether a crash that was told is only that of a rank whose peer was killed: it loses its connection."""
     return -signal.SIGKILL in failures or (bool(failures) and all(status < 0 for status in failures))
+
+
+def _stop_in_order(link: Link) -> bool:
+    """Whether other machines have ended because they were asked to: then all end at the same step."""
+    return not link.gone and all(verdict.cause in ("signal", "deadline", "done") for verdict in link.ended.values())
 
 
 class SendLimit:

@@ -117,10 +117,12 @@ class Attempt:
         self._write(spec)
         return self.supervise(*faults, env=env)
 
-    def supervise(self, *faults: dict[str, Any], env: dict[str, str] | None = None) -> subprocess.Popen:
+    def supervise(
+        self, *faults: dict[str, Any], env: dict[str, str] | None = None, job_file: Path | None = None
+    ) -> subprocess.Popen:
         """One more supervisor on what is written there already."""
         return subprocess.Popen(
-            [sys.executable, "-m", "ftl_runtime", str(self.run / "job.json")],
+            [sys.executable, "-m", "ftl_runtime", str(job_file or self.run / "job.json")],
             env={**os.environ, **_ENV, **({"FTL_TEST_INJECT": json.dumps(faults)} if faults else {}), **(env or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -211,16 +213,16 @@ class Attempt:
                 return
             time.sleep(0.02)
 
-    def trainers(self) -> list[int]:
+    def trainers(self, job_file: Path | None = None) -> list[int]:
         """Processes of ours that train, of any attempt."""
-        found = []
+        found, job_file = [], job_file or self.run / "job.json"
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
                     words = (entry / "cmdline").read_bytes().split(b"\0")
                 except OSError:
                     continue
-                if b"ftl_runtime.rank" in words and str(self.run / "job.json").encode() in words:
+                if b"ftl_runtime.rank" in words and str(job_file).encode() in words:
                     found.append(int(entry.name))
         return found
 

@@ -54,11 +54,12 @@ class Saver:
         stage = ranks.share(store.stage(step) if device.is_main else None, device)
         assert stage is not None
         try:
-            with storage_errors(stage.parent), state(stage) as contents:
+            here = self._ctx.mesh.here(stage)
+            with storage_errors(here.parent), state(here) as contents:
                 copy = self._copied(contents) if device.is_main else None
                 if copy is None:
                     contents.write()
-            ranks.wait(device)  # what other ranks write is there
+            self._ctx.mesh.collect(stage)
         except BaseException:
             store.discard(stage)
             raise

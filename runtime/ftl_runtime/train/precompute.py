@@ -40,14 +40,17 @@ def with_reference(
     They are kept in the run directory, so that a resumed run reads the same numbers and asks for no reference.
     """
     splits = {"train": data.train, "eval": data.eval}
-    missing = {name: rows for name, rows in splits.items() if rows is not None and not _file(rows, ctx).exists()}
-    if ranks.sum_counts(len(missing), ctx.device):
+    missing = [name for name, rows in splits.items() if rows is not None and not _file(rows, ctx).exists()]
+    if ranks.share(missing, ctx.device):
         ctx.phase("measuring the reference")
         measure = _Measure(find_reference(), collate, inputs, batch_size, dtype, ctx)
         for rows in splits.values():
             if rows is not None:
                 measure(rows)
     ranks.wait(ctx.device)
+    for rows in splits.values():
+        if rows is not None:
+            ctx.mesh.bring_file(_file(rows, ctx))
     train, evaluation = (None if rows is None else _known(rows, ctx) for rows in splits.values())
     assert train is not None
     return replace(data, train=train, eval=evaluation)

@@ -445,7 +445,7 @@ class Trainer(TransformersTrainer):
         best_step = self.progress.best_step
         if best_step is None or best_step == self.state.global_step:
             return best_step
-        found = ranks.share(self._ctx.store.valid(best_step) if self._ctx.device.is_main else None, self._ctx.device)
+        found = self._ctx.mesh.bring(self._ctx.store.valid(best_step) if self._ctx.device.is_main else None)
         if found is None:
             self._ctx.warn(f"the checkpoint of step {best_step}, the best, is not whole; the model is the last one")
             return None

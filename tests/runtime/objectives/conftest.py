@@ -63,6 +63,7 @@ def train(base, weights, tmp_path) -> Callable[..., Training]:
     """train(rows, objective={...}, **{"section.key": value}): six steps of eight rows on the CPU."""
     from ftl_runtime.checkpoint.volume import VolumeStore
     from ftl_runtime.context import Context, Device
+    from ftl_runtime.mesh import Mesh
     from ftl_runtime.run import run
     from ftl_runtime.stop import StopFlag
 
@@ -94,14 +95,16 @@ def train(base, weights, tmp_path) -> Callable[..., Training]:
             paths=Paths(bundle=str(tmp_path), run=str(directory), cache=str(tmp_path / "cache")),
         )
         assert job.paths is not None
+        device = Device("cpu", has_bf16=True, rank=0, num_ranks=1)
         ctx = Context(
             job=job,
             paths=job.paths,
             emit=emit,
             store=VolumeStore(directory / CHECKPOINTS_DIR, "tiny", emit),
             stop=stop,
-            device=Device("cpu", has_bf16=True, rank=0, num_ranks=1),
+            device=device,
             started=time.time(),
+            mesh=Mesh(device),
         )
         run(TrainConfig.model_validate(config), ctx)
         return Training(directory, events)

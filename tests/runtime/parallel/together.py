@@ -22,14 +22,20 @@ def train_together(attempt: Any, num_ranks: int, *, stop_at: int | None = None) 
     return train_in_turn([(attempt, stop_at)], num_ranks)[0]
 
 
-def train_in_turn(trainings: list[tuple[Any, int | None]], num_ranks: int) -> list[list[dict[str, Any]]]:
-    """Several attempts, each with the step after which it is asked to stop, one after the other in the same ranks."""
+def train_in_turn(
+    trainings: list[tuple[Any, int | None]], num_ranks: int, *, apart: bool = False
+) -> list[list[dict[str, Any]]]:
+    """Several attempts, each with the step after which it is asked to stop, one after the other in the same ranks.
+
+    With `apart` each rank is a machine of its own, with a run directory of its own: that of rank 0 is the attempt's,
+    that of rank 1 beside it, run-1.
+    """
     jobs, files = [], []
     for number, (attempt, stop_at) in enumerate(trainings):
         seen = [attempt.directory / f"seen-{number}-{rank}.json" for rank in range(num_ranks)]
         for file in seen:
             file.unlink(missing_ok=True)
-        jobs.append(partial(_train, attempt._write({}).model_dump_json(), seen, stop_at))
+        jobs.append(partial(_train, attempt._write({}).model_dump_json(), seen, stop_at, apart))
         files.append(seen)
     run_ranks(partial(_in_turn, jobs), num_ranks, TIMEOUT_S + 30 * len(jobs))
     return [[json.loads(file.read_text()) for file in seen] for seen in files]
@@ -69,7 +75,7 @@ def _in_turn(targets: list[Any], device: Any) -> None:
         target(device)
 
 
-def _train(job_json: str, seen: list[Path], stop_at: int | None, device: Any) -> None:
+def _train(job_json: str, seen: list[Path], stop_at: int | None, apart: bool, device: Any) -> None:
     import time
 
     import torch
@@ -82,6 +88,12 @@ def _train(job_json: str, seen: list[Path], stop_at: int | None, device: Any) ->
     os.environ.update(FTL_STARTED=str(time.time()), HF_HUB_OFFLINE="1")
     torch.set_num_threads(1)
     job, stop = JobSpec.read_json(job_json.encode()), StopFlag()
+    if apart:
+        os.environ.update(LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
+        own = {key: getattr(job.paths, key) + f"-{device.rank}" for key in ("run", "cache")}
+        if not device.is_main:
+            Path(own["run"]).mkdir(exist_ok=True)
+            job = job.model_copy(update={"paths": job.paths.model_copy(update=own)})
     events = Path(job.paths.run) / "events.jsonl"
     train = run._train
 

@@ -1,0 +1,45 @@
+"""How an attempt on several machines has ended: as the trainers of this one say, or as those of the one that failed.
+
+Trainers that have lost another one end with an error of the network, whatever became of that one. So it is asked for.
+"""
+
+from ftl.errors import ExitCode
+from ftl_runtime.link import Link
+from ftl_runtime.verdict import Verdict
+from ftl_runtime.watch import STRAGGLER_S
+
+_WAIT_S = STRAGGLER_S + 5.0
+"""A machine knows how its trainers have ended when the last of them has, or was killed as a straggler."""
+
+
+def agreed(own: Verdict, link: Link, *, is_bereft: bool, newest: int | None) -> Verdict:
+    """The verdict of this machine, which the others are told; `newest` is the step of the newest checkpoint.
+
+    `is_bereft`: its trainers may have ended only because others had.
+    """
+    link.tell_ended(_lost("it lost the connection to another machine", None) if is_bereft else own)
+    if not is_bereft:
+        return own
+    link.wait_until(lambda: _culprit(link) is not None or bool(link.gone), _WAIT_S)
+    found = _culprit(link)
+    if found is not None:
+        node, verdict = found
+        told = f"machine {node}: {verdict.message or verdict.cause}"
+        if verdict.cause == "killed":
+            return _lost(told, newest)
+        return Verdict(verdict.exit_code, verdict.cause, told)
+    if link.gone:
+        return _lost(f"machine {link.gone[0]} is gone", newest)
+    done = link.ended.get(0)
+    return done if done is not None and done.exit_code == ExitCode.DONE else own
+
+
+def _culprit(link: Link) -> tuple[int, Verdict] | None:
+    """The first machine that has failed of itself."""
+    failed = ((node, verdict) for node, verdict in list(link.ended.items()) if verdict.exit_code)
+    return next(((node, verdict) for node, verdict in failed if verdict.cause != "lost"), None)
+
+
+def _lost(message: str, newest: int | None) -> Verdict:
+    where = "" if newest is None else f"; it goes on from step {newest}"
+    return Verdict(ExitCode.PREEMPTED, "lost", message + where)
