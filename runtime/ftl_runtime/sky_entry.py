@@ -119,9 +119,14 @@ def main() -> int:
     _write(job_file, json.dumps(job, indent=1))
     command = [sys.executable, "-m", "ftl_runtime", str(job_file)]
     if node:
+        told = run_dir / f"exit-{node}.json"
+        told.unlink(missing_ok=True)
         process = subprocess.Popen(command, cwd=run_dir, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         signals.pass_to(process)
-        return _status(process.wait())
+        code = _status(process.wait())
+        # SkyPilot kills all machines once one fails, in the middle of a save or an upload, and asks each of them whether
+        # the run is to go on. The first machine knows how this one ended, and answers alone.
+        return 0 if told.exists() else code
     start = round(time.time(), 3)
     out = Output(order["mark"])
     events = Events(run_dir, out)

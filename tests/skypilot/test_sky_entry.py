@@ -164,3 +164,17 @@ def test_job_that_was_told_to_stop_is_not_started_again(machine: Machine, tmp_pa
 def test_other_machines_say_nothing(machine: Machine) -> None:
     code, output = machine.run("done", SKYPILOT_NODE_RANK="1")
     assert (code, output) == (0, "")
+
+
+@pytest.mark.parametrize(("told", "expected"), [(True, 0), (False, 75)], ids=["with a verdict", "without one"])
+def test_machine_that_has_told_the_first_one_how_it_ended_leaves_the_answer_to_it(
+    machine: Machine, told: bool, expected: int
+) -> None:
+    """SkyPilot kills the others at once where one fails, and starts the run again where any of them ends with 75."""
+    machine.run_dir.mkdir(parents=True)
+    (machine.run_dir / "exit-1.json").write_text("of an earlier start")
+    tells = f"pathlib.Path({str(machine.run_dir)!r}, 'exit-1.json').write_text('{{}}')\n" if told else ""
+    supervisor = machine.home / ".ftl/bundles/b/code/ftl_runtime/__main__.py"
+    supervisor.write_text(f"import pathlib, sys\n{tells}sys.exit(75)\n")
+    code, _ = machine.run("done", SKYPILOT_NODE_RANK="1")
+    assert code == expected

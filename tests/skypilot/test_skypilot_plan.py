@@ -124,10 +124,14 @@ def test_own_python_installs_nothing_and_runs_that() -> None:
     assert 'exec "/opt/venv/bin/python" -m ftl_runtime.sky_entry' in made["run"]
 
 
-def test_several_machines_keep_the_run_where_all_see_it() -> None:
-    made = asked(infra="slurm/lab", nodes=2, shared="/nfs/me/ftl", image=None)
+@pytest.mark.parametrize(
+    ("keys", "place"), [({"shared": "/nfs/me/ftl"}, "/nfs/me/ftl"), ({}, "~/.ftl")], ids=["shared", "apart"]
+)
+def test_several_machines_keep_the_run_where_all_see_it_or_each_at_home(keys: dict[str, Any], place: str) -> None:
+    made = asked(infra="slurm/lab", nodes=2, image=None, **keys)
     assert made["num_nodes"] == 2
-    assert order_in(made)["job"]["paths"]["run"] == "/nfs/me/ftl/runs/abc234-quick"
+    paths = order_in(made)["job"]["paths"]
+    assert (paths["run"], paths["cache"]) == (f"{place}/runs/abc234-quick", f"{place}/cache")
 
 
 def test_sky_mapping_is_put_over_the_task_and_its_setup_goes_first() -> None:
@@ -161,7 +165,6 @@ def test_managed_job_counts_its_starts() -> None:
         pytest.param({"strategy": "FAILOVER"}, "strategy", id="strategy of nothing"),
         pytest.param({**MANAGED, "strategy": "NOPE"}, "strategy", id="unknown strategy"),
         pytest.param({**MANAGED, "recover": False}, "recover", id="spot that does not recover"),
-        pytest.param({"nodes": 2}, "shared", id="nodes without shared directory"),
         pytest.param({"grace": 60}, "grace", id="more grace than SkyPilot gives"),
         pytest.param({"python": "/p", "image": "cuda"}, "python", id="python and image"),
         pytest.param({"sky": {"secrets": {"HF_TOKEN": None}}}, "sky.secrets", id="secrets past ftl"),

@@ -64,7 +64,8 @@ class SkypilotCloud(RentedCloud):
     python: str | None = None
     """A Python on the machines that has what training needs, such as one of your cluster; in place of an image."""
     shared: str | None = None
-    """A directory that all machines mount, where the run lives; needed with `nodes`."""
+    """A directory that machines mount, where runs and the cache of tokens live, such as the NFS of a cluster. Without
+    it a run lives on its first machine, below the home."""
     sky: dict[str, Any] = {}  # Any: YAML
     """Anything SkyPilot's own YAML can say, put over what ftl writes."""
 
@@ -88,10 +89,6 @@ class SkypilotCloud(RentedCloud):
             raise ValueError("recover: false: spot machines are taken back, so it must be true with `spot`")
         if self.strategy is not None and self.strategy not in STRATEGIES:
             raise ValueError(f"strategy: must be one of {', '.join(STRATEGIES)}")
-        if self.nodes > 1 and self.shared is None:
-            raise ValueError(
-                "nodes: several machines need one run directory: name with `shared` a directory that all of them mount"
-            )
         if self.python is not None and self.image is not None:
             raise ValueError("python: is in place of an image; remove one of them")
         _check_sky(self.sky)

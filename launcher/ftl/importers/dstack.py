@@ -28,7 +28,7 @@ _DROPPED = {
     ),
     "retry": "a run that lost its machine is started again, up to `max_attempts` times",
     "volumes": "the model, the data and the checkpoints are mounted by ftl itself",
-    "nodes": "training on several machines is not built yet",
+    "nodes": "write `nodes` in a cloud file of skypilot or modal",
     "priority": "there is no queue",
     "tags": "there is no cloud account to tag",
     **dict.fromkeys(("repos", "files", "working_dir", "home_dir"), "ftl brings the code and the files that are named"),

@@ -36,7 +36,7 @@ def place_machines(command: Command, imported: Imported) -> None:
         if name in _PROCESSES:
             _place_gpus(given, value, command, imported)
         elif name in _NODES and value not in (1, "1:1"):
-            imported.drop(given, "training on several machines is not built yet")
+            imported.drop(given, "write `nodes` in a cloud file of skypilot or modal")
         elif name == "config_file":
             imported.drop(given, "is not read: say in the cloud file how many GPUs to use")
         else:

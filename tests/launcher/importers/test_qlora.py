@@ -259,10 +259,10 @@ def test_visible_devices_win_over_the_number_of_processes() -> None:
     assert imported.cloud == {"provider": "docker", "gpu": ["0", "2"]}
 
 
-def test_several_machines_are_not_built_and_said_so() -> None:
+def test_several_machines_are_left_to_a_cloud_file() -> None:
     imported = import_qlora("torchrun --nnodes=2 --nproc_per_node=4 train.py")
     assert imported.cloud == {"provider": "docker", "gpu": 4}
-    assert any(line.why == "training on several machines is not built yet" for line in imported.lines)
+    assert any(line.why == "write `nodes` in a cloud file of skypilot or modal" for line in imported.lines)
 
 
 @pytest.mark.parametrize(
