@@ -124,8 +124,8 @@ def main() -> int:
         process = subprocess.Popen(command, cwd=run_dir, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         signals.pass_to(process)
         code = _status(process.wait())
-        # SkyPilot kills all machines once one fails, in the middle of a save or an upload, and asks each of them whether
-        # the run is to go on. The first machine knows how this one ended, and answers alone.
+        # SkyPilot kills all machines once one fails, in the middle of a save or an upload, and starts a run again where
+        # any says so. The first machine knows how this one ended, and answers alone.
         return 0 if told.exists() else code
     start = round(time.time(), 3)
     out = Output(order["mark"])
