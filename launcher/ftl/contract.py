@@ -143,6 +143,9 @@ class JobSpec(Section):
     """Names of the launching environment's variables whose values the job needs."""
     timeout_s: Annotated[int, Field(ge=1)] | None = None
     """Seconds after which the runtime saves and stops; None is no limit."""
+    limit_from: float | None = None
+    """When `timeout_s` began to count, in seconds since the epoch: it is for all attempts that somebody has asked for
+    at once. None where it counts from the start of this one."""
     grace_s: Annotated[int, Field(ge=1)] = 60
     """Seconds between the request to stop and the kill; one checkpoint must fit."""
     stores: tuple[StoreRef, ...] = ()

@@ -68,6 +68,10 @@ class BackendError(FtlError):
     exit_code = ExitCode.ENVIRONMENT
 
 
+class UncertainError(BackendError):
+    """Whether the provider has accepted an attempt nobody can say: its record is kept, so that it is asked again."""
+
+
 class RunError(FtlError):
     exit_code = ExitCode.RUN
 

@@ -45,8 +45,12 @@ class ChangedMeanwhileError(RunError):
     """Another shell has started an attempt of the run, or asked it to stop, since its record was read."""
 
 
-def submit(record: RunRecord, backend: Backend, **moved: Any) -> RunRecord:  # Any: values of RunRecord fields
+def submit(
+    record: RunRecord, backend: Backend, *, limit_from: float | None = None, **moved: Any
+) -> RunRecord:  # Any: values of RunRecord fields
     """Start the next attempt; the record with its handle, saved. `moved` are fields that change with it.
+
+    `limit_from` is when its time limit began to count, where not with it.
 
     The attempt is noted before the provider is asked and again with the handle, so that a launcher killed
     in between leaves a record from which the same submission can be repeated. Raises ChangedMeanwhileError.
@@ -56,7 +60,7 @@ def submit(record: RunRecord, backend: Backend, **moved: Any) -> RunRecord:  # A
         current = read.model_copy(update=moved)
         number = _next_number(current)
         started = jobs.add_attempt(current, Attempt(number=number, submitted_at=time.time()))
-        spec = current.spec.model_copy(update={"attempt": number})
+        spec = current.spec.model_copy(update={"attempt": number, "limit_from": limit_from})
         started = started.model_copy(update={"spec": spec, "stop_requested_at": None})
         jobs.save(started)
         handle = backend.submit(spec, started.bundle, started.dir)
@@ -208,14 +212,24 @@ def _next_number(record: RunRecord) -> int:
 def _resubmit(record: RunRecord, backend: Backend) -> RunRecord:
     if record.handle is not None:
         backend.remove(record.handle)
-    return submit(record, backend)
+    return submit(record, backend, limit_from=_limit_from(record))
+
+
+def _limit_from(record: RunRecord) -> float:
+    """Since when the time limit of the attempts counts that follow one another by themselves."""
+    return record.spec.limit_from or record.attempts[-1].submitted_at
+
+
+def _is_time_over(record: RunRecord) -> bool:
+    timeout_s = record.spec.timeout_s
+    return timeout_s is not None and time.time() - _limit_from(record) >= timeout_s
 
 
 def _may_retry(record: RunRecord, state: JobState, saved: dict[int, int], backend: Backend) -> bool:
     """Whether to start it again: the machine was lost, nobody asked to stop, and attempts still get further."""
     if backend.recovers or state.cause not in _RETRIED or record.stop_requested_at is not None:
         return False
-    if not has_bundle(record, backend):
+    if not has_bundle(record, backend) or _is_time_over(record):
         return False
     fruitless = 0
     for attempt in reversed(record.attempts):

@@ -42,7 +42,7 @@ from ftl_runtime.starts import counted
 from ftl_runtime.stop import StopOrder
 from ftl_runtime.uploads import Uploads
 from ftl_runtime.verdict import VERDICT_FD, Verdict, receive, verdict_of
-from ftl_runtime.watch import Requests, SendLimit, Watch
+from ftl_runtime.watch import Requests, SendLimit, Watch, limit_at
 
 LOCK_WAIT_S = 30.0
 _POLL_S = 0.05
@@ -214,17 +214,28 @@ def _uses_ray(job: JobSpec) -> bool:
         return False  # a rank reads it, too, and says what is wrong with it
 
 
+def _over_before(attempt: _Attempt) -> Verdict | None:
+    """Why an attempt is over before its trainers are started; None where it is not."""
+    if attempt.requests.any():
+        return Verdict(ExitCode.PREEMPTED, "signal", "stopped before training started")
+    limit = limit_at(attempt.job, attempt.started)
+    if limit is None or limit > time.monotonic():
+        return None
+    used = f"earlier attempts, and the wait for a machine, have used up the {attempt.job.timeout_s} s that it may take"
+    return Verdict(ExitCode.PREEMPTED, "deadline", used)
+
+
 def _run(attempt: _Attempt) -> tuple[Verdict, float | None]:
     """Start the trainers and stay with them until they are all gone; with the moment until which what is left
     may be sent."""
     job, run_dir, place, link = attempt.job, attempt.run_dir, attempt.place, attempt.link
-    if attempt.requests.any():
+    over = _over_before(attempt)
+    if over is not None:
         if place.node == 0:
             _tell_stopped(job, run_dir)
-        verdict = Verdict(ExitCode.PREEMPTED, "signal", "stopped before training started")
         if link is not None:
-            link.tell_ended(verdict)
-        return verdict, None
+            link.tell_ended(over)
+        return over, None
     read_fd, write_fd = os.pipe()
     os.set_blocking(read_fd, False)
     relay = Relay(run_dir / file_of(LOG_FILE, place), sys.stdout.fileno())

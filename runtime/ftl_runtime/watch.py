@@ -50,6 +50,16 @@ class Requests:
         return min(left_s, grace_s) if self.num_signals() else left_s
 
 
+def limit_at(job: JobSpec, started: float) -> float | None:
+    """When the time limit is reached, by time.monotonic(); `started` is when the attempt was. None without a limit."""
+    if job.timeout_s is None:
+        return None
+    if job.limit_from is None:
+        return started + job.timeout_s
+    used_s = max(0.0, time.time() - job.limit_from)  # the clock of another machine may be ahead
+    return time.monotonic() + job.timeout_s - used_s
+
+
 class Watch:
     """Decides, turn by turn, what to send the trainers, and in the end what became of them."""
 
@@ -58,9 +68,9 @@ class Watch:
     ) -> None:
         self._trainers = trainers
         self._run_dir = run_dir
-        self._grace_s, self._timeout_s = job.grace_s, job.timeout_s
-        self._started = started
-        self._strike = started + job.timeout_s if job.timeout_s else None
+        self._grace_s = job.grace_s
+        self._strike = limit_at(job, started)
+        self._given_s = None if self._strike is None else max(0.0, self._strike - started)
         self._measured = Measured(run_dir / EVENTS_FILE)
         self._measured_at = 0.0
         self._ask: float | None = None
@@ -142,12 +152,12 @@ class Watch:
 
     def _is_deadline_near(self, now: float) -> bool:
         """Whether what is left is needed to save and to send."""
-        if self._strike is None or self._timeout_s is None:
+        if self._strike is None or self._given_s is None:
             return False
         if now - self._measured_at >= _MEASURE_EVERY_S:
             self._measured_at = now
             measured = self._measured.read()
-            lead = lead_s(self._timeout_s, self._grace_s, measured.save_s, measured.push_s)
+            lead = lead_s(self._given_s, self._grace_s, measured.save_s, measured.push_s)
             self._ask = self._strike - lead
         return self._ask is not None and now >= self._ask
 

@@ -81,6 +81,15 @@ def test_deadline_saves_before_it_strikes(make_attempt):
     assert attempt.exit_record()["cause"] == "deadline"
 
 
+def test_limit_that_earlier_attempts_have_used_up_starts_no_trainer(make_attempt):
+    attempt = make_attempt()
+    assert attempt.go(timeout_s=50, limit_from=time.time() - 60) == 75
+    record = attempt.exit_record()
+    assert record["cause"] == "deadline"
+    assert "used up the 50 s" in record["message"]
+    assert attempt.events("start") == []
+
+
 def test_notice_of_the_provider_is_a_request_to_stop(make_attempt, tmp_path):
     attempt = make_attempt(output__save_strategy="no")
     store = {"kind": "url", "url": f"file://{tmp_path}/bucket"}

@@ -13,7 +13,7 @@ from ftl_runtime.notices import Notice
 from ftl_runtime.runlog import RunLog
 from ftl_runtime.stop import StopOrder
 from ftl_runtime.verdict import Verdict
-from ftl_runtime.watch import Requests, SendLimit, Watch
+from ftl_runtime.watch import Requests, SendLimit, Watch, limit_at
 
 
 def line(event="checkpoint", **data):
@@ -164,3 +164,14 @@ def test_crash_of_one_rank_is_told_although_the_other_is_killed_for_waiting(tmp_
     assert verdict_after(tmp_path, crash, [70, None], [70, -9]) == crash
     stopped = Verdict(75, "signal", "stopped at step 3 of 9; it can be resumed from there")
     assert verdict_after(tmp_path, stopped, [75, -9]) == stopped
+
+
+def test_limit_of_all_attempts_counts_from_the_first_and_else_from_this_one(monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: 10_000.0)
+    monkeypatch.setattr(time, "monotonic", lambda: 50.0)
+    assert limit_at(JobSpec(run_id="r"), 40.0) is None
+    assert limit_at(JobSpec(run_id="r", timeout_s=600), 40.0) == 640.0
+    assert limit_at(JobSpec(run_id="r", timeout_s=600, limit_from=9_900.0), 40.0) == 50.0 + 500.0
+    assert limit_at(JobSpec(run_id="r", timeout_s=600, limit_from=9_000.0), 40.0) == 50.0 - 400.0
+    # The clock of whoever submitted it is ahead: that gives it no more than the limit.
+    assert limit_at(JobSpec(run_id="r", timeout_s=600, limit_from=10_100.0), 40.0) == 650.0

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from ftl.backends.secret_files import memory_folder, secrets_dir
+from ftl.backends.secret_files import delete_secrets, memory_folder, secrets_dir
 from ftl.backends.sky_client import SkyError
 from ftl.backends.skypilot import SkypilotBackend
 from ftl.backends.skypilot_cloud import SkypilotCloud
 from ftl.backends.skypilot_plan import job_name, mark_of
 from ftl.contract import Bundle, JobHandle, JobSpec, Provenance, RunResult
-from ftl.errors import BackendError, DeliveryError
+from ftl.errors import BackendError, DeliveryError, UncertainError
 from ftl.jobs import Attempt, RunRecord
 
 OFFER = {"place": "aws", "machine": "g6.xlarge", "is_spot": False, "usd_per_hour": 2.0, "choice": 0}
@@ -291,6 +291,75 @@ def test_budget_that_no_price_can_keep_is_not_started(make: Make, tmp_path: Path
     with pytest.raises(BackendError, match="max_usd"):
         submitted(backend, spec, tmp_path)
     assert worker.count("launch") == 0
+
+
+def ordered(worker: Worker) -> dict[str, Any]:
+    """The job as it was launched."""
+    (order,) = [order for op, order in worker.asked if op == "launch"]
+    text = order["task"]["run"].partition("<<'FTL_ORDER'\n")[2].partition("\nFTL_ORDER")[0]
+    job: dict[str, Any] = json.loads(text)["job"]
+    return job
+
+
+def test_budget_of_a_managed_job_counts_from_its_launch_over_all_machines(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ftl.backends.skypilot_prices.time.time", lambda: 5000.0)
+    keys = {"spot": True, "controller": "local", "checkpoints": "s3://bucket/p", "max_usd": 3}
+    backend, worker, spec = make(**keys)
+    submitted(backend, spec, tmp_path)
+    job = ordered(worker)
+    assert (job["timeout_s"], job["limit_from"]) == (5400, 5000.0)  # 3 USD at 2 USD an hour
+
+
+def test_budget_of_a_machine_of_its_own_counts_from_its_start_until_one_is_lost(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ftl.backends.skypilot_prices.time.time", lambda: 5000.0)
+    backend, worker, spec = make(max_usd=3)
+    submitted(backend, spec, tmp_path)
+    assert ordered(worker)["limit_from"] is None
+    backend, worker, spec = make(max_usd=3)
+    submitted(backend, spec.model_copy(update={"limit_from": 4000.0, "attempt": 2}), tmp_path)
+    assert ordered(worker)["limit_from"] == 4000.0
+
+
+@pytest.mark.parametrize(
+    ("keys", "timeout_s", "told"),
+    [({"max_usd": 3}, None, "max_usd: 3: is used up"), ({}, 5400, "timeout: 5400 s: is used up")],
+    ids=["max_usd", "timeout"],
+)
+def test_budget_that_lost_machines_have_used_up_rents_no_other(
+    keys: dict[str, Any], timeout_s: int | None, told: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ftl.backends.skypilot_prices.time.time", lambda: 5000.0 + 5400.0)
+    backend, worker, spec = make(**keys)
+    again = spec.model_copy(update={"limit_from": 5000.0, "attempt": 2, "timeout_s": timeout_s})
+    with pytest.raises(BackendError, match=f"^{told}.*ftl resume abc234-quick"):
+        submitted(backend, again, tmp_path)
+    assert worker.count("launch") == 0
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [SkyError("ConnectionError", "reset by peer"), BackendError("SkyPilot: `launch`: no answer in 300 s")],
+    ids=["connection", "no answer"],
+)
+def test_launch_that_may_have_been_taken_keeps_its_secrets_and_is_asked_again(
+    failure: BackendError, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_canary")
+    backend, worker, spec = make(Worker(launch=failure), secrets=["HF_TOKEN"])
+    with pytest.raises(UncertainError, match=r"may have taken it.*ftl resume abc234-quick"):
+        submitted(backend, spec, tmp_path)
+    folder = memory_folder()
+    assert folder is not None
+    secrets = secrets_dir(folder, spec.run_id, spec.attempt)
+    assert secrets.exists()
+    worker.answers |= {"find": {"request": "r-1"}}
+    submitted(backend, spec, tmp_path)
+    assert worker.count("launch") == 1
+    delete_secrets(spec.run_id, spec.attempt)
 
 
 @pytest.mark.parametrize(

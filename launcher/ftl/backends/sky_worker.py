@@ -116,10 +116,20 @@ def launch(order):
 
     task, name = _task(order["task"]), order["name"]
     task.name = name
-    if order["managed"]:
-        return {"request": str(sky.jobs.launch(task, name=name))}
-    request = sky.launch(task, cluster_name=name, idle_minutes_to_autostop=order["autostop"], down=True)
-    return {"request": str(request)}
+    with _at_first_boot(order["first_boot"]):
+        if order["managed"]:
+            return {"request": str(sky.jobs.launch(task, name=name))}
+        request = sky.launch(task, cluster_name=name, idle_minutes_to_autostop=order["autostop"], down=True)
+        return {"request": str(request)}
+
+
+def _at_first_boot(command):
+    """SkyPilot's config, which goes with a request, with a command more for the first boot of machines of AWS."""
+    from sky import skypilot_config
+
+    key = "post_provision_runcmd"
+    own = skypilot_config.get_nested(("aws", key), default_value=None) or []
+    return skypilot_config.override_skypilot_config({"aws": {key: [*own, command]}})
 
 
 def state(order):
@@ -146,7 +156,10 @@ def state(order):
     found = {"cluster": cluster.status.value, "usd_per_hour": _price(cluster), "launched_at": cluster.launched_at}
     if request is not None and request["status"] == "FAILED":
         return dict(found, **_of_request(request))
-    return dict(found, **_job(order["name"]))
+    job = _job(order["name"])
+    if job["status"] == "UNKNOWN" and request is None and not _ends_itself(cluster):
+        return dict(found, status="GONE", text="its launch was broken off before there was a job")
+    return dict(found, **job)
 
 
 def _waits_for(cluster_name):
@@ -305,18 +318,32 @@ def collect(order):
     done = []
     for cluster in sky.get(sky.status()):
         name = cluster.name
-        ends_itself = cluster.autostop >= 0 and cluster.to_down
-        if not name.startswith(order["prefix"]) or ends_itself or _launching(name, False) is not None:
+        if not name.startswith(order["prefix"]) or _ends_itself(cluster) or _launching(name, False) is not None:
             continue
         status = _job(name)["status"] if cluster.status.value == "UP" else "GONE"
         told = {"name": name, "what": "ended", "usd_per_hour": _price(cluster)}
-        if status in ENDED:
-            sky.get(sky.down(name))
-        else:
-            sky.get(sky.autostop(name, order["autostop"], down=True))
+        if status not in ENDED and _has_autostop(name, order["autostop"]):
             told["what"] = "told to end itself"
+        else:
+            sky.get(sky.down(name))
         done.append(told)
     return done
+
+
+def _ends_itself(cluster):
+    """Whether its autostop is set, which SkyPilot does just before the job starts."""
+    return cluster.autostop >= 0 and cluster.to_down
+
+
+def _has_autostop(name, minutes):
+    """Set the autostop of a cluster; False where SkyPilot never got as far as a job there."""
+    import sky
+
+    try:
+        sky.get(sky.autostop(name, minutes, down=True))
+    except (sky.exceptions.ClusterNotUpError, sky.exceptions.CommandError, ValueError):
+        return False
+    return True
 
 
 def tasks(order):

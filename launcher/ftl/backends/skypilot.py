@@ -17,15 +17,18 @@ from pydantic import ValidationError
 from ftl.backends.secret_files import delete_secrets, memory_folder, write_secrets
 from ftl.backends.sky_client import SkyError, shared_worker
 from ftl.backends.skypilot_cloud import SkypilotCloud
+from ftl.backends.skypilot_deadman import first_boot
 from ftl.backends.skypilot_faults import (
     checked,
     controller_problems,
     ended_without_verdict,
     lasting_problems,
+    launch_in_doubt,
     refusal,
     why_unknown,
 )
 from ftl.backends.skypilot_plan import PREFIX, in_shell, job_name, mark_of, run_directory, task
+from ftl.backends.skypilot_prices import limited, price_of
 from ftl.backends.skypilot_records import OVER, record_of, records_in
 from ftl.backends.skypilot_stores import Stores, stores_in, stores_of
 from ftl.backends.skypilot_watch import Watched
@@ -41,7 +44,7 @@ from ftl.contract import (
     JobState,
     Resources,
 )
-from ftl.cost import Price, Spent, budget_problems, limit_s
+from ftl.cost import Price, Spent, budget_problems
 from ftl.errors import BackendError, DeliveryError, ExitCode, FtlError, Problem
 from ftl.image import recipe, resolve
 from ftl.state import state_dir
@@ -118,18 +121,7 @@ class SkypilotBackend:
 
     def price(self, spec: JobSpec) -> Price | None:
         """What the machines cost by the hour as SkyPilot's catalog has it; None where it does not say."""
-        offers = [offer for offer in self._offers(spec)["offers"] if offer["usd_per_hour"] is not None]
-        cheapest: dict[int, dict[str, Any]] = {}  # Any: JSON
-        for offer in sorted(offers, key=lambda offer: float(offer["usd_per_hour"])):
-            cheapest.setdefault(offer["choice"], offer)
-        if not cheapest:
-            return None
-        first = min(cheapest.values(), key=lambda offer: float(offer["usd_per_hour"]))
-        nodes = f"{self.cloud.nodes} x " if self.cloud.nodes > 1 else ""
-        spot = ", spot" if first["is_spot"] else ""
-        what = f"{nodes}{first['machine']} in {first['place']}{spot}"
-        most = max(float(offer["usd_per_hour"]) for offer in cheapest.values())
-        return Price(float(first["usd_per_hour"]), most, what, "SkyPilot's catalog")
+        return price_of(self._offers(spec)["offers"], self.cloud.nodes)
 
     def spent(self, handle: JobHandle) -> Spent | None:
         return self._watched(handle).spent
@@ -166,17 +158,9 @@ class SkypilotBackend:
             return spec.image
 
     def describe(self, spec: JobSpec, bundle: Bundle, run_dir: Path) -> dict[str, Any]:  # Any: YAML
-        return task(self._limited(spec), self.cloud, bundle, image=self._shown(spec))
-
-    def _limited(self, spec: JobSpec) -> JobSpec:
-        """The job with the time that its budget buys."""
-        if self.cloud.max_usd is None:
-            return spec
-        try:
-            price = self.price(spec)
-        except FtlError:
-            price = None
-        return spec.model_copy(update={"timeout_s": limit_s(spec.timeout_s, self.cloud.max_usd, price)})
+        with contextlib.suppress(FtlError):  # preflight says what is the matter
+            spec = limited(spec, self.cloud.max_usd, self.price(spec), restarts=False)
+        return task(spec, self.cloud, bundle, image=self._shown(spec))
 
     # --- the attempt ------------------------------------------------------------------------------------------------
 
@@ -192,23 +176,31 @@ class SkypilotBackend:
         }
         found = self._sky.ask("find", name=name, managed=managed)
         if found is None:
-            limited = self._limited(spec)
             price = self.price(spec)
             if price is not None:
                 ref["usd_per_hour"] = f"{price.usd_per_hour:g}"
-            if self.cloud.max_usd is not None and limited.timeout_s is None:
-                raise BackendError(Problem("max_usd", f"{self.cloud.max_usd:g}", "cannot be kept: no price is known"))
-            write_secrets(spec)  # before the launch, which wants every file to be there
-            record = record_of(run_dir, _handle(spec, ref))
-            asked = task(limited, self.cloud, bundle, image=self._image(spec), record=record)
-            try:
-                found = self._sky.ask("launch", task=asked, name=name, managed=managed, autostop=self.cloud.autostop)
-            except SkyError as error:
-                delete_secrets(spec.run_id, spec.attempt)
-                raise refusal(error, self.cloud) from error
+            job = limited(spec, self.cloud.max_usd, price, restarts=managed)
+            found = self._launched(job, bundle, record_of(run_dir, _handle(spec, ref)))
         request = found.get("request")
         ref |= {"request": request} if request else {}
         return _handle(spec, ref)
+
+    def _launched(self, job: JobSpec, bundle: Bundle, record: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
+        """What the worker says of the launch. The machine ends by SkyPilot's autostop, and before that is set by
+        itself."""
+        write_secrets(job)  # before the launch, which wants every file to be there
+        asked = task(job, self.cloud, bundle, image=self._image(job), record=record)
+        name, managed, autostop = job_name(job), self.cloud.is_managed, self.cloud.autostop
+        try:
+            found: dict[str, Any] = self._sky.ask(
+                "launch", task=asked, name=name, managed=managed, autostop=autostop, first_boot=first_boot(autostop)
+            )
+        except BackendError as error:
+            if not isinstance(error, SkyError) or error.is_unreachable:
+                raise launch_in_doubt(error, job) from error
+            delete_secrets(job.run_id, job.attempt)
+            raise refusal(error, self.cloud) from error
+        return found
 
     def status(self, handle: JobHandle) -> JobState:
         watched = self._watched(handle)

@@ -5,7 +5,7 @@ import re
 from ftl.backends.sky_client import SkyError
 from ftl.backends.skypilot_cloud import WITHOUT_IMAGES, SkypilotCloud
 from ftl.contract import Cause, HubRef, JobSpec, JobState, UrlRef
-from ftl.errors import BackendError, ExitCode, Problem
+from ftl.errors import BackendError, ExitCode, Problem, UncertainError
 
 _KEYS = (
     (re.compile(r"unsupported field|Additional properties|is not one of|is not valid under|not of type", re.I), "sky"),
@@ -72,6 +72,14 @@ def refusal(error: SkyError, cloud: SkypilotCloud) -> BackendError:
     """A launch that the API server did not take."""
     text = error.text.partition(_ADVICE)[0]
     return BackendError(Problem(_key_of(text, cloud), text, "SkyPilot refuses to launch it"))
+
+
+def launch_in_doubt(error: BackendError, job: JobSpec) -> UncertainError:
+    """An API server that went away while it was asked: it may have the launch, and do it."""
+    told = error.text if isinstance(error, SkyError) else str(error)
+    remedy = f"`ftl resume {job.run_id}` asks it once more, and launches nothing twice"
+    given = "went away while it was asked to launch the run, and may have taken it"
+    return UncertainError(Problem("SkyPilot's API server", given, told[:300], remedy))
 
 
 def why_unknown(cloud: SkypilotCloud, told: str | None) -> str:

@@ -17,7 +17,7 @@ from ftl.config.model import ModelSection
 from ftl.config.quantize import QuantSection
 from ftl.config.train import TrainConfig
 from ftl.contract import JobSpec, Task
-from ftl.errors import BackendError, ConfigError, ExitCode, FtlError, Problem
+from ftl.errors import BackendError, ConfigError, ExitCode, FtlError, Problem, UncertainError
 from ftl.inspect.datasets import located
 from ftl.jobs import RunRecord
 from ftl.plan import plan
@@ -191,6 +191,8 @@ def _follow(record: RunRecord, backend: Backend, how: How) -> int:
     jobs.save(record)
     try:
         record = launch.submit(record, backend)
+    except UncertainError:
+        raise  # it may have been accepted: its record finds it
     except FtlError:
         jobs.delete(record.id)  # nothing was started, so there is nothing to come back to
         raise

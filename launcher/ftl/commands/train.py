@@ -9,7 +9,7 @@ from ftl.commands import costs, show
 from ftl.commands.overrides import read_overrides
 from ftl.commands.prepare import Preparation, name_of
 from ftl.config.load import load_train
-from ftl.errors import BackendError, ExitCode, FtlError
+from ftl.errors import BackendError, ExitCode, FtlError, UncertainError
 from ftl.jobs import RunRecord
 
 OPTIONS = ("--cloud", "--set", "--sweep", "--max-usd", "--deadline", "--detach", "--dry-run", "--json")
@@ -60,6 +60,8 @@ def start(record: RunRecord, backend: Backend) -> RunRecord:
     jobs.save(record)
     try:
         return launch.submit(record, backend)
+    except UncertainError:
+        raise  # it may have been accepted: its record finds it
     except FtlError:
         jobs.delete(record.id)
         raise
