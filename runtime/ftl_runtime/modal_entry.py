@@ -7,6 +7,9 @@ The run directory lies on the container's own disk and is copied to the volume: 
 every few seconds for events and log, and at the end. So nothing on the volume is open while it is committed, a commit
 never holds half a checkpoint, and a container that is killed loses what came after the last commit and no more.
 
+Of a cluster the first container does so. The others never see what it writes: they leave their log on the volume, and
+have their supervisors meet the first one's for all else.
+
 How a start ends, for Modal:
 
     returns {"status": "ended", ...}    the run's verdict, which is also verdict.json: done, or nothing would mend it
@@ -36,6 +39,8 @@ SCRATCH = Path("/tmp")
 SEGMENT_BYTES = 256 * 1024
 """Growing files are also kept in pieces of this size, so that a reader need not fetch them from their start."""
 SEGMENTS_DIR = ".segments"
+MACHINES_DIR = "machines"
+"""Below it, what other machines of a cluster than the first leave, each in a directory of its own."""
 GROWING = ("events.jsonl", "log.txt")
 _COPY_EVERY_S = 3.0
 _COMMIT_SHARE = 0.1
@@ -62,18 +67,18 @@ def train(order: Order) -> dict[str, Any]:
 
 def _start(order: Order, stage: str) -> dict[str, Any]:
     began = time.monotonic()
-    machine = _Machine.here()
+    machine = _Machine.here(order.get("nodes", 1) if stage == "train" else 1)
     place = _Place(order, STATE / "runs" / order["run_id"])
+    early = place.early_answer() if machine.rank == 0 else place.known_answer()
+    if early is not None:
+        return early
     if machine.rank == 0:
-        early = place.early_answer()
-        if early is not None:
-            return early
         place.note_start(stage)
     run = _Run(order, place, machine, stage, began)
     run.lay_out()
     code = run.supervise()
     run.copy(whole=True)
-    if machine.rank:
+    if machine.rank:  # the first one answers, and knows how this one ended
         return {"status": "ended", "exit_code": code}
     return _answer(order, place, run, stage, code)
 
@@ -109,6 +114,14 @@ class _Place:
 
     def early_answer(self) -> dict[str, Any] | None:
         """The answer of a call that has nothing to do any more."""
+        known = self.known_answer()
+        if known is None and (self.root / f"stop-{self.submission}").exists():
+            cause = {"cause": "signal", "message": "stopped before it was started"}
+            return self.end(_PREEMPTED, cause)
+        return known
+
+    def known_answer(self) -> dict[str, Any] | None:
+        """The same as far as it stands on the volume."""
         verdict = _read(self.root / "verdict.json")
         if verdict.get("submission") == self.submission:
             return {"status": "ended", **verdict}
@@ -117,9 +130,6 @@ class _Place:
             return {"status": "next", "call": chain["call"]}
         if chain.get("generation") == self.generation > 0 and chain["call"] not in (None, _own_call()):
             return {"status": "next", "call": chain["call"]}  # the call that made this one was made twice
-        if (self.root / f"stop-{self.submission}").exists():
-            cause = {"cause": "signal", "message": "stopped before it was started"}
-            return self.end(_PREEMPTED, cause)
         return None
 
     def note_start(self, stage: str) -> None:
@@ -170,14 +180,17 @@ class _Machine:
         self.rank, self.addresses = rank, addresses
 
     @classmethod
-    def here(cls) -> "_Machine":
+    def here(cls, nodes: int) -> "_Machine":
+        """Raises RuntimeError in a container that is not in a cluster of so many."""
+        if nodes == 1:
+            return cls(0, [])
         import modal
 
-        try:
-            cluster = modal.Cluster.from_context()
-            return cls(cluster.container_rank(), cluster.container_ips(family="ipv4"))
-        except (AttributeError, modal.exception.InvalidError):
-            return cls(0, [])
+        cluster = modal.Cluster.from_context()
+        addresses = cluster.container_ips(family="ipv4")
+        if len(addresses) != nodes:
+            raise RuntimeError(f"ftl: the cluster has {len(addresses)} containers, and {nodes} train together")
+        return cls(cluster.container_rank(), addresses)
 
     def variables(self) -> dict[str, str]:
         """torchrun's own, which the supervisor reads."""
@@ -203,16 +216,21 @@ class _Run:
         """What the user's timeout leaves is over in this container. Told beforehand: the run stops before it is."""
 
     def lay_out(self) -> None:
-        """Fetch the run as it was committed, and the bundle, and write this start's job.json."""
+        """Fetch the run as it was committed, and the bundle, and write this start's job.json.
+
+        The run is on the first machine of a cluster; the others begin with nothing.
+        """
         shutil.rmtree(self._root, ignore_errors=True)
         self._root.mkdir(parents=True)
-        for leftover in (self._place.run / "checkpoints").glob(".tmp-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        if self._place.run.is_dir():
-            shutil.copytree(self._place.run, self.directory, ignore=shutil.ignore_patterns(SEGMENTS_DIR))
+        if self._machine.rank == 0:
+            for leftover in (self._place.run / "checkpoints").glob(".tmp-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            if self._place.run.is_dir():
+                left_out = shutil.ignore_patterns(SEGMENTS_DIR, MACHINES_DIR)
+                shutil.copytree(self._place.run, self.directory, ignore=left_out)
+            for stale in (self.directory / "exit.json", self._place.run / "exit.json"):
+                stale.unlink(missing_ok=True)
         self.directory.mkdir(exist_ok=True)
-        for stale in (self.directory / "exit.json", self._place.run / "exit.json"):
-            stale.unlink(missing_ok=True)
         with tarfile.open(STATE / "bundles" / f"{self._order['bundle']}.tar") as bundle:
             bundle.extractall(self._root / "bundle", filter="data")
         job = self._place.job()
@@ -264,7 +282,7 @@ class _Run:
         return {
             **os.environ,
             "HF_HOME": str(CACHE / "hf"),
-            "TORCHINDUCTOR_CACHE_DIR": str(CACHE / "torch"),
+            "TORCHINDUCTOR_CACHE_DIR": str(SCRATCH / "torch" if self._machine.rank else CACHE / "torch"),
             "TRITON_CACHE_DIR": "/tmp/triton",
             "PYTHONUNBUFFERED": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -307,13 +325,13 @@ class _Run:
 
     def copy(self, *, whole: bool = False) -> None:
         """Bring the volume's copy up to date and commit it, with `whole` the output and other volumes as well."""
-        changed = False
-        if self._machine.rank == 0:
-            changed = self._copy_files() | self._copy_checkpoints()
+        if self._machine.rank:
             if whole:
-                changed |= self._copy_output()
-        else:
-            changed = self._copy_files(only=f"-{self._machine.rank}.")
+                self._leave_words()
+            return
+        changed = self._copy_files() | self._copy_checkpoints()
+        if whole:
+            changed |= self._copy_output()
         self._copied_at = time.monotonic()
         self._is_uncommitted |= changed
         if not (self._is_uncommitted or whole):
@@ -329,7 +347,17 @@ class _Run:
         self._is_uncommitted = False
         self._commit_s = time.monotonic() - self._copied_at
 
-    def _copy_files(self, only: str = "") -> bool:
+    def _leave_words(self) -> None:
+        """The log and the verdict of a machine other than the first, in a place of its own."""
+        number = self._machine.rank
+        target = self._place.run / MACHINES_DIR / str(number)
+        target.mkdir(parents=True, exist_ok=True)
+        for name in ("log", "exit"):
+            for path in self.directory.glob(f"{name}-{number}.*"):
+                _replace(path, target / f"{name}{path.suffix}")
+        _commit(self._order["volume"], self._order["environment"])
+
+    def _copy_files(self) -> bool:
         """All but checkpoints and output, which go as wholes."""
         changed = False
         for path in _files_below(self.directory, ("checkpoints", "output", "result.json")):
@@ -339,7 +367,7 @@ class _Run:
             except FileNotFoundError:
                 continue
             mark = (stat.st_size, stat.st_mtime_ns)
-            if only not in name or self._copied.get(name) == mark:
+            if self._copied.get(name) == mark:
                 continue
             target = self._place.run / name
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """Which containers of the emulated Modal run, and what becomes of an input when one ends."""
 
+import os
 from typing import Any
 
 from grpclib.const import Status
@@ -19,7 +20,7 @@ class Scheduler:
         self.calls = Calls(world, kill=self._kill_for_cancellation, tell=self._tell_cancelled, is_alive=self._is_alive)
         runner.ended = self._ended
         self.containers: dict[str, Container] = {}
-        self._num_clusters = 0
+        self._num_clusters = os.getpid()  # emulators side by side share the loopback, and so the addresses
         self.rpcs: dict[str, Any] = {  # Any: an async function over two messages of the same method
             **self.calls.rpcs,
             "ContainerStop": self.stop,

@@ -105,6 +105,7 @@ def plan(spec: JobSpec, cloud: ModalCloud, bundle: Bundle) -> ModalPlan:
             "environment": cloud.environment,
             "volume": cloud.volume,
             "commits": [cloud.cache_volume, *(one.name for one in cloud.volumes)],
+            "nodes": functions[-1].nodes,
             "stages": [function.name for function in functions],
             "limits_s": {function.name: function.timeout_s for function in functions},
         },

@@ -46,7 +46,6 @@ def problems(spec: JobSpec, plan: ModalPlan) -> list[Problem]:
         for mount in spec.mounts
         if not Path(mount.source).exists()
     ]
-    found += _cluster_problems(plan)
     if find_spec("modal") is None:
         return [*found, NO_SDK]
     server = _server()  # imports the client, which takes a second or more
@@ -61,15 +60,6 @@ def problems(spec: JobSpec, plan: ModalPlan) -> list[Problem]:
     told = asked.result(give_up)
     found += [_silent(server)] if told is None else told
     return [*found, *(image.result(give_up) or [])]
-
-
-def _cluster_problems(plan: ModalPlan) -> list[Problem]:
-    """A cluster can be planned, not used yet: the runtime needs one run directory that all machines see."""
-    nodes = plan.functions[-1].nodes
-    if nodes == 1:
-        return []
-    allowed = "cannot train yet: on Modal's volumes a machine does not see what another writes before it starts anew"
-    return [Problem("nodes", str(nodes), allowed, "take one machine of up to eight GPUs, or `provider: skypilot`")]
 
 
 class _InTime:
