@@ -47,6 +47,11 @@ _COMMIT_SHARE = 0.1
 """Of the time at most, where commits are slow; a verified checkpoint does not wait."""
 _STOP_S = 25.0
 """Modal kills 30 s after it asks to stop; the rest is for the last copy."""
+_BOOT_S = 30.0
+"""A container is billed from before it calls this file until after."""
+_METER_EVERY_S = 60.0
+_LEAST_S = 15.0
+"""A budget that buys less than this is spent."""
 _FINAL = (0, 2, 3, 4, 70, 71, 74, 76)
 """Exit codes that another start would only repeat."""
 _PREEMPTED, _TRAINING = 75, 70
@@ -69,12 +74,14 @@ def _start(order: Order, stage: str) -> dict[str, Any]:
     began = time.monotonic()
     machine = _Machine.here(order.get("nodes", 1) if stage == "train" else 1)
     place = _Place(order, STATE / "runs" / order["run_id"])
+    meter = _Meter(order, place.root / "spent.json", stage, began)
     early = place.early_answer() if machine.rank == 0 else place.known_answer()
+    early = early or _without_money(place, meter, machine)
     if early is not None:
         return early
     if machine.rank == 0:
         place.note_start(stage)
-    run = _Run(order, place, machine, stage, began)
+    run = _Run(order, place, machine, stage, began, meter)
     run.lay_out()
     code = run.supervise()
     run.copy(whole=True)
@@ -87,6 +94,8 @@ def _answer(order: Order, place: "_Place", run: "_Run", stage: str, code: int) -
     """What becomes of a start whose supervisor has ended, all committed. Raises where it should be repeated."""
     told = run.exit_record()
     is_over_time = code == _PREEMPTED and told.get("cause") == "deadline"
+    if is_over_time and run.is_limited_by_money:
+        return place.end(code, {**told, "message": run.meter.sentence()})
     if stage == "prepare" and (code == 0 or is_over_time):  # what is not prepared is done where it is needed
         return place.hand_over(order, "train", _call)
     if is_over_time and not run.is_last:
@@ -94,6 +103,15 @@ def _answer(order: Order, place: "_Place", run: "_Run", stage: str, code: int) -
     if code in _FINAL or is_over_time:
         return place.end(code, told)
     raise RuntimeError(f"ftl: {told.get('message') or f'the supervisor ended with {code}'}; it is started again")
+
+
+def _without_money(place: "_Place", meter: "_Meter", machine: "_Machine") -> dict[str, Any] | None:
+    """The answer of a start that its budget does not pay for; the first machine of a cluster writes it down."""
+    if meter.seconds_left() >= _LEAST_S:
+        return None
+    if machine.rank:
+        return {"status": "ended", "exit_code": _PREEMPTED}
+    return place.end(_PREEMPTED, {"cause": "deadline", "message": meter.sentence()})
 
 
 def _call(order: Order, stage: str) -> str:
@@ -135,7 +153,8 @@ class _Place:
     def note_start(self, stage: str) -> None:
         chain = self._chain()
         first = chain.get("first_started") or time.time()
-        self._write_chain({"generation": self.generation, "stage": stage, "call": _own_call(), "first_started": first})
+        own = {"generation": self.generation, "stage": stage, "call": _own_call()}
+        self._write_chain({**own, "first_started": first, "started_at": time.time()})
         _commit(self.order["volume"], self.order["environment"])
 
     def hand_over(self, order: Order, stage: str, call: Callable[[Order, str], str]) -> dict[str, Any]:
@@ -143,7 +162,8 @@ class _Place:
         following = {**order, "generation": self.generation + 1}
         called = call(following, stage)
         first = self._chain().get("first_started")
-        self._write_chain({"generation": self.generation + 1, "stage": stage, "call": called, "first_started": first})
+        others = {"generation": self.generation + 1, "stage": stage, "call": called}
+        self._write_chain({**others, "first_started": first, "called_at": time.time()})
         _commit(order["volume"], order["environment"])
         return {"status": "next", "call": called}
 
@@ -171,6 +191,42 @@ class _Place:
 
     def _write_chain(self, record: dict[str, Any]) -> None:
         _write(self.root / "chain.json", {"submission": self.submission, **record})
+
+
+class _Meter:
+    """spent.json: the seconds that containers of this submission are billed for, by the function they run.
+
+    A container that is killed has noted all but its last minute.
+    """
+
+    def __init__(self, order: Order, file: Path, stage: str, began: float) -> None:
+        self._order, self._file, self._stage, self._began = order, file, stage, began
+        found = _read(file)
+        self._before: dict[str, float] = found["seconds"] if found.get("submission") == order["submission"] else {}
+        self._noted_at = float("-inf")
+
+    def seconds(self) -> dict[str, float]:
+        own = time.monotonic() - self._began + _BOOT_S
+        return {**self._before, self._stage: round(self._before.get(self._stage, 0.0) + own, 1)}
+
+    def note(self) -> None:
+        _write(self._file, {"submission": self._order["submission"], "seconds": self.seconds()})
+        self._noted_at = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        return time.monotonic() - self._noted_at >= _METER_EVERY_S
+
+    def seconds_left(self) -> float:
+        """Of this function's machines, by the run's budget."""
+        budget, rates = self._order.get("max_usd"), self._order.get("usd_per_hour") or {}
+        if budget is None:
+            return float("inf")
+        usd = sum(number / 3600 * rates[name] for name, number in self.seconds().items())
+        return float((budget - usd) / rates[self._stage] * 3600)
+
+    def sentence(self) -> str:
+        return f"its budget of ${self._order['max_usd']:g} is spent, by the prices at launch"
 
 
 class _Machine:
@@ -203,9 +259,9 @@ class _Machine:
 class _Run:
     """The run directory on this machine's disk, the supervisor in it, and its copy on the volume."""
 
-    def __init__(self, order: Order, place: _Place, machine: _Machine, stage: str, began: float) -> None:
+    def __init__(self, order: Order, place: _Place, machine: _Machine, stage: str, began: float, meter: _Meter) -> None:
         self._order, self._place, self._machine, self._stage = order, place, machine, stage
-        self._began = began
+        self._began, self.meter = began, meter
         self._root = SCRATCH / f"ftl-{order['run_id']}"  # the same in every container: checkpoints know paths
         self.directory = self._root / "run"
         self._copied: dict[str, tuple[int, int]] = {}
@@ -214,6 +270,8 @@ class _Run:
         self._seen = 0
         self.is_last = False
         """What the user's timeout leaves is over in this container. Told beforehand: the run stops before it is."""
+        self.is_limited_by_money = False
+        """The same of what the budget leaves, and that is less."""
 
     def lay_out(self) -> None:
         """Fetch the run as it was committed, and the bundle, and write this start's job.json.
@@ -235,11 +293,13 @@ class _Run:
             bundle.extractall(self._root / "bundle", filter="data")
         job = self._place.job()
         job["paths"] |= {"bundle": str(self._root / "bundle"), "run": str(self.directory)}
-        left_s, limit_s = self._place.seconds_left(), self._limit_s()
+        limit_s, paid_s = self._limit_s(), self.meter.seconds_left()
+        left_s = float("inf") if self._stage == "prepare" else self._place.seconds_left()
         self.is_last = left_s <= limit_s
-        job["timeout_s"] = max(1, int(min(limit_s, left_s)))
+        self.is_limited_by_money = paid_s <= min(limit_s, left_s)
+        job["timeout_s"] = max(1, int(min(limit_s, left_s, paid_s)))
         if self._stage == "prepare":
-            job |= {"task": "preprocess", "fetches_model": True, "restarts": False, "timeout_s": int(self._limit_s())}
+            job |= {"task": "preprocess", "fetches_model": True, "restarts": False}
             job["attempt"] = max(job["attempt"], _read(self.directory / "starts.json").get("attempt", 0) + 1)
             job["resources"] |= {"gpus": 0, "gpu_kind": None, "processes": 1}
             job["stores"] = []
@@ -332,6 +392,9 @@ class _Run:
         changed = self._copy_files() | self._copy_checkpoints()
         if whole:
             changed |= self._copy_output()
+        if changed or whole or self.meter.is_due:
+            self.meter.note()
+            changed = True
         self._copied_at = time.monotonic()
         self._is_uncommitted |= changed
         if not (self._is_uncommitted or whole):

@@ -113,7 +113,6 @@ def test_config_is_checked_against_the_weakest_kind_of_a_list() -> None:
         ("cloud: azure", "must be aws, gcp, oci or auto"),
         ("branch: main", "modal.yml:2: branch: ftl's own code goes with every run"),
         ("docker_tag: main-latest", "modal.yml:2: docker_tag: a tag may be another image tomorrow"),
-        ("max_usd: 10", "modal.yml:2: max_usd: Modal does not tell its prices; use `timeout`"),
         ("image: ghcr.io/a/b:latest", "a tag may be another image tomorrow"),
         (f"image: sha256:{'a' * 64}", "which Modal cannot pull"),
         ("env: [FTL_TEST_ABSENT]", "modal.yml:2: env.0 = FTL_TEST_ABSENT: not set in this shell"),

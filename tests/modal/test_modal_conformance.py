@@ -89,6 +89,30 @@ def test_run_that_has_used_its_time_ends_by_its_deadline(backend: ModalBackend, 
     assert backend.read(handle, "log.txt", 0).count(b"attempt 1 of") == 1, "no container is paid for to do nothing"
 
 
+def test_run_stops_before_its_budget_is_spent_and_has_a_receipt(
+    backend: ModalBackend, run: Callable[..., RunRecord]
+) -> None:
+    """At a dollar a second, a hundred seconds: the first deadline is that of the money, so nothing goes on."""
+    backend = ModalBackend(ModalCloud(usd_per_hour=3600, max_usd=100))
+    handle = submitted(run("deadline-twice", timeout_s=14 * 86400), backend)
+    state = wait(backend, handle, ended)
+    assert (state.exit_code, state.cause) == (75, "deadline")
+    assert state.message == "its budget of $100 is spent, by the prices at launch"
+    assert backend.read(handle, "log.txt", 0).count(b"attempt 1 of") == 1
+    spent = backend.spent(handle)
+    assert spent is not None
+    assert spent.usd_per_hour == 3600
+    assert 30 <= spent.usd <= 100, "as much as the container ran, and what it took to come up"
+
+
+def test_containers_that_die_use_up_the_budget(backend: ModalBackend, run: Callable[..., RunRecord]) -> None:
+    backend = ModalBackend(ModalCloud(usd_per_hour=3600, max_usd=70))
+    handle = submitted(run("killed"), backend)
+    state = wait(backend, handle, ended)
+    assert (state.cause, state.message) == ("deadline", "its budget of $70 is spent, by the prices at launch")
+    assert backend.read(handle, "log.txt", 0).count(b"attempt 1 of") == 1
+
+
 def test_data_is_prepared_without_a_gpu_before_the_gpu_is_asked_for(
     backend: ModalBackend, run: Callable[..., RunRecord], modal_server: ModalEmulator
 ) -> None:

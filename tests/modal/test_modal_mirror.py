@@ -43,7 +43,8 @@ def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def make_run(entry: ModuleType, run_id: str) -> Any:
     order = {"run_id": run_id, "submission": 1, "generation": 0, "volume": "v", "environment": None, "commits": []}
     place = entry._Place(order, entry.STATE / "runs" / run_id)
-    run = entry._Run(order, place, entry._Machine(0, []), "train", 0.0)
+    meter = entry._Meter(order, place.root / "spent.json", "train", 0.0)
+    run = entry._Run(order, place, entry._Machine(0, []), "train", 0.0, meter)
     run.directory.mkdir(parents=True, exist_ok=True)
     return run
 

@@ -13,6 +13,7 @@ import pytest
 from modal_emulator import ModalEmulator
 
 from ftl import jobs, launch
+from ftl.backends import modal_state
 from ftl.backends.modal import ModalBackend
 from ftl.backends.modal_cloud import ModalCloud
 from ftl.cloudfile import load_cloud
@@ -107,11 +108,37 @@ def test_bundle_that_is_there_is_not_uploaded_again(
     run: Callable[..., RunRecord],  # noqa: F811
     modal_server: ModalEmulator,
 ) -> None:
-    for record in (run("done"), run("done")):
-        before = modal_server.state["uploaded_bytes"]
-        submitted(record, backend)
-        sent = modal_server.state["uploaded_bytes"] - before
-    assert sent < 8192, "a record and a job, no bundle"
+    """What a second run of it sends is its job, and its record without and then with the call."""
+    submitted(run("done"), backend)
+    puts, before = len(modal_server.requests("VolumePutFiles2")), modal_server.state["uploaded_bytes"]
+    second = run("done")
+    submitted(second, backend)
+    files = [file for put in modal_server.requests("VolumePutFiles2")[puts:] for file in put["files"]]
+    own = f"runs/{second.id}"
+    job, record = f"{own}/job-1.json", f"{own}/record.json"
+    assert {file["path"].lstrip("/") for file in files} == {job, record}
+    kept = modal_server.committed("ftl")
+    assert modal_server.state["uploaded_bytes"] - before <= len(kept[job]) + 2 * len(kept[record])
+
+
+def test_run_that_modal_has_started_no_container_for_is_queued_and_says_so(
+    backend: ModalBackend,
+    run: Callable[..., RunRecord],  # noqa: F811
+    modal_server: ModalEmulator,
+) -> None:
+    modal_server.behave(capacity=0)
+    backend = ModalBackend(ModalCloud(gpu="H100", prepare=False))
+    handle = submitted(run("done"), backend)
+    told = backend.status(handle)
+    assert (told.phase, told.message) == ("queued", "Modal has not started H100 yet")
+    now = time.time()
+    for hours, told_as in ((700 / 3600, "10 min"), (3.5, "3 h")):
+        with pytest.MonkeyPatch.context() as clock:
+            clock.setattr(modal_state.time, "time", lambda: now + hours * 3600)  # noqa: B023
+            assert backend.status(handle).message == f"Modal has not started H100 yet, after {told_as}"
+    modal_server.behave(capacity=8)
+    assert wait(backend, handle, lambda state: state.phase != "queued").phase in ("running", "ended")
+    assert wait(backend, handle, ended).cause == "done"
 
 
 def test_large_directory_is_sent_once_and_secret_files_stay_here(

@@ -28,7 +28,7 @@ def test_template_is_a_valid_cloud_file(path: Path) -> None:
 def test_template_explains_every_key() -> None:
     text = (FOLDER / "modal.yml").read_text()
     others = "".join(path.read_text() for path in TEMPLATES)
-    known = set(ModalCloud.model_fields) - {"processes", "max_usd", "max_attempts"}
+    known = set(ModalCloud.model_fields) - {"processes", "max_attempts"}
     assert not [key for key in sorted(known) if f"{key}:" not in others and f"`{key}`" not in text]
 
 

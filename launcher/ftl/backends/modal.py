@@ -6,6 +6,7 @@ run whose day in a container is over calls its next container itself. The public
 
 import logging
 import threading
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,19 +21,26 @@ from ftl.backends.modal_plan import (
     ModalPlan,
     app_name,
     image_of,
+    machine,
     plan,
+    price_of,
     run_root,
 )
 from ftl.backends.modal_preflight import problems
+from ftl.backends.modal_prices import spent
+from ftl.backends.modal_state import CHAIN_FILE, VERDICT_FILE, environment_of, state_of, volume_of
 from ftl.cloud import CloudSection
-from ftl.contract import EXIT_FILE, Bundle, ExitRecord, JobHandle, JobSpec, JobState
-from ftl.errors import BackendError, ExitCode, Problem
+from ftl.contract import Bundle, JobHandle, JobSpec, JobState
+from ftl.cost import Price, Spent, budget_problems
+from ftl.errors import BackendError, Problem
 
 if TYPE_CHECKING:
     import modal
 
 _LOG = logging.getLogger("ftl.modal")
-_VERDICT_FILE, _CHAIN_FILE = "verdict.json", "chain.json"
+_SPENT_FILE = "spent.json"
+_RATE = "usd_per_hour_"
+"""In a handle: what an hour of a function's machines costs."""
 _RUNS = "runs"
 _SLOW_S = 10.0
 
@@ -52,7 +60,19 @@ class ModalBackend:
         return {"image": image_of(self.cloud), "resources": self.cloud.resources()}
 
     def preflight(self, spec: JobSpec) -> list[Problem]:
-        return problems(spec, plan(spec, self.cloud, _NO_BUNDLE))
+        known = budget_problems(self.cloud.max_usd, self.price(spec), "")
+        return [*known, *problems(spec, plan(spec, self.cloud, _NO_BUNDLE))]
+
+    def price(self, spec: JobSpec) -> Price:
+        return price_of(plan(spec, self.cloud, _NO_BUNDLE).functions[-1], self.cloud)
+
+    def spent(self, handle: JobHandle) -> Spent | None:
+        with volumes.modal_errors():
+            found = volumes.record(volume_of(handle), f"{run_root(handle.run_id)}/{_SPENT_FILE}")
+        if found.get("submission") != handle.attempt:
+            return None
+        rates = {name.removeprefix(_RATE): float(told) for name, told in handle.ref.items() if name.startswith(_RATE)}
+        return spent(found["seconds"], rates)
 
     def describe(self, spec: JobSpec, bundle: Bundle, run_dir: Path) -> dict[str, Any]:  # Any: JSON
         return plan(spec, self.cloud, bundle).model_dump(mode="json", exclude_defaults=True)
@@ -82,6 +102,10 @@ class ModalBackend:
                     "call": str(call.object_id),
                     "volume": asked.volumes[STATE_MOUNT],
                     "environment": asked.environment or "",
+                    "called_at": int(time.time()),
+                    "first": asked.functions[0].name,
+                    "machine": machine(asked.functions[-1]),
+                    **{f"{_RATE}{o.name}": f"{price_of(o, self.cloud).usd_per_hour:g}" for o in asked.functions},
                 },
             )
             volumes.put_json(state, {f"{run_root(spec.run_id)}/{RECORD_FILE}": for_others(run_dir, handle)})
@@ -89,37 +113,37 @@ class ModalBackend:
 
     def status(self, handle: JobHandle) -> JobState:
         with volumes.modal_errors():
-            return _state(handle, str(handle.ref["call"]))
+            return state_of(handle, str(handle.ref["call"]))
 
     def read(self, handle: JobHandle, name: str, offset: int) -> bytes:
         with volumes.modal_errors():
-            return volumes.content_from(_volume(handle), f"{run_root(handle.run_id)}/run", name, offset)
+            return volumes.content_from(volume_of(handle), f"{run_root(handle.run_id)}/run", name, offset)
 
     def cancel(self, handle: JobHandle, *, now: bool = False) -> None:
         """A call that waits, or was made twice, finds the mark on the volume when it is started."""
         with volumes.modal_errors():
             root = run_root(handle.run_id)
-            if volumes.record(_volume(handle), f"{root}/{_VERDICT_FILE}").get("submission") == handle.attempt:
+            if volumes.record(volume_of(handle), f"{root}/{VERDICT_FILE}").get("submission") == handle.attempt:
                 return
-            volumes.put_json(_volume(handle), {f"{root}/stop-{handle.attempt}": {}})
-            chain = volumes.record(_volume(handle), f"{root}/{_CHAIN_FILE}")
+            volumes.put_json(volume_of(handle), {f"{root}/stop-{handle.attempt}": {}})
+            chain = volumes.record(volume_of(handle), f"{root}/{CHAIN_FILE}")
             newest = chain.get("call") if chain.get("submission") == handle.attempt else None
             for call in dict.fromkeys(filter(None, (newest, str(handle.ref["call"])))):
                 _cancel(str(call), now=now)
             if now:
-                _stop_app(str(handle.ref["app"]), _environment(handle))
+                _stop_app(str(handle.ref["app"]), environment_of(handle))
 
     def fetch(self, handle: JobHandle, name: str, dest: Path) -> None:
         with volumes.modal_errors():
-            volumes.fetch(_volume(handle), f"{run_root(handle.run_id)}/run/{name}", dest)
+            volumes.fetch(volume_of(handle), f"{run_root(handle.run_id)}/run/{name}", dest)
 
     def remove(self, handle: JobHandle) -> None:
         with volumes.modal_errors():
-            _stop_app(str(handle.ref["app"]), _environment(handle))
+            _stop_app(str(handle.ref["app"]), environment_of(handle))
 
     def erase(self, handle: JobHandle) -> None:
         with volumes.modal_errors():
-            volumes.remove(_volume(handle), run_root(handle.run_id))
+            volumes.remove(volume_of(handle), run_root(handle.run_id))
 
     def records(self) -> list[dict[str, Any]]:  # Any: JSON
         with volumes.modal_errors():
@@ -137,7 +161,7 @@ class ModalBackend:
             used = set()
             for record in self.records():
                 used.add(f"{record['bundle']['sha256']}.tar")
-                verdict = volumes.record(state, f"{run_root(record['id'])}/{_VERDICT_FILE}")
+                verdict = volumes.record(state, f"{run_root(record['id'])}/{VERDICT_FILE}")
                 newest = max((a["number"] for a in record["attempts"] if a.get("handle")), default=None)
                 is_over = verdict.get("submission") == newest
                 if is_over and _stop_app(app_name(record["id"]), self.cloud.environment):
@@ -155,14 +179,6 @@ def _modal() -> ModuleType:
     import modal
 
     return modal
-
-
-def _volume(handle: JobHandle) -> "modal.Volume":
-    return volumes.state_volume(str(handle.ref["volume"]), _environment(handle))
-
-
-def _environment(handle: JobHandle) -> str | None:
-    return str(handle.ref["environment"]) or None
 
 
 # --- submitting ---------------------------------------------------------------------------------------------------
@@ -214,59 +230,7 @@ def _deploy(asked: ModalPlan, *, tag: str) -> None:
         timer.cancel()
 
 
-# --- following ----------------------------------------------------------------------------------------------------
-
-_next: dict[str, str] = {}
-"""Call -> the one that goes on for it. It never changes, so it is asked for once."""
-
-
-def _state(handle: JobHandle, call: str) -> JobState:
-    """How a call stands, or whichever call goes on for it."""
-    import modal
-
-    while call in _next:
-        call = _next[call]
-    try:
-        told = modal.FunctionCall.from_id(call).get(timeout=0)
-    except modal.exception.TimeoutError as error:  # it ran out of retries, or was over a week ago
-        return _without_answer(handle, call, str(error))
-    except TimeoutError:
-        return JobState(phase="running")
-    except (modal.exception.ConnectionError, modal.exception.ServiceError, modal.exception.AuthError):
-        raise
-    except Exception as error:  # whatever the function raised, and what the server made of a call that was cancelled
-        return _without_answer(handle, call, str(error))
-    if told["status"] == "next":
-        _next[call] = str(told["call"])
-        return _state(handle, _next[call])
-    return JobState(phase="ended", exit_code=told["exit_code"], cause=told.get("cause"), message=told.get("message"))
-
-
-def _without_answer(handle: JobHandle, call: str, reason: str) -> JobState:
-    """A call without a result: another may go on for it, else the volume says how the run ended."""
-    chain = volumes.record(_volume(handle), f"{run_root(handle.run_id)}/{_CHAIN_FILE}")
-    newest = chain.get("call")
-    if chain.get("submission") == handle.attempt and newest and newest != call:
-        return _state(handle, str(newest))
-    told = _verdict(handle)
-    if told is not None:
-        return told
-    lines = reason.strip().splitlines()
-    message = f"Modal ended it: {lines[-1]}" if lines else "Modal ended it"
-    return JobState(phase="ended", exit_code=ExitCode.PREEMPTED, cause="lost", message=message)
-
-
-def _verdict(handle: JobHandle) -> JobState | None:
-    """What the volume says about the end of a submission."""
-    root = run_root(handle.run_id)
-    verdict = volumes.record(_volume(handle), f"{root}/{_VERDICT_FILE}")
-    if verdict.get("submission") == handle.attempt:
-        code, cause = verdict["exit_code"], verdict.get("cause")
-        return JobState(phase="ended", exit_code=code, cause=cause, message=verdict.get("message"))
-    found = volumes.record(_volume(handle), f"{root}/run/{EXIT_FILE}")
-    if found and (record := ExitRecord.read(found)).is_of(handle.attempt):
-        return JobState(phase="ended", exit_code=record.exit_code, cause=record.cause, message=record.message)
-    return None
+# --- ending ------------------------------------------------------------------------------------------------------
 
 
 def _cancel(call: str, *, now: bool) -> None:

@@ -134,6 +134,9 @@ class ModalCloud(RentedCloud):
     """How often a container that died is started again. Preempted ones are, always."""
     prepare: bool = True
     """Tokenise the data and fetch the model on a machine without GPU, before the GPUs are paid for."""
+    usd_per_hour: Annotated[float, Field(gt=0)] | None = None
+    """What the machines that train cost you by the hour, all of them, with CPU and memory; Modal's price list as ftl
+    has it when absent."""
     environment: Name | None = None
     """Modal's environment; that of your Modal profile when absent."""
     volume: Name = "ftl"
@@ -271,9 +274,6 @@ _REFUSED = {
         None,
         "a tag may be another image tomorrow",
         "remove it, and pin another image than ftl's own with `image: repository:tag@sha256:digest`",
-    ),
-    "max_usd": Problem(
-        "max_usd", None, "Modal does not tell its prices", "use `timeout`, and a budget of your workspace on modal.com"
     ),
 }
 

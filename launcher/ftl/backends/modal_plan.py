@@ -4,7 +4,7 @@ app ftl-<run>          deployed once a run; its functions are called by .spawn()
   prepare              no GPU: tokens and the model into the cache volume, then calls train
   train                the task itself; calls itself again when its day is over
 volume `ftl`           runs/<run>/record.json, job-<n>.json, stop-<n>   written by launchers
-                       runs/<run>/chain.json, verdict.json, run/        written by containers
+                       runs/<run>/chain.json, verdict.json, spent.json, run/   written by containers
                        bundles/<sha256>.tar, .json                      what is sent, once a content
 volume `ftl-cache`     hf/, tokens/, torch/, mounts/<name>/
 """
@@ -13,10 +13,13 @@ from typing import Any
 
 from ftl.backends.modal_cloud import DAY_S, ModalCloud
 from ftl.backends.modal_image import BUILDER_VERSION, ImagePlan, plan_image
+from ftl.backends.modal_prices import price
 from ftl.contract import Bundle, JobSpec, Paths
+from ftl.cost import Price
 from ftl.section import Section
 
 STATE_MOUNT, CACHE_MOUNT = "/ftl/state", "/ftl/cache"
+WITHOUT_GPU = "a machine without GPU"
 ENTRY_MODULE = "modal_entry"
 _PREPARE_CPUS, _PREPARE_MEMORY_GIB = 4.0, 16.0
 _ON_CPU = ("preprocess", "merge", "merge-shards")
@@ -108,6 +111,10 @@ def plan(spec: JobSpec, cloud: ModalCloud, bundle: Bundle) -> ModalPlan:
             "nodes": functions[-1].nodes,
             "stages": [function.name for function in functions],
             "limits_s": {function.name: function.timeout_s for function in functions},
+            "max_usd": cloud.max_usd,
+            "usd_per_hour": {
+                one.name: round(price(one, machine(one), cloud).most_usd_per_hour, 4) for one in functions
+            },
         },
         job=_job(spec, is_on_cpu=is_on_cpu),
     )
@@ -120,6 +127,16 @@ def app_name(run_id: str) -> str:
 
 def image_of(cloud: ModalCloud) -> str:
     return cloud.image or ("cuda" if cloud.gpu else "cpu")
+
+
+def machine(function: FunctionPlan) -> str:
+    """What it runs on: `H100:8 or A100-80GB:8`."""
+    gpus = " or ".join(function.gpu) or WITHOUT_GPU
+    return f"{function.nodes} x {gpus}" if function.nodes > 1 else gpus
+
+
+def price_of(function: FunctionPlan, cloud: ModalCloud) -> Price:
+    return price(function, machine(function), cloud)
 
 
 def run_root(run_id: str) -> str:

@@ -1,12 +1,17 @@
 """What machines on Modal cost by its price list, and what a budget buys there.
 
 Modal's client tells no prices, so the list stands here with its date, and `usd_per_hour` of a cloud file overrules it.
-Source: modal.com/pricing and modal.com/docs/guide/region-selection, /guide/resources, as others quoted them on PRICED_ON.
+Source: modal.com/pricing as others quoted it on PRICED_ON; modal.com/docs/guide/region-selection, /guide/resources.
 """
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from ftl.backends.modal_cloud import ModalCloud
-from ftl.backends.modal_plan import FunctionPlan, ModalPlan
-from ftl.cost import Price
+from ftl.cost import Price, Spent
+
+if TYPE_CHECKING:
+    from ftl.backends.modal_plan import FunctionPlan
 
 PRICED_ON = "2026-06-27"
 USD_PER_GPU_S: dict[str, float] = {
@@ -34,23 +39,24 @@ high side of what training was seen to use."""
 _S_PER_HOUR = 3600
 
 
-def price(asked: ModalPlan, cloud: ModalCloud) -> Price:
-    """Of the machines that train. What is prepared before costs less (see stage_rates)."""
-    main = asked.functions[-1]
-    what = f"{main.nodes} x {_machine(main)}" if main.nodes > 1 else _machine(main)
-    if cloud.usd_per_hour is not None:
-        return Price(cloud.usd_per_hour, cloud.usd_per_hour, what, "your usd_per_hour")
-    least, most = _list_price(main)
+def price(function: "FunctionPlan", what: str, cloud: ModalCloud) -> Price:
+    """Of the machines that one function runs on, called `what`; those that train may have a price of the user's."""
+    if function.name == "train" and cloud.usd_per_hour is not None:
+        return Price(cloud.usd_per_hour, cloud.usd_per_hour, what, "usd_per_hour of the cloud file")
+    least, most = _list_price(function)
     return Price(least, most, what, f"Modal's price list of {PRICED_ON}")
 
 
-def stage_rates(asked: ModalPlan, cloud: ModalCloud) -> dict[str, float]:
-    """Function -> US dollars by the hour at most, for all its machines."""
-    rates = {function.name: _list_price(function)[1] for function in asked.functions[:-1]}
-    return rates | {asked.functions[-1].name: price(asked, cloud).most_usd_per_hour}
+def spent(seconds: Mapping[str, float], usd_per_hour: Mapping[str, float]) -> Spent | None:
+    """What containers have cost by the seconds that each function had them; None where they had none."""
+    hours = sum(seconds.values()) / _S_PER_HOUR
+    if hours <= 0:
+        return None
+    usd = sum(number / _S_PER_HOUR * usd_per_hour.get(name, 0.0) for name, number in seconds.items())
+    return Spent(hours, usd / hours)
 
 
-def _list_price(function: FunctionPlan) -> tuple[float, float]:
+def _list_price(function: "FunctionPlan") -> tuple[float, float]:
     """By the hour, at least and at most: of the cheapest and the dearest choice."""
     gpus = [_of_gpus(one) for one in function.gpu] or [0.0]
     num_gpus = _count(function.gpu[0]) if function.gpu else 1
@@ -69,7 +75,3 @@ def _of_gpus(asked: str) -> float:
 
 def _count(asked: str) -> int:
     return int(asked.partition(":")[2] or 1)
-
-
-def _machine(function: FunctionPlan) -> str:
-    return " or ".join(function.gpu) or "a machine without GPU"
