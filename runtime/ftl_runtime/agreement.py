@@ -4,7 +4,8 @@ Trainers that have lost another one end with an error of the network, whatever b
 """
 
 from ftl.errors import ExitCode
-from ftl_runtime.link import Link
+from ftl_runtime.link import MAX_WORDS, Link
+from ftl_runtime.runlog import RunLog
 from ftl_runtime.verdict import Verdict
 from ftl_runtime.watch import STRAGGLER_S
 
@@ -12,19 +13,23 @@ _WAIT_S = STRAGGLER_S + 5.0
 """A machine knows how its trainers have ended when the last of them has, or was killed as a straggler."""
 
 
-def agreed(own: Verdict, link: Link, *, is_bereft: bool, newest: int | None) -> Verdict:
+def agreed(own: Verdict, link: Link, log: RunLog, *, is_bereft: bool, newest: int | None) -> Verdict:
     """The verdict of this machine, which the others are told; `newest` is the step of the newest checkpoint.
 
-    `is_bereft`: its trainers may have ended only because others had.
+    `is_bereft`: its trainers may have ended only because others had. What those wrote last goes to the log then.
     """
-    link.tell_ended(_lost("it lost the connection to another machine", None) if is_bereft else own)
     if not is_bereft:
+        has_failed = own.exit_code not in (ExitCode.DONE, ExitCode.PREEMPTED)
+        link.tell_ended(own, log.end(MAX_WORDS) if has_failed else "")
         return own
+    link.tell_ended(_lost("it lost the connection to another machine", None))
     link.wait_until(lambda: _culprit(link) is not None or bool(link.gone), _WAIT_S)
     found = _culprit(link)
     if found is not None:
         node, verdict = found
         told = f"machine {node}: {verdict.message or verdict.cause}"
+        if link.words.get(node):
+            log.write(f"The log of machine {node} ends with:\n{link.words[node].rstrip()}\n{told}")
         if verdict.cause == "killed":
             return _lost(told, newest)
         return Verdict(verdict.exit_code, verdict.cause, told)

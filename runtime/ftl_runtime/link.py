@@ -6,7 +6,7 @@ The first machine listens at the address where all meet; the others connect. Bot
     {"welcome": {"port": 41234, "is_done": false}}                     all are there: where trainers meet
     {"refused": "..."}                                                 it is not one of them
     {"stop": {"reason": ..., "why": ..., "left_s": 25.0}, "node": 1}   a machine was asked to stop
-    {"ended": {"exit_code": 0, ...}, "node": 1}                        how its trainers have ended
+    {"ended": {"exit_code": 0, ...}, "log": "...", "node": 1}          how its trainers have ended, and their last words
     {"gone": true, "node": 1}                                          it left without a word
     {}                                                                 it lives
 
@@ -14,6 +14,7 @@ What concerns all the first machine passes on. Imports nothing heavy: trainers m
 """
 
 import contextlib
+import errno
 import json
 import socket
 import threading
@@ -35,6 +36,7 @@ SILENCE_S = 90.0
 """A machine that says nothing for so long is gone: the network says nothing about one that lost its power."""
 _CLOSE_S = 3.0
 _RETRY_S = 0.5
+MAX_WORDS = 8000
 _MAX_LINE = 1 << 16
 
 Message = dict[str, Any]  # Any: JSON
@@ -69,6 +71,8 @@ class Link:
         """The first request to stop that was made elsewhere."""
         self.ended: dict[int, Verdict] = {}
         """Machines whose trainers have ended, in that order."""
+        self.words: dict[int, str] = {}
+        """The end of the log of those that say so."""
         self.gone: list[int] = []
         self._place, self._run_id, self._num_ranks = place, run_id, num_ranks
         self._wires: dict[int, _Wire] = {}
@@ -105,8 +109,8 @@ class Link:
     def tell_stop(self, reason: Reason, why: str | None, left_s: float) -> None:
         self._send({"stop": {"reason": reason, "why": why, "left_s": left_s}, "node": self._place.node})
 
-    def tell_ended(self, verdict: Verdict) -> None:
-        self._send({"ended": asdict(verdict), "node": self._place.node})
+    def tell_ended(self, verdict: Verdict, words: str = "") -> None:
+        self._send({"ended": asdict(verdict), "log": words[-MAX_WORDS:], "node": self._place.node})
 
     def has_failed(self) -> bool:
         """Whether trainers of another machine are lost to those of this one."""
@@ -208,6 +212,7 @@ class Link:
             if "stop" in message and self.asked is None:
                 self.asked = _asked(message["stop"], node)
             if "ended" in message and (verdict := _verdict(message["ended"])):
+                self.words.setdefault(node, str(message.get("log") or ""))
                 self.ended.setdefault(node, verdict)
             if "gone" in message:
                 self.gone.append(node)
@@ -273,7 +278,7 @@ def _listen(place: Rendezvous) -> socket.socket:
         try:
             return socket.create_server(address[:2], family=family, backlog=64)
         except OSError as error:
-            if error.errno != 99:  # it cannot be assigned here
+            if error.errno != errno.EADDRNOTAVAIL:
                 raise
             return socket.create_server(("", port), backlog=64)
     except OSError as error:

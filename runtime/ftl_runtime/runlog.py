@@ -34,6 +34,7 @@ class RunLog:
 
     def __init__(self, path: Path) -> None:
         """Raises OSError when the file cannot be opened."""
+        self._path = path
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._pipes = selectors.DefaultSelector()
         self._lock = Lock()
@@ -58,6 +59,15 @@ class RunLog:
         """A line of the supervisor's own."""
         with self._lock:
             self._append(f"{redacted(line)}\n")
+
+    def end(self, num_bytes: int) -> str:
+        """The last lines that are in the file."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - num_bytes))
+                return file.read(num_bytes).decode(errors="replace")
+        except OSError:
+            return ""
 
     def drain(self) -> None:
         """Have all that was written into the pipes until now in the file, but for the last words of lines that may go

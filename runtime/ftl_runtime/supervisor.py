@@ -156,7 +156,7 @@ def _run_with_others(attempt: _Attempt, *, has_result: bool) -> tuple[Verdict, f
             return Verdict(ExitCode.DONE, "done"), None
         if meeting is None and not requests.any():
             alone = Verdict(ExitCode.PREEMPTED, "lost", "another machine ended before training started")
-            return agreed(alone, link, is_bereft=True, newest=None), None
+            return agreed(alone, link, attempt.log, is_bereft=True, newest=None), None
         attempt = replace(attempt, requests=requests, link=link)
         if meeting is not None:
             place = replace(attempt.place, port=meeting.port)
@@ -265,7 +265,7 @@ def _run(attempt: _Attempt) -> tuple[Verdict, float | None]:
     if told is None and verdict.message is not None:
         attempt.log.write(verdict.message)
     if link is not None:
-        verdict = agreed(verdict, link, is_bereft=watch.is_bereft, newest=newest)
+        verdict = agreed(verdict, link, attempt.log, is_bereft=watch.is_bereft, newest=newest)
     if verdict.exit_code == ExitCode.PREEMPTED and place.node == 0:
         _tell_stopped(job, run_dir)
     relay.finish()

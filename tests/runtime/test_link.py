@@ -48,8 +48,21 @@ def until(is_so, timeout_s=10):
         time.sleep(0.01)
 
 
-def settle(own, link, newest=None):
-    return agreed(own, link, is_bereft=own.is_bereft, newest=newest)
+class Log:
+    """What is asked of a log; its end is what was said last."""
+
+    def __init__(self):
+        self.written = []
+
+    def end(self, num_bytes):
+        return "Traceback: the last words\n"[:num_bytes]
+
+    def write(self, line):
+        self.written.append(line)
+
+
+def settle(own, link, newest=None, log=None):
+    return agreed(own, link, log or Log(), is_bereft=own.is_bereft, newest=newest)
 
 
 def test_machines_learn_where_their_trainers_meet_and_that_all_is_done():
@@ -85,7 +98,9 @@ def test_machines_that_lost_another_end_as_it_did_and_a_killed_one_is_gone_on_fr
         found[1].tell_ended(LOST)
         until(lambda: 1 in found[0].ended)
         threading.Timer(0.2, lambda: settle(told, found[2])).start()
-        verdict = settle(LOST, found[0], newest=4)
+        log = Log()
+        verdict = settle(LOST, found[0], newest=4, log=log)
+        assert log.written == [f"The log of machine 2 ends with:\nTraceback: the last words\n{expected[2]}"]
         went_on = "; it goes on from step 4" if told.cause == "killed" else ""
         assert (verdict.exit_code, verdict.cause, verdict.message) == (*expected[:2], expected[2] + went_on)
 

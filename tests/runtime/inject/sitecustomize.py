@@ -4,7 +4,8 @@ FTL_TEST_INJECT is a JSON list. Each entry acts when an event is emitted that ma
 `state`: {"event": "step", "step": 3, "signal": 9} sends a signal to the trainer itself, "to": "supervisor" to its
 parent, "sleep": 0.05 waits, "run": "echo a" runs a command, "oom_times": 2 raises torch's error for GPU memory so
 often, counted in the file "marker". {"import": "torch", "signal": 15} acts when that module is imported,
-{"start": true} before any code of ours. One with "rank": "1" acts in that rank alone.
+{"start": true} before any code of ours, and with "stand_in": {...} in the place of all of it: see stand_in.py. One with
+"rank": "1" acts in that rank alone.
 """
 
 import builtins
@@ -31,6 +32,10 @@ def _act(entry):
     if "signal" in entry:
         os.kill(os.getppid() if entry.get("to") == "supervisor" else os.getpid(), entry["signal"])
         time.sleep(entry.get("after", 0))
+    if "stand_in" in entry:
+        import stand_in
+
+        stand_in.main(**entry["stand_in"])
 
 
 def _patch_events(entries):
