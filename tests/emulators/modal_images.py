@@ -74,7 +74,7 @@ class Images:
         }
 
     async def get_or_create(self, request: api.ImageGetOrCreateRequest, _: object) -> api.ImageGetOrCreateResponse:
-        definition = request.image.SerializeToString(deterministic=True) + request.builder_version.encode()
+        definition = self._content(request.image) + request.builder_version.encode()
         id = f"im-{hashlib.sha256(definition).hexdigest()[:22]}"
         for base in request.image.base_images:
             self._image(base.image_id)
@@ -88,6 +88,15 @@ class Images:
             answer.result.status = SUCCESS
             answer.metadata.CopyFrom(_image_metadata(request))
         return answer
+
+    def _content(self, image: api.Image) -> bytes:
+        """All that decides what is in a layer: the files that it copies, not the mount that they came in."""
+        content = api.Image()
+        content.CopyFrom(image)
+        if image.context_mount_id in self.mounts:
+            files = sorted((f.filename, f.sha256_hex) for f in self.mounts[image.context_mount_id].files)
+            content.context_mount_id = hashlib.sha256(repr(files).encode()).hexdigest()
+        return content.SerializeToString(deterministic=True)
 
     async def from_id(self, request: api.ImageFromIdRequest, _: object) -> api.ImageFromIdResponse:
         image = self._image(request.image_id)

@@ -20,6 +20,7 @@ from ftl.cloudfile import load_cloud
 from ftl.contract import Bundle
 from ftl.errors import BackendError, ConfigError
 from ftl.jobs import RunRecord
+from ftl.redact import hide
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "backends"))
 from test_conformance import bundle, ended, run, submitted, wait  # noqa: F401
@@ -92,15 +93,39 @@ def test_image_that_cannot_be_built_is_one_sentence_and_nothing_runs(
     backend: ModalBackend,
     run: Callable[..., RunRecord],  # noqa: F811
     modal_server: ModalEmulator,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     modal_server.fail_builds(("never-there", "E: Unable to locate package never-there"))
     backend = ModalBackend(ModalCloud(dockerfile_commands=("RUN apt-get install never-there",)))
     record = run("done")
     calls = len(modal_server.state["calls"])
-    with pytest.raises(BackendError, match="the log of its build is on modal"):
+    with pytest.raises(BackendError, match="the log of its build is above"):
         launch.submit(record, backend)
+    assert "image: E: Unable to locate package never-there" in caplog.messages
     assert len(modal_server.state["calls"]) == calls
     assert record.id not in [kept["id"] for kept in backend.records()]
+
+
+def test_log_of_a_build_is_told_as_it_comes_and_kept_with_the_run(
+    run: Callable[..., RunRecord],  # noqa: F811
+    modal_server: ModalEmulator,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("A_PASSWORD", "hunter2-and-more")
+    hide(("A_PASSWORD",))
+    lines = ("RUN echo hunter2-and-more", "RUN echo \x1b[31mred\x1b[0m")
+    record = run("done")
+    submitted(record, ModalBackend(ModalCloud(dockerfile_commands=lines)))
+    steps = [message for message in caplog.messages if message.startswith("image: => Step")]
+    assert any(step.endswith("RUN echo ***") for step in steps)
+    assert any(step.endswith("RUN echo red") for step in steps)
+    assert [f"image: {line}" for line in (record.dir / "image.log").read_text().splitlines()] == steps
+    assert capsys.readouterr().out == ""
+    again = run("done")
+    submitted(again, ModalBackend(ModalCloud(dockerfile_commands=lines)))
+    assert not (again.dir / "image.log").exists(), "it is built already"
 
 
 def test_bundle_that_is_there_is_not_uploaded_again(

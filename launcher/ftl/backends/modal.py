@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ftl.backends import modal_volume as volumes
 from ftl.backends.kept_record import RECORD_FILE, for_others
 from ftl.backends.modal_app import app_of
+from ftl.backends.modal_build import build_log
 from ftl.backends.modal_cloud import ModalCloud
 from ftl.backends.modal_plan import (
     CACHE_MOUNT,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     import modal
 
 _LOG = logging.getLogger("ftl.modal")
-_SPENT_FILE = "spent.json"
+_SPENT_FILE, _IMAGE_LOG_FILE = "spent.json", "image.log"
 _RATE = "usd_per_hour_"
 """In a handle: what an hour of a function's machines costs."""
 _RUNS = "runs"
@@ -86,7 +87,7 @@ class ModalBackend:
                 return known
             _upload(asked, spec, bundle, state, run_dir)
             try:
-                _deploy(asked, tag=bundle.sha256[:12])
+                _deploy(asked, run_dir / _IMAGE_LOG_FILE, tag=bundle.sha256[:12])
             except Exception:
                 if spec.attempt == 1:
                     volumes.remove(state, run_root(spec.run_id))
@@ -213,7 +214,7 @@ def _upload(asked: ModalPlan, spec: JobSpec, bundle: Bundle, state: "modal.Volum
     volumes.put_bundle(state, bundle.sha256, Path(bundle.path))
 
 
-def _deploy(asked: ModalPlan, *, tag: str) -> None:
+def _deploy(asked: ModalPlan, log: Path, *, tag: str) -> None:
     """Deploy the app, which builds its image where that was never built. Raises BackendError when the build fails."""
     import modal
 
@@ -221,10 +222,16 @@ def _deploy(asked: ModalPlan, *, tag: str) -> None:
     timer = threading.Timer(_SLOW_S, _LOG.warning, [told])
     timer.daemon = True
     timer.start()
+
+    def tell(line: str) -> None:
+        timer.cancel()
+        _LOG.warning("image: %s", line)
+
     try:
-        app_of(asked).deploy(environment_name=asked.environment, tag=tag)
+        with build_log(log, tell):
+            app_of(asked).deploy(environment_name=asked.environment, tag=tag)
     except modal.exception.ImageBuildError as error:
-        where = "the log of its build is on modal.com, under Images"
+        where = "the log of its build is above, and on modal.com, under Images"
         raise BackendError(Problem("image", asked.image.base, str(error).partition("\n")[0], where)) from error
     finally:
         timer.cancel()
