@@ -22,6 +22,8 @@ CHECKPOINTS_DIR = "checkpoints"
 OUTPUT_DIR = "output"
 PROVENANCE_FILE = "ftl-run.json"
 MANIFEST_FILE = "manifest.json"
+FIT_FILE = "fit.json"  # what the config says otherwise since memory ran out; later attempts keep to it
+STARTS_FILE = "starts.json"  # the number of the newest start, where the provider starts again
 
 # Files of a bundle.
 BUNDLE_CONFIG = "config.json"
@@ -150,6 +152,9 @@ class JobSpec(Section):
     """Seconds between the request to stop and the kill; one checkpoint must fit."""
     stores: tuple[StoreRef, ...] = ()
     """Where checkpoints and the model go beside the run directory, as they are made."""
+    carried: tuple[str, ...] = ()
+    """What of the launcher's run directory the attempt begins with: files, and directories with a manifest. For
+    backends whose jobs do not see that directory (ftl.carry)."""
     paths: Paths | None = None
     """Filled in by the backend when it writes job.json."""
 

@@ -28,6 +28,9 @@ class Attempt(Section):
 
     number: int
     submitted_at: float
+    provider: str | None = None
+    """Whom it was submitted to; None in a record of an older ftl, which knew one provider for all."""
+    cloud: dict[str, Any] | None = None  # Any: as RunRecord.cloud
     handle: JobHandle | None = None
     """None when the launcher died before the provider answered."""
 
@@ -60,6 +63,14 @@ class RunRecord(Section):
     def handle(self) -> JobHandle | None:
         """The newest attempt's handle."""
         return self.attempts[-1].handle if self.attempts else None
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Whom each attempt was submitted to, in order."""
+        return tuple(
+            attempt.provider or (attempt.handle.provider if attempt.handle else self.provider)
+            for attempt in self.attempts
+        )
 
     @property
     def dir(self) -> Path:

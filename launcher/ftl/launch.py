@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from ftl import jobs
 from ftl.backends import Backend, KeepsBundles, load
-from ftl.contract import EVENTS_FILE, LOG_FILE, RESULT_FILE, Event, JobState, RunResult, TaskResult
+from ftl.contract import EVENTS_FILE, LOG_FILE, RESULT_FILE, Event, JobHandle, JobState, RunResult, TaskResult
 from ftl.errors import BackendError, ExitCode, Problem, RunError
 from ftl.jobs import Attempt, RunRecord
 from ftl.redact import hide, redacted
@@ -37,8 +37,26 @@ class Outcome:
 def backend_of(record: RunRecord) -> Backend:
     """The backend that runs this record, made from the cloud section it was launched with."""
     hide(record.spec.secrets)
-    kind = load(record.provider)
-    return kind(kind.Cloud.read(record.cloud))
+    return _backend(record.provider, record.cloud)
+
+
+def forget(record: RunRecord) -> None:
+    """Remove what the providers of all its attempts keep of a run: containers, apps, machines, files."""
+    places: dict[str, tuple[Backend, JobHandle]] = {}
+    for attempt, provider in zip(record.attempts, record.providers, strict=True):
+        if attempt.handle is None:
+            continue
+        own = record.cloud if provider == record.provider else {"provider": provider}
+        backend = _backend(provider, own if attempt.cloud is None else attempt.cloud)
+        backend.remove(attempt.handle)
+        places[backend.place or f"attempt {attempt.number}"] = (backend, attempt.handle)
+    for backend, handle in places.values():
+        backend.erase(handle)
+
+
+def _backend(provider: str, cloud: dict[str, Any]) -> Backend:  # Any: as RunRecord.cloud
+    kind = load(provider)
+    return kind(kind.Cloud.read(cloud))
 
 
 class ChangedMeanwhileError(RunError):
@@ -46,25 +64,26 @@ class ChangedMeanwhileError(RunError):
 
 
 def submit(
-    record: RunRecord, backend: Backend, *, limit_from: float | None = None, **moved: Any
+    record: RunRecord, backend: Backend, *, limit_from: float | None = None, above: int = 0, **moved: Any
 ) -> RunRecord:  # Any: values of RunRecord fields
     """Start the next attempt; the record with its handle, saved. `moved` are fields that change with it.
 
-    `limit_from` is when its time limit began to count, where not with it.
-
+    `limit_from` is when its time limit began to count, where not with it. Its number is higher than `above`, too,
+    unless an attempt that was never accepted is taken up again.
     The attempt is noted before the provider is asked and again with the handle, so that a launcher killed
     in between leaves a record from which the same submission can be repeated. Raises ChangedMeanwhileError.
     """
     with jobs.changing(record.id) as read:
         _check_unchanged(record, read)
         current = read.model_copy(update=moved)
-        number = _next_number(current)
-        started = jobs.add_attempt(current, Attempt(number=number, submitted_at=time.time()))
+        number = _next_number(current, above)
+        attempt = Attempt(number=number, submitted_at=time.time(), provider=current.provider, cloud=current.cloud)
+        started = jobs.add_attempt(current, attempt)
         spec = current.spec.model_copy(update={"attempt": number, "limit_from": limit_from})
         started = started.model_copy(update={"spec": spec, "stop_requested_at": None})
         jobs.save(started)
         handle = backend.submit(spec, started.bundle, started.dir)
-        done = jobs.add_attempt(started, Attempt(number=number, submitted_at=time.time(), handle=handle))
+        done = jobs.add_attempt(started, attempt.model_copy(update={"submitted_at": time.time(), "handle": handle}))
         jobs.save(done)
         return done
 
@@ -201,12 +220,12 @@ def _check_unchanged(seen: RunRecord, current: RunRecord) -> None:
         raise ChangedMeanwhileError(Problem(where, told, None, f"`ftl resume {current.id}` goes on with it"))
 
 
-def _next_number(record: RunRecord) -> int:
+def _next_number(record: RunRecord, above: int = 0) -> int:
     """1, 2, ... An attempt noted without a handle is taken up again under its own number."""
     if not record.attempts:
-        return 1
+        return 1 + above
     last = record.attempts[-1]
-    return last.number if last.handle is None else last.number + 1
+    return last.number if last.handle is None else max(last.number, above) + 1
 
 
 def _resubmit(record: RunRecord, backend: Backend) -> RunRecord:

@@ -35,9 +35,10 @@ def plan(
 def moved(spec: JobSpec, cloud: CloudSection, fields: dict[str, Any]) -> JobSpec:
     """The job for another cloud: what it trains stays, and so do the stores that it was sent to."""
     asked = plan(cloud, fields, run_id=spec.run_id, mounts=spec.mounts, stores=stores_of(HubSection(), cloud))
-    return asked.model_copy(
-        update={"attempt": spec.attempt, "stores": tuple(dict.fromkeys((*spec.stores, *asked.stores)))}
-    )
+    kept = {name: getattr(spec, name) for name in ("attempt", "task", "num_shown", "fetches_model")}
+    # A directory of one machine is none of another's, unless the other cloud file names it, too.
+    lasting = (ref for ref in spec.stores if not (isinstance(ref, UrlRef) and ref.url.startswith("file:")))
+    return asked.model_copy(update={**kept, "stores": tuple(dict.fromkeys((*lasting, *asked.stores)))})
 
 
 def stores_of(hub: HubSection, cloud: CloudSection) -> tuple[StoreRef, ...]:

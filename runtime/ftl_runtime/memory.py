@@ -8,11 +8,9 @@ from pathlib import Path
 
 from ftl.config.precision import PrecisionSection
 from ftl.config.train import TrainConfig
+from ftl.contract import FIT_FILE
 from ftl.errors import TrainingError
 from ftl_runtime.checkpoint.manifest import replace_synced
-
-FIT_FILE = "fit.json"
-"""In the run directory: what the config says otherwise since memory ran out. Every later attempt keeps to it."""
 
 _SIGNS = ("CUDA out of memory", "DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 

@@ -7,6 +7,9 @@ the launcher reads of the run directory goes there too, a line each, beginning w
     MARK {"file": "events.jsonl", "id": "...", "offset": 0, "line": "..."}  the line of the file that stands at `offset`
     MARK {"file": "exit.json", "start": 1764288000, "text": "..."}          a whole file, at the end
 
+A run that comes from another place brings a checkpoint and its events along, in the directory `carried` of the order.
+The launcher has those events, so offsets count from their end.
+
 All other lines are the log. Standard library alone: it has to say so when the rest is not there.
 """
 
@@ -14,6 +17,7 @@ import json
 import os
 import secrets
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +30,7 @@ EVENTS_FILE, EXIT_FILE, RESULT_FILE = "events.jsonl", "exit.json", "result.json"
 PID_FILE = "supervisor.pid"
 STOP_FILE = "stop-requested"
 """Made by `ftl stop` beside the signal: the run is not to be started again."""
-_STREAM_FILE = ".events-id"
+_STREAM_FILE, _KNOWN_FILE = ".events-id", ".events-known"
 _POLL_S = 0.3
 _PREEMPTED, _ENVIRONMENT = 75, 3
 _STOPPED = 1
@@ -66,7 +70,7 @@ class Events:
 
     def __init__(self, run_dir: Path, out: Output) -> None:
         self._path, self._out = run_dir / EVENTS_FILE, out
-        self._offset = 0
+        self._offset = self._known = int(_text(run_dir / _KNOWN_FILE) or 0)
         self.id = _stream_id(run_dir)
 
     def tell(self) -> None:
@@ -78,8 +82,8 @@ class Events:
             return
         *lines, _ = content.split(b"\n")
         for line in lines:
-            record = {"file": EVENTS_FILE, "id": self.id, "offset": self._offset, "line": line.decode(errors="replace")}
-            self._out.tell(record)
+            record = {"file": EVENTS_FILE, "id": self.id, "offset": self._offset - self._known}
+            self._out.tell({**record, "line": line.decode(errors="replace")})
             self._offset += len(line) + 1
 
 
@@ -115,6 +119,8 @@ def main() -> int:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     _keep_private(paths.get("secrets"))
     (run_dir / STOP_FILE).unlink(missing_ok=True)
+    if node == 0 and "carried" in order:
+        take_along(Path(_expanded(order["carried"])), run_dir)
     job_file = run_dir / ("job.json" if node == 0 else f"job-{node}.json")
     _write(job_file, json.dumps(job, indent=1))
     command = [sys.executable, "-m", "ftl_runtime", str(job_file)]
@@ -145,6 +151,30 @@ def main() -> int:
         if text is not None:
             out.tell({"file": name, "start": start, "text": text})
     return _told_to_skypilot(code, _text(run_dir / EXIT_FILE), was_stopped=(run_dir / STOP_FILE).exists())
+
+
+def take_along(carried: Path, run_dir: Path) -> None:
+    """Put what came with the order into the run directory, unless it is there. A start after this one finds it so."""
+    for path in sorted(carried.rglob("manifest.json")):
+        name = path.parent.relative_to(carried)
+        target = run_dir / name
+        if not (target / path.name).exists():
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            stage = target.with_name(f".tmp-{target.name}")
+            shutil.rmtree(stage, ignore_errors=True)
+            shutil.copytree(path.parent, stage)
+            shutil.rmtree(target, ignore_errors=True)
+            stage.rename(target)
+    for path in sorted(path for path in carried.iterdir() if path.is_file()):
+        own = run_dir / path.name
+        if own.exists() and own.stat().st_size >= path.stat().st_size:
+            continue
+        if path.name == EVENTS_FILE:
+            (run_dir / _STREAM_FILE).unlink(missing_ok=True)
+            _write(run_dir / _KNOWN_FILE, str(path.stat().st_size))
+        part = own.with_name(f".{own.name}.new")
+        shutil.copyfile(path, part)
+        part.replace(own)
 
 
 def _relay(process: "subprocess.Popen[bytes]", out: Output, events: Events) -> None:

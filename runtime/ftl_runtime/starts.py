@@ -12,11 +12,10 @@ keep two starts apart, by the owner each of them makes up.
 import json
 from pathlib import Path
 
-from ftl.contract import JobSpec
+from ftl.contract import STARTS_FILE, JobSpec
 from ftl_runtime.checkpoint.manifest import replace_synced
 from ftl_runtime.rendezvous import Rendezvous, file_of
 
-STARTS_FILE = "starts.json"
 _JOB_FILE = "job-started.json"
 
 

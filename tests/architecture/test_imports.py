@@ -52,6 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "launch": CONTRACT | {"backends", "jobs", "redact"},
     "inspect": YAML | {"formats", "config", "sources", "tokens", "references", "console"},
     "deliver": CONTRACT | {"backends", "jobs", "launch"},
+    "carry": CONTRACT | {"backends", "jobs", "deliver"},
     "losschart": set(),
     "sampletext": set(),
     "console": BASE | {"redact"},

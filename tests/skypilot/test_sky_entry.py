@@ -35,10 +35,13 @@ class Machine:
         (code / "sky_entry.py").write_text(ENTRY.read_text())
         self.run_dir = self.home / ".ftl/runs/r"
 
-    def start(self, what: str, *, attempt: int = 1, **env: str) -> "subprocess.Popen[bytes]":
+    def start(
+        self, what: str, *, attempt: int = 1, carried: str | None = None, **env: str
+    ) -> "subprocess.Popen[bytes]":
         paths = Paths(bundle="~/.ftl/bundles/b", run="~/.ftl/runs/r", cache="~/.ftl/cache")
         job = JobSpec(run_id="r", attempt=attempt, env={"STANDIN": what, "COLOUR": "blue"}, paths=paths)
         order = {"mark": MARK, "job": json.loads(job.model_dump_json())}
+        order |= {} if carried is None else {"carried": carried}
         process = subprocess.Popen(
             [sys.executable, "-m", "ftl_runtime.sky_entry"],
             env={**os.environ, "HOME": str(self.home), "PYTHONPATH": str(self.home / ".ftl/bundles/b/code"), **env},
@@ -178,3 +181,30 @@ def test_machine_that_has_told_the_first_one_how_it_ended_leaves_the_answer_to_i
     supervisor.write_text(f"import pathlib, sys\n{tells}sys.exit(75)\n")
     code, _ = machine.run("done", SKYPILOT_NODE_RANK="1")
     assert code == expected
+
+
+def test_run_from_another_place_finds_its_checkpoint_and_tells_only_what_is_new(
+    machine: Machine, tmp_path: Path
+) -> None:
+    carried = machine.home / ".ftl/carried/r-1"
+    here = tmp_path / "here"
+    here.mkdir()
+    checkpoint = carried / "checkpoints/checkpoint-5"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "manifest.json").write_text("{}")
+    (checkpoint / "weights").write_bytes(b"w")
+    event = b'{"t": 1.0, "attempt": 1, "event": "step", "data": {"step": 5}}\n'
+    for place in (carried, here):
+        (place / "events.jsonl").write_bytes(event * 3)
+        (place / "log.txt").write_bytes(b"50%\r100%\n")
+    first = machine.run("done", carried="~/.ftl/carried/r-1")[1]
+    assert (machine.run_dir / "checkpoints/checkpoint-5/weights").read_bytes() == b"w"
+    (machine.run_dir / "checkpoints/checkpoint-5/weights").write_bytes(b"trained on")
+    second = machine.run("done", attempt=2, carried="~/.ftl/carried/r-1")[1]
+    assert (machine.run_dir / "checkpoints/checkpoint-5/weights").read_bytes() == b"trained on"
+    there = (machine.run_dir / "events.jsonl").read_bytes()
+    assert there.startswith(event * 3)
+    seen = mirror(tmp_path, first, second)
+    assert seen.file("events.jsonl") == there
+    assert seen.file("log.txt").startswith(b"50%\r100%\n")
+    assert json.dumps(event.decode().strip()) not in first, "the launcher has what came along"

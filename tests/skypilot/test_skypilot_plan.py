@@ -1,6 +1,7 @@
 """The task that SkyPilot is asked for, and which cloud files are refused before anybody is asked."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,6 +109,16 @@ def test_bundle_mounts_and_secrets_are_files_and_no_value_is_in_the_task(monkeyp
     assert "hf_canary" not in json.dumps(made)
     assert "secrets" not in made
     assert "envs" not in made
+
+
+def test_what_a_run_brings_along_is_mounted_where_its_entry_looks_for_it() -> None:
+    cloud = cloud_of()
+    spec = spec_of(cloud, carried=("checkpoints/checkpoint-5", "events.jsonl"), attempt=2)
+    made = task(spec, cloud, BUNDLE, image=IMAGE, run_dir=Path("/state/runs/r"))
+    place = order_in(made)["carried"]
+    assert place == "~/.ftl/carried/abc234-quick-2"
+    assert made["file_mounts"][f"{place}/checkpoints/checkpoint-5"] == "/state/runs/r/checkpoints/checkpoint-5"
+    assert made["file_mounts"][f"{place}/events.jsonl"] == "/state/runs/r/events.jsonl"
 
 
 def test_machine_without_image_installs_the_lock_once() -> None:

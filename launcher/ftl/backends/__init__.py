@@ -12,6 +12,8 @@ from ftl.errors import ConfigError, Problem
 
 NAMES = ("local", "docker", "modal", "skypilot")
 """Built-in providers; third parties add theirs by the entry point group `ftl.backends`."""
+HERE = "here"
+"""The place of runs whose directory is on this machine."""
 
 
 class Backend(Protocol):
@@ -29,6 +31,14 @@ class Backend(Protocol):
     @property
     def recovers(self) -> bool:
         """True when the provider itself restarts preempted jobs; otherwise launch.py resubmits."""
+        ...
+
+    @property
+    def place(self) -> str | None:
+        """Where run directories are kept: HERE, or in its own words. What is resumed in the same place is still there.
+
+        None where every attempt has a machine of its own.
+        """
         ...
 
     def spec_fields(self) -> dict[str, Any]:  # Any: values of JobSpec fields
@@ -49,7 +59,8 @@ class Backend(Protocol):
     def submit(self, spec: JobSpec, bundle: Bundle, run_dir: Path) -> JobHandle:
         """Start the attempt and return once the provider has accepted it.
 
-        The same (run_id, attempt) twice gives the same handle and one job. Writes job.json into `run_dir`.
+        The same (run_id, attempt) twice gives the same handle and one job. Writes job.json into `run_dir`. Where
+        the job does not see `run_dir`, it begins with a copy of what `spec.carried` names there.
         Raises BackendError when the provider refuses; nothing is left running then.
         """
         ...
@@ -70,7 +81,10 @@ class Backend(Protocol):
         ...
 
     def fetch(self, handle: JobHandle, name: str, dest: Path) -> None:
-        """Copy the file or directory `name` of the run directory to `dest`, which does not exist yet."""
+        """Copy the file or directory `name` of the run directory to `dest`, which does not exist yet.
+
+        Raises FileNotFoundError where there is no such thing, BackendError where nobody can tell.
+        """
         ...
 
     def remove(self, handle: JobHandle) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import urlparse
 
 from pydantic import BeforeValidator, Field, ValidationError
 
+from ftl.backends import HERE
 from ftl.backends.docker_faults import explain
 from ftl.backends.docker_request import ATTEMPT_LABEL, GIB, RUN_LABEL, container_name, job_inside, request, write_job
 from ftl.backends.local import copy, read_file
@@ -80,6 +81,7 @@ class DockerBackend:
 
     Cloud: ClassVar[type[CloudSection]] = DockerCloud
     recovers: ClassVar[bool] = False
+    place: ClassVar[str] = HERE
     poll_s: ClassVar[float] = 0.3
 
     def __init__(self, cloud: DockerCloud) -> None:

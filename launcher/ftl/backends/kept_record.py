@@ -10,6 +10,8 @@ RECORD_FILE = "record.json"
 _PRIVATE = ("config_path", "output_dir", "base_model")
 """Paths of a record that mean something on the machine that launched it alone; their last part is kept."""
 
+_UNTOLD = {"handle": None, "cloud": None}
+
 
 def for_others(run_dir: Path, handle: JobHandle | None) -> dict[str, Any]:  # Any: JSON of jobs.RunRecord
     """What `run_dir` has of the run, with the handle of the attempt that is being submitted where it has one."""
@@ -19,8 +21,15 @@ def for_others(run_dir: Path, handle: JobHandle | None) -> dict[str, Any]:  # An
             record[key] = Path(record[key]).name
     record["spec"]["mounts"] = [{**mount, "source": ""} for mount in record["spec"]["mounts"]]
     record["bundle"]["path"] = ""
+    record["attempts"] = [one if _is_own(one, record) else {**one, **_UNTOLD} for one in record["attempts"]]
     if handle is not None:
         kept = [one for one in record["attempts"] if one["number"] != handle.attempt]
         own = next((one for one in record["attempts"] if one["number"] == handle.attempt), {"submitted_at": 0.0})
         record["attempts"] = [*kept, {**own, "number": handle.attempt, "handle": handle.model_dump()}]
     return record
+
+
+def _is_own(attempt: dict[str, Any], record: dict[str, Any]) -> bool:  # Any: JSON
+    """Whether this provider was given it: what others say of theirs names places of the launching machine."""
+    accepted = attempt.get("handle") or {}
+    return (attempt.get("provider") or accepted.get("provider")) in (None, record["provider"])

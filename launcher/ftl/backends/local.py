@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError
 
+from ftl.backends import HERE
 from ftl.cloud import CloudSection
 from ftl.contract import (
     BUNDLE_CODE,
@@ -48,6 +49,7 @@ class LocalBackend:
 
     Cloud: ClassVar[type[CloudSection]] = LocalCloud
     recovers: ClassVar[bool] = False
+    place: ClassVar[str] = HERE
     poll_s: ClassVar[float] = 0.3
 
     def __init__(self, cloud: LocalCloud) -> None:

@@ -57,6 +57,10 @@ class ModalBackend:
     def __init__(self, cloud: ModalCloud) -> None:
         self.cloud = cloud
 
+    @property
+    def place(self) -> str:
+        return f"modal {self.cloud.environment or ''}/{self.cloud.volume}"
+
     def spec_fields(self) -> dict[str, Any]:  # Any: values of JobSpec fields
         return {"image": image_of(self.cloud), "resources": self.cloud.resources()}
 
@@ -136,7 +140,9 @@ class ModalBackend:
 
     def fetch(self, handle: JobHandle, name: str, dest: Path) -> None:
         with volumes.modal_errors():
-            volumes.fetch(volume_of(handle), f"{run_root(handle.run_id)}/run/{name}", dest)
+            is_there = volumes.fetch(volume_of(handle), f"{run_root(handle.run_id)}/run/{name}", dest)
+        if not is_there:
+            raise FileNotFoundError(2, "is not on the volume", name)
 
     def remove(self, handle: JobHandle) -> None:
         with volumes.modal_errors():
@@ -212,6 +218,8 @@ def _upload(asked: ModalPlan, spec: JobSpec, bundle: Bundle, state: "modal.Volum
     # The record before the bundle: `collect` on another machine must see who needs it.
     volumes.put_json(state, {f"{root}/job-{spec.attempt}.json": job, f"{root}/{RECORD_FILE}": record})
     volumes.put_bundle(state, bundle.sha256, Path(bundle.path))
+    if spec.carried:
+        volumes.put_run(state, f"{root}/run", run_dir, spec.carried)
 
 
 def _deploy(asked: ModalPlan, log: Path, *, tag: str) -> None:

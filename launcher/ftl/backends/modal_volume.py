@@ -1,5 +1,6 @@
 """A run on Modal's volume as a launcher sees it: what lies there, piece by piece, and what is put there."""
 
+import io
 import json
 import os
 import tarfile
@@ -12,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ftl.contract import MANIFEST_FILE
 from ftl.errors import BackendError, FtlError, Problem
 from ftl.redact import is_secret_file
 
@@ -114,15 +116,16 @@ def content_from(volume: "Volume", directory: str, name: str, offset: int) -> by
     return b"".join(whole)[offset - first * SEGMENT_BYTES :]
 
 
-def fetch(volume: "Volume", path: str, dest: Path) -> None:
-    """Copy a file or a directory here, each file compared with the size that the volume tells."""
+def fetch(volume: "Volume", path: str, dest: Path) -> bool:
+    """Copy a file or a directory here, each file compared with the size that the volume tells; False where it is not
+    there."""
     import modal
     from modal.types import FileEntryType
 
     try:
         entries = list(volume.iterdir(path, recursive=True))
-    except modal.exception.NotFoundError as error:
-        raise FileNotFoundError(2, "is not on the volume", path) from error
+    except (modal.exception.NotFoundError, FileNotFoundError):
+        return False
     files = [entry for entry in entries if entry.type == FileEntryType.FILE]
     targets = {}
     for entry in files:
@@ -134,6 +137,7 @@ def fetch(volume: "Volume", path: str, dest: Path) -> None:
     with ThreadPoolExecutor(_DOWNLOADS) as pool:
         for done in [pool.submit(_download, volume, name, *where) for name, where in targets.items()]:
             done.result()
+    return bool(files)
 
 
 def _download(volume: "Volume", path: str, target: Path, size: int) -> None:
@@ -149,8 +153,6 @@ def _download(volume: "Volume", path: str, target: Path, size: int) -> None:
 
 def put_json(volume: "Volume", files: dict[str, dict[str, Any]]) -> None:  # Any: JSON
     """Put JSON objects on the volume by their paths, in one go."""
-    import io
-
     with volume.batch_upload(force=True) as batch:
         for path, value in files.items():
             batch.put_file(io.BytesIO(json.dumps(value, indent=1).encode()), f"/{path}")
@@ -187,8 +189,6 @@ def put_directory(volume: "Volume", source: Path, place: str) -> bool:
     folder, _, name = place.rpartition("/")
     if f"{name}.complete" in sizes(volume, folder):
         return False
-    import io
-
     with volume.batch_upload(force=True) as batch:
         for directory, names, files in os.walk(source):
             names[:] = sorted(n for n in names if not is_secret_file(n) and n != "__pycache__")
@@ -198,6 +198,34 @@ def put_directory(volume: "Volume", source: Path, place: str) -> bool:
     with volume.batch_upload(force=True) as batch:
         batch.put_file(io.BytesIO(b"{}"), f"/{folder}/{name}.complete")
     return True
+
+
+def put_run(volume: "Volume", directory: str, source: Path, names: tuple[str, ...]) -> None:
+    """Put files and directories of a run directory there; a directory counts there once its manifest came, last."""
+    manifests: list[tuple[Path, str]] = []
+    with volume.batch_upload(force=True) as batch:
+        for name in names:
+            for path in _files_of(source / name):
+                place = f"/{directory}/{path.relative_to(source).as_posix()}"
+                if path == source / name / MANIFEST_FILE:
+                    manifests.append((path, place))
+                else:
+                    batch.put_file(path, place)
+            for number, piece in enumerate(_pieces(source / name) if name in _GROWING else ()):
+                batch.put_file(io.BytesIO(piece), f"/{directory}/{_SEGMENTS_DIR}/{name}/{number:06d}")
+    with volume.batch_upload(force=True) as batch:
+        for path, place in manifests:
+            batch.put_file(path, place)
+
+
+def _files_of(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(SEGMENT_BYTES):
+            yield piece
 
 
 def remove(volume: "Volume", path: str) -> None:

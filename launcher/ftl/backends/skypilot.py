@@ -36,6 +36,7 @@ from ftl.cloud import CloudSection
 from ftl.contract import (
     EXIT_FILE,
     LOG_FILE,
+    OUTPUT_DIR,
     RESULT_FILE,
     Bundle,
     ExitRecord,
@@ -74,6 +75,10 @@ class SkypilotBackend:
     def recovers(self) -> bool:
         """Managed jobs are started again by SkyPilot, others by launch.py."""
         return self.cloud.is_managed
+
+    @property
+    def place(self) -> str | None:
+        return None if self.cloud.shared is None else f"skypilot {self.cloud.shared}"
 
     def spec_fields(self) -> dict[str, Any]:  # Any: values of JobSpec fields
         cloud = self.cloud
@@ -160,7 +165,7 @@ class SkypilotBackend:
     def describe(self, spec: JobSpec, bundle: Bundle, run_dir: Path) -> dict[str, Any]:  # Any: YAML
         with contextlib.suppress(FtlError):  # preflight says what is the matter
             spec = limited(spec, self.cloud.max_usd, self.price(spec), restarts=False)
-        return task(spec, self.cloud, bundle, image=self._shown(spec))
+        return task(spec, self.cloud, bundle, image=self._shown(spec), run_dir=run_dir)
 
     # --- the attempt ------------------------------------------------------------------------------------------------
 
@@ -180,16 +185,18 @@ class SkypilotBackend:
             if price is not None:
                 ref["usd_per_hour"] = f"{price.usd_per_hour:g}"
             job = limited(spec, self.cloud.max_usd, price, restarts=managed)
-            found = self._launched(job, bundle, record_of(run_dir, _handle(spec, ref)))
+            found = self._launched(job, bundle, run_dir, record_of(run_dir, _handle(spec, ref)))
         request = found.get("request")
         ref |= {"request": request} if request else {}
         return _handle(spec, ref)
 
-    def _launched(self, job: JobSpec, bundle: Bundle, record: dict[str, Any]) -> dict[str, Any]:  # Any: JSON
+    def _launched(
+        self, job: JobSpec, bundle: Bundle, run_dir: Path, record: dict[str, Any]
+    ) -> dict[str, Any]:  # Any: JSON
         """What the worker says of the launch. The machine ends by SkyPilot's autostop, and before that is set by
         itself."""
         write_secrets(job)  # before the launch, which wants every file to be there
-        asked = task(job, self.cloud, bundle, image=self._image(job), record=record)
+        asked = task(job, self.cloud, bundle, image=self._image(job), record=record, run_dir=run_dir)
         name, managed, autostop = job_name(job), self.cloud.is_managed, self.cloud.autostop
         try:
             found: dict[str, Any] = self._sky.ask(
@@ -286,7 +293,8 @@ class SkypilotBackend:
         except SkyError as error:
             told = f"cannot be copied from the machine, and the run has no store: {error.text}"
             raise DeliveryError(Problem(name, None, told)) from error
-        self._down(handle)
+        if name == OUTPUT_DIR:  # what its machine was kept for
+            self._down(handle)
 
     def remove(self, handle: JobHandle) -> None:
         self._sky.ask("down", wait=True, **self._address(handle))

@@ -14,7 +14,8 @@ from ftl.atomic import write_atomic
 from ftl.contract import EVENTS_FILE, EXIT_FILE, LOG_FILE, RESULT_FILE
 
 FOLDER = "skypilot"
-"""In the run directory on this machine."""
+"""In the run directory on this machine. Of a run that came from another place there is one for each time, named after
+the size of the events that came with it: those, in the run directory itself, go before what is in the folder."""
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _PREFIX = re.compile(r"^\([^()]*pid=\d+[^()]*\) ?")
 """What SkyPilot puts before each line of a job."""
@@ -24,7 +25,10 @@ class Mirror:
     """What is known of the files so far; kept on this machine, where it outlives the other one."""
 
     def __init__(self, run_dir: Path, mark: str) -> None:
-        self._folder, self._mark = run_dir / FOLDER, mark
+        self._mark = mark
+        self._before = {name: _content(run_dir / name) for name in (EVENTS_FILE, LOG_FILE)}
+        size = len(self._before[EVENTS_FILE])
+        self._folder = run_dir / (f"{FOLDER}-{size}" if size else FOLDER)
         self._events: dict[str, bytes] = {}
         self._logs: dict[str, bytes] = {}
         self._whole: dict[str, tuple[float, bytes]] = {}
@@ -48,9 +52,9 @@ class Mirror:
     def file(self, name: str) -> bytes:
         """A file of the run directory as far as it is known: those of each start, one after the other."""
         if name == EVENTS_FILE:
-            return b"".join(self._events[key] for key in sorted(self._events, key=_time_of))
+            return self._before[name] + b"".join(self._events[key] for key in sorted(self._events, key=_time_of))
         if name == LOG_FILE:
-            return b"".join(self._logs[key] for key in sorted(self._logs, key=_time_of))
+            return self._before[name] + b"".join(self._logs[key] for key in sorted(self._logs, key=_time_of))
         return self._whole.get(name, (0.0, b""))[1]
 
     @property
@@ -125,6 +129,10 @@ class Mirror:
             when = float(record["start"])
             if when >= self._whole.get(name, (0.0, b""))[0]:
                 self._whole[name] = when, str(record["text"]).encode()
+
+
+def _content(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
 
 
 def _time_of(key: str) -> float:

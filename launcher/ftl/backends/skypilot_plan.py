@@ -50,11 +50,18 @@ def job_there(spec: JobSpec, cloud: SkypilotCloud, bundle: Bundle) -> JobSpec:
 
 
 def task(  # Any: YAML
-    spec: JobSpec, cloud: SkypilotCloud, bundle: Bundle, *, image: str | None, record: dict[str, Any] | None = None
+    spec: JobSpec,
+    cloud: SkypilotCloud,
+    bundle: Bundle,
+    *,
+    image: str | None,
+    record: dict[str, Any] | None = None,
+    run_dir: Path = Path("/"),
 ) -> dict[str, Any]:
     """The task. `image` is repository@digest, or None where the machine brings what training needs; `record` is for
-    launchers on other machines, which read it in the task."""
+    launchers on other machines, which read it in the task; `run_dir` has what the run brings along."""
     mounts = {_bundle_there(bundle): bundle.path}
+    mounts |= {f"{_carried_there(spec)}/{name}": str(run_dir / name) for name in spec.carried}
     mounts |= {f"{HOME}/mounts/{mount.name}": mount.source for mount in spec.mounts}
     folder = memory_folder()
     if spec.secrets:
@@ -100,6 +107,10 @@ def in_shell(path: str) -> str:
 
 def _bundle_there(bundle: Bundle) -> str:
     return f"{HOME}/bundles/{bundle.sha256[:16]}"
+
+
+def _carried_there(spec: JobSpec) -> str:
+    return f"{HOME}/carried/{spec.run_id}-{spec.attempt}"
 
 
 def _secrets_there(spec: JobSpec) -> str:
@@ -179,6 +190,7 @@ def _run(spec: JobSpec, cloud: SkypilotCloud, bundle: Bundle, image: str | None,
         "mark": mark_of(spec),
         "job": json.loads(job_there(spec, cloud, bundle).model_dump_json()),
         **({} if record is None else {"record": record}),
+        **({"carried": _carried_there(spec)} if spec.carried else {}),
     }
     code = _bundle_there(bundle).replace("~", "$HOME", 1)
     return "\n".join(

@@ -45,8 +45,8 @@ def _merged(given: RunRecord) -> RunRecord:
     """The record with this machine's own paths, and whichever attempts are further."""
     if jobs.is_known(given.id):
         own = jobs.load(given.id)
-        changes = {"attempts": given.attempts, "spec": given.spec} if len(given.attempts) > len(own.attempts) else {}
-        return own.model_copy(update=changes)
+        newer = given.attempts[len(own.attempts) :]  # of the others this machine may know more
+        return own.model_copy(update={"attempts": (*own.attempts, *newer), "spec": given.spec} if newer else {})
     place = state_dir() / "bundles" / given.bundle.sha256
     bundle = given.bundle.model_copy(update={"path": str(place)})
     output_dir = str(Path(given.output_dir).absolute())

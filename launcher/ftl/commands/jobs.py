@@ -4,8 +4,8 @@ import sys
 import time
 from pathlib import Path
 
-from ftl import bundle, deliver, jobs, launch
-from ftl.backends import Backend
+from ftl import bundle, carry, deliver, jobs, launch, precheck
+from ftl.backends import HERE, Backend
 from ftl.cloudfile import load_cloud
 from ftl.commands import elsewhere, show
 from ftl.contract import EVENTS_FILE
@@ -89,7 +89,7 @@ def resume(prefix: str, *, cloud: Path | None, detach: bool, as_json: bool) -> i
     old = _ended(record)
     if launch.result(record, old) is not None:
         raise RunError(Problem(f"run {record.id}", "is done", None, f"`ftl pull {record.id}` copies the model"))
-    return _again(record, old, load_cloud(cloud) if cloud else old, detach=detach, as_json=as_json)
+    return _again(record, old, load_cloud(cloud) if cloud else old, is_done=False, detach=detach, as_json=as_json)
 
 
 def push(prefix: str, *, cloud: Path | None, as_json: bool) -> int:
@@ -103,7 +103,7 @@ def push(prefix: str, *, cloud: Path | None, as_json: bool) -> int:
     if not record.spec.stores:
         given = "its config names no hub_model_id, and its cloud file no checkpoints"
         raise RunError(Problem(f"run {record.id}", given, None, f"`ftl pull {record.id}` copies the model"))
-    return _again(record, old, load_cloud(cloud) if cloud else old, detach=False, as_json=as_json)
+    return _again(record, old, load_cloud(cloud) if cloud else old, is_done=True, detach=False, as_json=as_json)
 
 
 def _ended(record: RunRecord) -> Backend:
@@ -115,19 +115,29 @@ def _ended(record: RunRecord) -> Backend:
     return backend
 
 
-def _again(record: RunRecord, old: Backend, backend: Backend, *, detach: bool, as_json: bool) -> int:
-    """Submit the next attempt."""
-    if not launch.has_bundle(record, backend):
+def _again(record: RunRecord, old: Backend, backend: Backend, *, is_done: bool, detach: bool, as_json: bool) -> int:
+    """Submit the next attempt, in the same place or in another one, where what was made so far goes along."""
+    is_moved = old.place is None or old.place != backend.place
+    if not (Path(record.bundle.path).is_dir() if is_moved else launch.has_bundle(record, backend)):
         told = "was launched on another computer, and what that sent is not on this one"
         raise RunError(Problem(f"run {record.id}", told, None, "resume it there"))
     spec = record.spec if backend is old else moved(record.spec, backend.cloud, backend.spec_fields())
-    problems = backend.preflight(spec)
+    problems = [] if backend is old else precheck.store_problems(spec.stores, backend.cloud)
+    problems += backend.preflight(spec)
     if problems:
         raise BackendError(*problems)
+    was_accepted = record.handle is not None
+    carried, above = (() if was_accepted else record.spec.carried), 0
+    if is_moved:
+        taken = carry.take(record, old, is_done=is_done)
+        for note in taken.notes:
+            show.note(note, as_json=as_json)
+        carried, above = (() if backend.place == HERE else taken.names), taken.last_attempt
     if record.handle is not None:
         old.remove(record.handle)
-    moves = {"spec": spec, "provider": backend.cloud.provider, "cloud": backend.cloud.model_dump(mode="json")}
-    record = launch.submit(record, backend, **(moves if backend is not old else {}))
+    moves = {"provider": backend.cloud.provider, "cloud": backend.cloud.model_dump(mode="json")}
+    spec = spec.model_copy(update={"carried": carried})
+    record = launch.submit(record, backend, above=above, spec=spec, **(moves if backend is not old else {}))
     if detach:
         show.detached(record, as_json=as_json)
         return ExitCode.DONE
@@ -161,11 +171,7 @@ def rm(prefix: str, *, cloud: Path | None, force: bool) -> int:
             remedy = f"`ftl stop {record.id}` first, or --force"
             raise RunError(Problem(f"run {record.id}", "is running", None, remedy))
         _kill(record)
-    for attempt in record.attempts:
-        if attempt.handle is not None:
-            backend.remove(attempt.handle)
-    if record.handle is not None:
-        backend.erase(record.handle)
+    launch.forget(record)
     jobs.delete(record.id)
     bundle.collect_garbage({other.bundle.sha256 for other in jobs.all_records()})
     show.note(f"run {record.id} is removed")

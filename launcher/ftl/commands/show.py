@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +120,7 @@ def conclude(
         )
         return ExitCode.UNDELIVERED
     if isinstance(outcome.result, TaskResult) and not outcome.result.scores:
-        _forget(record, backend)
+        _forget(record)
     is_sent = state.exit_code != ExitCode.UNDELIVERED
     if as_json:
         told = "done" if is_sent else "undelivered"
@@ -160,13 +161,9 @@ def _noticing_ctrl_c() -> Iterator[Callable[[float], None]]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _forget(record: RunRecord, backend: Backend) -> None:
+def _forget(record: RunRecord) -> None:
     """Remove a run whose only result has been delivered: a second copy of a model is worth less than its room."""
-    for attempt in record.attempts:
-        if attempt.handle is not None:
-            backend.remove(attempt.handle)
-    if record.handle is not None:
-        backend.erase(record.handle)
+    launch.forget(record)
     jobs.delete(record.id)
 
 
@@ -232,6 +229,7 @@ def run_table(lines: list[RunLine], *, as_json: bool) -> None:
                     **({"message": line.message} if line.message else {}),
                     "provider": line.record.provider,
                     "attempts": len(line.record.attempts),
+                    "providers": line.record.providers,
                     "step": line.step,
                     "max_steps": line.max_steps,
                     "loss": line.loss,
@@ -250,7 +248,8 @@ def run_table(lines: list[RunLine], *, as_json: bool) -> None:
         step = "" if line.step is None else f"{line.step}/{line.max_steps}"
         loss = "" if line.loss is None else f"{line.loss:.4f}"
         attempts = len(line.record.attempts)
-        where = line.record.provider + (f" (attempt {attempts})" if attempts > 1 else "")
+        places = [name for name, _ in groupby(line.record.providers)] or [line.record.provider]
+        where = ", ".join(places) + (f" (attempt {attempts})" if attempts > 1 else "")
         state = f"{line.state}: {line.message}" if line.message else line.state
         table.add_row(line.record.id, escape(state), step, loss, where, _age(line.record.created_at))
     console.print(table)
