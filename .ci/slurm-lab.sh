@@ -185,8 +185,9 @@ start() {
 }
 
 stop() {
-  local name
+  local name pid
   scancel --user="$LOGIN" 2>/dev/null || true
+  for _ in $(seq 40); do [ -n "$(squeue -h 2>/dev/null)" ] || break; sleep 0.25; done
   for name in slurmd-n1 slurmd-n2 slurmctld sshd; do
     ! lives "$W/$name.pid" || kill "$(cat "$W/$name.pid")"
   done
@@ -196,7 +197,11 @@ stop() {
     ! grep -qs "^$MARK" "$name" || rm -f "$name"
   done
   sed -i -E '/^127\.0\.1\.[12] n[12]$/d' /etc/hosts 2>/dev/null || true
-  ! id "$LOGIN" >/dev/null 2>&1 || userdel --remove --force "$LOGIN" 2>/dev/null || true
+  if id "$LOGIN" >/dev/null 2>&1; then
+    for pid in $(ps -u "$LOGIN" -o pid=); do kill -9 "$pid" 2>/dev/null || true; done
+    find /tmp /var/tmp /dev/shm -mindepth 1 -maxdepth 1 -user "$LOGIN" -exec rm -rf {} + 2>/dev/null || true
+    userdel --remove --force "$LOGIN" 2>/dev/null || true
+  fi
   rm -rf "$W"
 }
 

@@ -1,6 +1,8 @@
 """What the worker makes of what SkyPilot knows of a name; SkyPilot itself answers in the tests beside this one."""
 
 import ast
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,6 +44,28 @@ def test_cluster_without_a_launch_is_found_and_not_launched_again(known: dict[st
 
 def test_launch_that_a_server_has_forgotten_and_that_left_nothing_is_gone(known: dict[str, Any]) -> None:
     assert sky_worker.state({**NAME, "managed": False})["status"] == "GONE"
+
+
+def test_launch_that_was_cancelled_is_neither_refused_nor_lost(known: dict[str, Any]) -> None:
+    """The first would be the user's mistake, the second would be started again."""
+    known |= {"request": {"id": "r-1", "status": "CANCELLED"}}
+    assert sky_worker.state({**NAME, "managed": False})["status"] == "CANCELLED"
+
+
+def test_log_goes_on_after_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SkyPilot gives None where a job has said nothing for half a minute, as one that loads a model does."""
+    lines = iter(["one\n", None, "two\n"])
+    monkeypatch.setitem(sys.modules, "sky", SimpleNamespace(tail_logs=lambda *names, **how: lines))
+    monkeypatch.setattr(sky_worker.threading, "Thread", Now)
+    stream = sky_worker.Stream({**NAME, "managed": False})
+    assert (stream.text, stream.ended) == (["one\n", "two\n"], "")
+
+
+class Now:
+    """A thread that has run when it is started."""
+
+    def __init__(self, target: Callable[[], None], daemon: bool) -> None:
+        self.start = target
 
 
 def test_script_of_a_task_is_read_behind_the_header_of_a_managed_job() -> None:

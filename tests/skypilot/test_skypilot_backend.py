@@ -174,7 +174,7 @@ def test_machine_that_the_cluster_has_not_is_told_by_its_key(asked: str, key: st
         ("FAILED_SETUP", "", "environment", 3),
         ("FAILED_NO_RESOURCE", "none left", "environment", 3),
         ("FAILED", "", "crash", 70),
-        ("CANCELLED", "", "killed", 75),
+        ("CANCELLED", "", "signal", 75),
         ("GONE", "", "lost", 75),
         ("SUCCEEDED", "", "lost", 75),
     ],
@@ -198,6 +198,18 @@ def test_verdict_of_the_runtime_stands_above_what_skypilot_says(make: Make, tmp_
     worker.says(output_of(spec, cause="signal", exit_code=75))
     state = backend.status(handle)
     assert (state.cause, state.exit_code) == ("signal", 75)
+
+
+def test_log_that_had_ended_before_the_job_is_read_again(make: Make, tmp_path: Path) -> None:
+    backend, worker, spec = make()
+    handle = submitted(backend, spec, tmp_path)
+    early = {"pieces": [], "offset": 0, "ended": "", "is_fresh": False}
+    whole = {"pieces": [output_of(spec)], "offset": 1, "ended": "", "is_fresh": True}
+    worker.answers |= {
+        "state": {"status": "SUCCEEDED"},
+        "log": lambda order: early if worker.count("log") < 3 else whole,
+    }
+    assert backend.status(handle).cause == "done"
 
 
 def test_end_is_remembered_and_not_asked_for_again(make: Make, tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def state(order):
     if cluster is None:
         return _of_request(request)
     found = {"cluster": cluster.status.value, "usd_per_hour": _price(cluster), "launched_at": cluster.launched_at}
-    if request is not None and request["status"] == "FAILED":
+    if request is not None and request["status"] in ("FAILED", "CANCELLED"):
         return dict(found, **_of_request(request))
     job = _job(order["name"])
     if job["status"] == "UNKNOWN" and request is None and not _ends_itself(cluster):
@@ -192,6 +192,8 @@ def _of_request(request):
         return {"status": "GONE", "text": ""}
     if request["status"] == "SUCCEEDED":
         return {"status": "GONE", "text": ""}
+    if request["status"] == "CANCELLED":
+        return {"status": "CANCELLED", "text": ""}
     if request["status"] in _FINISHED:
         return {"status": "REFUSED", "text": _refusal(request["id"])}
     return {"status": "LAUNCHING", "text": ""}
@@ -238,9 +240,8 @@ class Stream:
             else:
                 lines = sky.tail_logs(self._order["name"], None, follow=True, preload_content=False)
             for line in lines:
-                if line is None:
-                    break
-                self.text.append(line)
+                if line is not None:  # SkyPilot's sign of life, where the job has said nothing for 30 s
+                    self.text.append(line)
         except Exception as error:
             return _said(error)
         return ""
@@ -282,9 +283,12 @@ def _runner(order):
 
 
 def cancel(order):
+    """Ask the job to end; where there is none yet, end the launch."""
     import sky
 
-    if order["managed"]:
+    if not order["managed"] and _launching(order["name"], False) is not None:
+        down({**order, "wait": False})
+    elif order["managed"]:
         sky.get(sky.jobs.cancel(name=None, job_ids=[order["job_id"]], graceful=True, graceful_timeout=order["grace"]))
     else:
         sky.get(sky.cancel(order["name"], all_users=True))

@@ -276,6 +276,9 @@ class SkypilotBackend:
             self._sky.ask("down", wait=False, **self._address(handle))
             watched.asked_at = 0.0
             return
+        if watched.state is not None and watched.state.phase == "queued":
+            self._sky.ask("cancel", grace=self.cloud.grace, **self._address(handle))
+            return
         there = in_shell(str(handle.ref["there"]))
         command = f"touch {there}/stop-requested && kill -TERM $(cat {there}/supervisor.pid)"
         with contextlib.suppress(SkyError):  # no way to the machine from here: SkyPilot asks the job itself

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from ftl.atomic import write_atomic
 from ftl.backends.sky_client import Sky, SkyError
 from ftl.backends.skypilot_mirror import Mirror
-from ftl.contract import JobHandle, JobState
+from ftl.contract import EXIT_FILE, JobHandle, JobState
 from ftl.cost import Spent
 
 _SETTLE_S = 1.5
@@ -33,6 +33,7 @@ class Watched:
         self._cost_file = run_dir / f"cost-{handle.attempt}.json"
         self._offset = 0
         self._is_first_look = True
+        self._num_streams = 0
         self._saved_at = 0.0
         price = handle.ref.get("usd_per_hour")
         self.facts: dict[str, Any] = {} if price is None else {"usd_per_hour": float(price)}  # Any: JSON
@@ -94,6 +95,7 @@ class Watched:
         while True:
             told = sky.ask("log", offset=self._offset, **address)
             if told["is_fresh"]:
+                self._num_streams += 1
                 self.mirror.begin_again()
             self.mirror.feed("".join(told["pieces"]))
             self._offset = int(told["offset"])
@@ -112,12 +114,16 @@ class Watched:
         return ended
 
     def read_to_end(self, sky: Sky, address: dict[str, Any]) -> None:
-        """Take in the rest of the log of a job that has ended. A stream that broke off before its end is read again."""
+        """Take in the rest of the log of a job that has ended. A stream that broke off before its end is read again,
+        and so is one that was begun before the job's end and brought no verdict."""
         give_up = time.monotonic() + _LAST_LOG_S
-        why_ended: str | None = None
-        while why_ended != "" and time.monotonic() < give_up:
+        num_streams = self._num_streams
+        while time.monotonic() < give_up:
             try:
                 why_ended = self.read_on(sky, address)
             except SkyError:
                 return  # its machine is gone
+            has_verdict = self.mirror.file_of_start(EXIT_FILE, self.mirror.newest_start)
+            if why_ended == "" and (has_verdict or self._num_streams > num_streams):
+                return
             time.sleep(0.2)
