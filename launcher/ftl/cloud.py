@@ -82,6 +82,9 @@ class CloudSection(Section):
     checkpoints: Address | None = None
     """A bucket or directory that the run is sent to while it trains, so that any machine can go on with it:
     s3://bucket/place, gs://bucket/place, hf://buckets/user/name, or file:///place."""
+    max_upload_mb_per_s: Annotated[float, Field(ge=0.1)] | None = None
+    """How fast checkpoints and the model are sent to `checkpoints` and the Hub, together: megabytes (10^6) a second; as
+    fast as they go when absent."""
     max_attempts: Annotated[int, Field(ge=1)] = 3
     """How often a run that lost its machine is started again without having saved a new checkpoint in between."""
 

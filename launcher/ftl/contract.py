@@ -152,6 +152,8 @@ class JobSpec(Section):
     """Seconds between the request to stop and the kill; one checkpoint must fit."""
     stores: tuple[StoreRef, ...] = ()
     """Where checkpoints and the model go beside the run directory, as they are made."""
+    max_upload_mb_per_s: Annotated[float, Field(ge=0.1)] | None = None
+    """A bound on what is sent there, all stores together; None is none."""
     carried: tuple[str, ...] = ()
     """What of the launcher's run directory the attempt begins with: files, and directories with a manifest. For
     backends whose jobs do not see that directory (ftl.carry)."""

@@ -6,7 +6,7 @@ from ftl.cloud import CloudSection
 from ftl.config.hub import HubSection
 from ftl.contract import HubRef, JobSpec, Mount, StoreRef, UrlRef
 
-_UNRECORDED = {"env", "secrets", "checkpoints", "max_attempts", "grace"}
+_UNRECORDED = {"env", "secrets", "checkpoints", "max_attempts", "grace", "max_upload_mb_per_s"}
 """Keys of a cloud file that are not told with a delivered model: they hold private things, or change nothing in it."""
 
 
@@ -26,6 +26,7 @@ def plan(
         secrets=cloud.secrets,
         timeout_s=cloud.timeout,
         grace_s=cloud.grace,
+        max_upload_mb_per_s=cloud.max_upload_mb_per_s,
         mounts=mounts,
         stores=stores,
         **fields,

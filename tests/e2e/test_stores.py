@@ -110,20 +110,31 @@ def test_run_is_sent_away_after_an_outage_and_any_machine_goes_on_with_it(
     assert losses(run) == {step: loss for step, loss in expected.items() if step > fetched["step"]}
 
 
+@pytest.mark.parametrize(
+    ("is_full", "reason"),
+    [
+        pytest.param(True, "the Hub answered 403: Private repository storage limit reached", id="full account"),
+        pytest.param(False, "does not answer (SilenceError)", id="outage that outlasts the patience"),
+    ],
+)
 def test_model_that_cannot_be_delivered_is_kept_and_pushed_later(
-    online: Ftl, hub: HubServer, own_state: Path, tmp_path: Path
+    online: Ftl, hub: HubServer, own_state: Path, tmp_path: Path, is_full: bool, reason: str
 ) -> None:
     make_project(tmp_path / "project", num_rows=24, num_epochs=1, hub_model_id="ann/model", hub_strategy="end")
-    hub.quota_bytes = 1000
-    trained = online("train", "cfg.yml", cwd=tmp_path / "project")
+    if is_full:
+        hub.quota_bytes = 1000
+    else:
+        hub.disturb("hang", times=10**6, path="/preupload/")
+    trained = online("train", "cfg.yml", cwd=tmp_path / "project", FTL_STORE_SILENCE_S="2")
     assert trained.returncode == 76
     said = " ".join((trained.stdout + trained.stderr).split())
     assert "trained, but not delivered: hub_model_id: ann/model: " in said
-    assert "the Hub answered 403: Private repository storage limit reached" in said
+    assert reason in said
     (run_id,) = run_ids(online)
     run = own_state / "runs" / run_id
     assert (run / "output/manifest.json").is_file()
     hub.quota_bytes = None
+    hub.heal()
     pushed = online("push", run_id, cwd=tmp_path / "project")
     assert pushed.returncode == 0, pushed.stderr
     assert (

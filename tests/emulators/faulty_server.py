@@ -21,6 +21,8 @@ class FaultyServer:
 
     def __init__(self, handler: type[BaseHTTPRequestHandler], attributes: dict[str, Any], port: int = 0) -> None:
         self.requests: list[Request] = []
+        self.received: list[tuple[float, float, int]] = []
+        """Of each body that was sent: when it began to come, when all of it was there, by time.monotonic, and bytes."""
         self._faults = Faults()
         self._notes = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", port), type("Handler", (handler,), attributes))
@@ -68,6 +70,7 @@ class FaultyServer:
         self._faults.heal()
         with self._notes:
             self.requests.clear()
+            self.received.clear()
 
     def hang(self) -> None:
         self._faults.hang()

@@ -132,7 +132,10 @@ class HubHandler(BaseHTTPRequestHandler):
             self.rfile.read(size // 2 if self.fault.kind == "reset" else 0)
             self._tear_down()
             return
+        started = time.monotonic()
         self.body = self._read_body()
+        if self.body:
+            self.hub.received.append((started, time.monotonic(), len(self.body)))
         if self.fault is not None:
             if self.fault.kind == "hang":
                 self.hub.hang()

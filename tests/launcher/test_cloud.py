@@ -2,6 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from ftl.cloud import CloudSection
+from ftl.plan import plan
 
 
 @pytest.mark.parametrize(
@@ -28,3 +29,10 @@ def test_address_that_cannot_be_one_is_refused_with_the_reason(address: str, tol
     with pytest.raises(ValidationError, match="checkpoints") as refused:
         CloudSection(provider="local", checkpoints=address)
     assert told in str(refused.value)
+
+
+def test_bound_on_uploads_is_in_the_job_and_no_smaller_than_a_tenth_of_a_megabyte() -> None:
+    cloud = CloudSection(provider="local", max_upload_mb_per_s=2.5)
+    assert plan(cloud, {}, run_id="run-a", mounts=()).max_upload_mb_per_s == 2.5
+    with pytest.raises(ValidationError, match="max_upload_mb_per_s"):
+        CloudSection(provider="local", max_upload_mb_per_s=0.05)

@@ -20,6 +20,7 @@ from ftl.errors import Problem
 from ftl.sources.remote import in_words, shown_address
 from ftl.sources.retry import PassingError, UnreachableError
 from ftl_runtime.checkpoint import manifest
+from ftl_runtime.checkpoint.bandwidth import Rate
 from ftl_runtime.checkpoint.bucketclient import open_system
 from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
 from ftl_runtime.checkpoint.remote import OWNER_FILE, SupersededError, Told, check_room, owner_of
@@ -33,9 +34,10 @@ _PART = re.compile(r"\.[0-9a-f]{8}\.part$")
 class BucketStore:
     """The RemoteStore of an address."""
 
-    def __init__(self, ref: UrlRef, run_id: str) -> None:
+    def __init__(self, ref: UrlRef, run_id: str, rate: Rate | None = None) -> None:
         self.label = f"{shown_address(ref.url).rstrip('/')}/{run_id}"
         self._run_id = run_id
+        self._rate = rate
         self._url = f"{ref.url.rstrip('/')}/{run_id}"
         self._owner: str | None = None
         self._opened: tuple[Any, str] | None = None  # Any: fsspec ships no types
@@ -141,7 +143,7 @@ class BucketStore:
             size, digest = manifest.digest(source)
             if (size, digest) != (entry["size"], entry["sha256"]):
                 raise BrokenCheckpoint(f"{relative} has changed since it was written")
-            _copy(system, source, f"{place}/{relative}")
+            _copy(system, source, f"{place}/{relative}", self._rate)
             done += size
             told(done, total)
         if missing := _missing(system, place, files):
@@ -163,11 +165,14 @@ def _missing(system: Any, place: str, files: dict[str, Any]) -> str | None:  # A
     return None
 
 
-def _copy(system: Any, source: Path, target: str) -> None:  # Any: as above
+def _copy(system: Any, source: Path, target: str, rate: Rate | None) -> None:  # Any: as above
     """One file, and afterwards what the other side knows of its content is compared with it."""
     if _is_local(system):
         with _settling(Path(target)) as staged:
-            system.put_file(str(source), str(staged))
+            if rate is None:
+                system.put_file(str(source), str(staged))
+            else:
+                rate.copy(source, staged)
         return
     if "hf" in _protocols(system):
         _copy_to_hub(system, source, target)

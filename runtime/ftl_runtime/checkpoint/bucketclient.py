@@ -28,19 +28,19 @@ def _local() -> dict[str, Any]:  # Any: as fsspec takes them
 
 def _s3() -> dict[str, Any]:  # Any: as above
     """Tries of botocore, for each of those that s3fs makes; they multiply."""
-    silence = min(_ANSWER_S, silence_s(is_question=True))
+    silence = silence_s(is_question=True, at_most=_ANSWER_S)
     limits = {"connect_timeout": min(CONNECT_S, silence), "read_timeout": silence}
     tries = {} if "AWS_MAX_ATTEMPTS" in os.environ else {"retries": {"total_max_attempts": _BOTOCORE_TRIES}}
     return {"config_kwargs": limits | tries}
 
 
 def _gs() -> dict[str, Any]:  # Any: as above
-    """gcsfs waits without end, and asks six times."""
+    """gcsfs waits without end, asks six times, and passes by the proxy that the environment names."""
     import aiohttp
 
-    silence = min(_ANSWER_S, silence_s(is_question=True))
+    silence = silence_s(is_question=True, at_most=_ANSWER_S)
     limits = aiohttp.ClientTimeout(total=None, sock_connect=min(CONNECT_S, silence), sock_read=silence)
-    return {"requests_timeout": limits}
+    return {"requests_timeout": limits, "session_kwargs": {"trust_env": True}}
 
 
 def _hf() -> dict[str, Any]:  # Any: as above

@@ -10,12 +10,15 @@ import json
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ftl.contract import HubRef, StoreRef
 from ftl.errors import BackendError, StorageError
 from ftl.sources.retry import PassingError
 from ftl_runtime.checkpoint.store import Checkpoint
+
+if TYPE_CHECKING:
+    from ftl_runtime.checkpoint.bandwidth import Rate
 
 OWNER_FILE = "owner.json"
 _GIB = 2**30
@@ -93,12 +96,12 @@ def check_room(dest: Path, num_bytes: int) -> None:
         )
 
 
-def open_store(ref: StoreRef, run_id: str) -> RemoteStore:
-    """The store of a reference. Asks nobody yet."""
+def open_store(ref: StoreRef, run_id: str, rate: "Rate | None" = None) -> RemoteStore:
+    """The store of a reference. Asks nobody yet. `rate` is that of copies to a directory."""
     if isinstance(ref, HubRef):
         from ftl_runtime.checkpoint.hub import HubStore
 
         return HubStore(ref, run_id)
     from ftl_runtime.checkpoint.bucket import BucketStore
 
-    return BucketStore(ref, run_id)
+    return BucketStore(ref, run_id, rate)

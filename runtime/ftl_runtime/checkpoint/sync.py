@@ -22,14 +22,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ftl.contract import EVENTS_FILE, LOG_FILE, HubRef, JobSpec, StoreRef
+from ftl.errors import ConfigError
 from ftl.redact import RedactedStream, hide, redacted_data
 from ftl_runtime.checkpoint import publish
-from ftl_runtime.checkpoint.courier import Courier, Finish
+from ftl_runtime.checkpoint.bandwidth import Rate, bound_uploads
+from ftl_runtime.checkpoint.courier import Courier, Emit, Finish
 from ftl_runtime.checkpoint.patience import PATIENCE_S
 from ftl_runtime.checkpoint.remote import RemoteStore, Told, open_store
 from ftl_runtime.events import EventLog
 
 _POLL_S = 0.05
+_NICENESS = 5
+"""Hashing a checkpoint keeps a core busy: that of a trainer comes first."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Ending:
 def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # sent to all by whoever stops a container; the supervisor decides
+    os.nice(_NICENESS)
     job = JobSpec.read_json(Path(sys.argv[1]).read_bytes())
     hide(job.secrets)
     sys.stderr = RedactedStream(sys.stderr)  # the log
@@ -62,8 +67,10 @@ def main() -> int:
 def _sync(job: JobSpec, run_dir: Path) -> Ending:
     emit = EventLog(run_dir / EVENTS_FILE, job.attempt).emit
     owner = f"{job.attempt}-{uuid.uuid4().hex[:12]}"
+    rate = _rate(job, emit)
     couriers = [
-        Courier(open_store(ref, job.run_id), ref, run_dir, number, owner, emit) for number, ref in enumerate(job.stores)
+        Courier(open_store(ref, job.run_id, rate), ref, run_dir, number, owner, emit)
+        for number, ref in enumerate(job.stores)
     ]
     for courier in couriers:
         courier.start()
@@ -82,6 +89,17 @@ def _sync(job: JobSpec, run_dir: Path) -> Ending:
             failed = next((courier for courier in couriers if not courier.is_done), None)
             return Ending(undelivered=failed.failure if failed else None)
         time.sleep(_POLL_S)
+
+
+def _rate(job: JobSpec, emit: Emit) -> Rate | None:
+    """The bound on what is sent, which holds from here on."""
+    if job.max_upload_mb_per_s is None:
+        return None
+    try:
+        return bound_uploads(job.max_upload_mb_per_s)
+    except ConfigError as error:
+        emit("warning", {"message": f"{error}: uploads are not bounded"})
+        return None
 
 
 def _finish(job: JobSpec, ref: StoreRef) -> Finish:
