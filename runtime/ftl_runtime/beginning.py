@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -32,8 +33,8 @@ def join_ranks(cfg: TrainConfig, ctx: Context) -> tuple[FsdpSection | None, Cont
     fsdp.layout(cfg.parallel, ctx.device.num_ranks)
     ranks.join(ctx.device, cfg.parallel.timeout_s, sums_in_memory=shards is not None and shards.offload_params)
     mesh = Mesh.of(ctx.run_dir, ctx.device)
-    if note := mesh.note():
-        ctx.warn(note)
+    if ctx.device.is_main and (note := mesh.note()):
+        sys.stderr.write(f"{note}\n")
     return shards, replace(ctx, mesh=mesh)
 
 

@@ -70,14 +70,11 @@ class Mesh:
         return mesh
 
     def note(self) -> str | None:
-        """What to tell the user about it."""
+        """What the log says about it."""
         if not self.carriers:
             return None
-        machines = ", ".join(str(_machine(rank)) for rank in self.carriers)
-        return (
-            f"machines {machines} have run directories of their own: checkpoints are kept on machine 0, which sends "
-            "the others what they go on from"
-        )
+        machines = ", ".join(f"machine {_machine(rank)}" for rank in self.carriers)
+        return f"machine 0 keeps the run, and sends what they go on from to those that do not see its disk: {machines}"
 
     def check_same(self, key: str, value: Any) -> None:  # Any: whatever can be compared
         """Raises ConfigError on all ranks where a machine has another value than rank 0."""

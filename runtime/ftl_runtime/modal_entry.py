@@ -243,7 +243,7 @@ class _Machine:
         import modal
 
         cluster = modal.Cluster.from_context()
-        addresses = cluster.container_ips(family="ipv4")
+        addresses = cluster.container_ips(family="ipv4") or cluster.container_ips(family="ipv6")
         if len(addresses) != nodes:
             raise RuntimeError(f"ftl: the cluster has {len(addresses)} containers, and {nodes} train together")
         return cls(cluster.container_rank(), addresses)

@@ -75,6 +75,6 @@ def test_cluster_that_is_preempted_has_the_losses_of_two_processes_here(
     assert of_the_other == {"machines/1/log.txt", "machines/1/exit.json"}
     assert json.loads(committed["machines/1/exit.json"])["exit_code"] == 0
     assert not [path for path in committed if "-1." in path]
-    assert b"machines 1 have run directories of their own" in committed["events.jsonl"]
+    assert b"to those that do not see its disk: machine 1\n" in committed["log.txt"]
     resumed = [line for line in committed["events.jsonl"].splitlines() if b'"resumed"' in line]
     assert len(resumed) == 1
