@@ -1,6 +1,7 @@
 """What goes wrong between a run and S3 or GCS: on whatever a push or a restore asks for, twice."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,21 @@ def test_fault_leaves_nothing_half_and_passes(place: Place, proxy: FaultProxy, s
         proxy.heal()
         assert place.ask("steps") == list(range(1, step + 1)), method
     assert proxy.num_outwaited == 0
+
+
+@pytest.mark.parametrize("fault", [403, 500, "reset"])
+def test_fault_while_older_ones_are_dropped_loses_none_that_stays(place: Place, proxy: FaultProxy, fault: Any) -> None:
+    place.put(2)
+    for step, method in enumerate(("DELETE", "POST"), start=3):  # one by one, and many at once
+        times = 1 if fault == "hang" else 2
+        if isinstance(fault, int):
+            proxy.fail(fault, times=times, method=method)
+        else:
+            proxy.disturb(fault, times=times, method=method)
+        with suppress(StoreRaisedError):
+            place.put(step, drop=(step - 2,))
+        proxy.heal()
+        assert {step - 1} <= set(place.ask("steps")) <= {step - 2, step - 1, step}, method
+        place.put(step, drop=(step - 2,))
+        assert place.ask("steps") == [step - 1, step], method
+        manifest.check(place.fetch(step), run_id="run-a", step=step)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hub_buckets import Bucket
 from hub_faults import flipped
 from hub_server import HubServer
 from store_place import FILES, Place
@@ -117,3 +118,40 @@ def test_storage_that_fails_is_a_failure_that_may_pass(place: Place, storage: Pa
     assert raised.value.kind == "UnreachableError"
     assert f"hub_model_id: {place.ref['repo']}: " in str(raised.value)
     assert "the client of the Hub failed (" in str(raised.value)
+
+
+BUCKET_PAGES = (
+    ("GET", "/tree/"),
+    ("POST", "/paths-info"),
+    ("POST", "/batch"),
+    ("GET", "/xet-write-token"),
+    ("GET", ""),
+)
+"""Of a bucket, in the order of a push; then whatever else is read."""
+
+
+@pytest.mark.parametrize("fault", ["404", "503", "reset", "hang", "page"])
+def test_fault_at_a_bucket_leaves_nothing_half_and_passes(
+    worker: StoreWorker, server: HubServer, tmp_path: Path, fault: str
+) -> None:
+    server.heal()
+    name = f"ann/{tmp_path.name.replace('_', '-')}"
+    server.buckets[name] = Bucket(name, frozenset({"hf_ann"}), is_private=True)
+    place = Place(worker, {"kind": "url", "url": f"hf://buckets/{name}/place"}, tmp_path)
+    place.ask("claim", owner="1-a")
+    place.put(1)
+    for step, (method, page) in enumerate(BUCKET_PAGES, start=2):
+        for call in (lambda step=step: place.put(step), lambda step=step: place.fetch(step)):
+            if fault.isdigit():
+                server.fail(int(fault), times=2, method=method, path=page)
+            else:
+                server.disturb(fault, times=1 if fault == "hang" else 2, method=method, path=page)  # type: ignore[arg-type]
+            try:
+                call()
+            except StoreRaisedError as raised:
+                is_file_damaged = raised.kind == "BrokenCheckpoint" and fault in ("404", "page", "truncate")
+                assert raised.kind in ("UnreachableError", "ConfigError") or is_file_damaged, page
+            server.heal()
+            call()
+        assert place.ask("steps") == list(range(1, step + 1)), page
+        manifest.check(place.fetch(step), run_id="run-a", step=step)
