@@ -12,6 +12,7 @@ from ftl.contract import HubRef, Resources, StoreRef, UrlRef
 from ftl.errors import Problem
 from ftl.references import Reference
 from ftl.rewards import reward_problems
+from ftl.sources.buckets import CREDENTIALS, bucket_problem
 from ftl.trackers import TRACKERS, chosen
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -71,6 +72,22 @@ def tracker_problems(config: TrainConfig, cloud: CloudSection) -> list[Problem]:
 
 def store_problems(stores: tuple[StoreRef, ...], cloud: CloudSection) -> list[Problem]:
     """What the job would lack to send itself to its stores."""
+    return [*_token_problems(stores, cloud), *_bucket_problems(stores, cloud)]
+
+
+def _bucket_problems(stores: tuple[StoreRef, ...], cloud: CloudSection) -> list[Problem]:
+    """Buckets that are not there, as far as this machine may know."""
+    found = []
+    for ref in stores:
+        if isinstance(ref, UrlRef):
+            names = CREDENTIALS.get(ref.url.partition(":")[0], ())
+            same_access = cloud.provider == "local" or any(name in cloud.secrets for name in names)
+            found.append(bucket_problem(ref.url, "checkpoints", same_access=same_access))
+    return [problem for problem in found if problem is not None]
+
+
+def _token_problems(stores: tuple[StoreRef, ...], cloud: CloudSection) -> list[Problem]:
+    """A token for the Hub that the job would not have."""
     pushes = any(isinstance(ref, HubRef) for ref in stores)
     if _has_secret("HF_TOKEN", cloud) or not (
         pushes or any(ref.url.startswith("hf:") for ref in stores if isinstance(ref, UrlRef))

@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "migrate": YAML | {"config"},
     "render": CONTRACT | {"backends", "image", "yamlout"},
     "yamlout": set(),
-    "precheck": CONTRACT | {"config", "references", "gpus", "trackers", "rewards"},
+    "precheck": CONTRACT | {"config", "references", "gpus", "trackers", "rewards", "sources"},
     "rewards": {"errors", "config", "references"},
     "launch": CONTRACT | {"backends", "jobs", "redact"},
     "inspect": YAML | {"formats", "config", "sources", "tokens", "references", "console"},

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models
 
 AWS_IMAGE = "ami-785db401"
 """An image that moto has in every region."""
@@ -73,3 +74,19 @@ def make_home(home: Path) -> Path:
 @pytest.fixture(scope="session")
 def sky_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_home(tmp_path_factory.mktemp("sky-home"))
+
+
+def write_config(folder: Path, cloud: str) -> tuple[Path, Path]:
+    """A config for `ftl train`, with its model and its data, and a cloud file."""
+    model, rows, config, cloud_file = folder / "model", folder / "rows.jsonl", folder / "cfg.yml", folder / "cloud.yml"
+    model.mkdir(parents=True)
+    Tokenizer(models.WordLevel({"hello": 0, "</s>": 1}, unk_token="hello")).save(str(model / "tokenizer.json"))
+    (model / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+    (model / "config.json").write_text('{"model_type": "llama"}')
+    rows.write_text('{"text": "hello"}\n')
+    config.write_text(
+        f"base_model: {model}\nreinit_weights: true\nlearning_rate: 1e-4\noutput_dir: {folder}/out\n"
+        f"datasets:\n  - path: {rows}\n    type: completion\n"
+    )
+    cloud_file.write_text(cloud)
+    return config, cloud_file

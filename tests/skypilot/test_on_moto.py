@@ -1,29 +1,16 @@
-"""SkyPilot's real API server on an AWS that is moto, on loopback: what is refused, and what is rented.
-
-No task runs here: the machines are entries in moto's tables, and the way to them is `false` in the place of ssh.
-"""
+"""What SkyPilot's real API server refuses, and what it rents, on an AWS that is moto (moto_lab.py)."""
 
 import os
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
+from aws_orders import NO_CAPACITY, QUOTA, Orders, watched_orders
 from canaries import below, forms, leaks
-from sky_places import AWS_IMAGE, make_home
+from moto_lab import CANARY, Lab, ended_of, machine_of, sky_on_moto, wait_for
+from sky_places import AWS_IMAGE
 from sky_server import SECRET_KEY, SkyServer, client, instances, moto_aws
 
-from ftl.backends.sky_client import shared_worker
-from ftl.backends.skypilot import SkypilotBackend
-from ftl.backends.skypilot_cloud import SkypilotCloud
-from ftl.contract import Bundle, JobHandle, JobSpec, JobState
 from ftl.errors import BackendError
-
-IMAGE = "example.com/me/ftl@sha256:" + "a" * 64
-CANARY = "canary-3f9d1c07b2a84e56"
-_WAIT_S = 900
-"""No bound to keep to: it is for a machine that does much besides."""
 
 
 @pytest.fixture(scope="module")
@@ -34,48 +21,8 @@ def aws() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def server(aws: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SkyServer]:
-    home = make_home(tmp_path_factory.mktemp("sky"))
-    config = {
-        "allowed_clouds": ["aws"],
-        "aws": {"use_internal_ips": True, "ssh_proxy_command": "/bin/false"},
-        "jobs": {"controller": {"consolidation_mode": True}},
-    }
-    server = SkyServer(home, config=config, aws_endpoint=aws)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in server.client_env.items():
-            patch.setenv(name, value)
-        patch.setenv("CANARY", CANARY)
-        shared_worker.cache_clear()  # that of another file knows another server
-        try:
-            server.start()
-            yield server
-        finally:
-            server.kill()
-            shared_worker.cache_clear()
-
-
-class Lab:
-    """A backend for each cloud file, and what it is asked to run."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (folder / "bundle").mkdir()
-        (folder / "bundle/file").write_text("content\n")
-
-    def backend(self, **keys: object) -> SkypilotBackend:
-        """With a secret, as each run here."""
-        common = {"provider": "skypilot", "infra": "aws/us-east-1", "gpu": "L4", "image": IMAGE, "secrets": ["CANARY"]}
-        return SkypilotBackend(SkypilotCloud.model_validate(common | keys))
-
-    def spec(self, backend: SkypilotBackend, run_id: str) -> JobSpec:
-        fields: dict[str, Any] = {"run_id": run_id, "secrets": backend.cloud.secrets, **backend.spec_fields()}
-        return JobSpec.model_validate(fields)
-
-    def submit(self, backend: SkypilotBackend, run_id: str) -> JobHandle:
-        run_dir = self.folder / run_id
-        run_dir.mkdir(exist_ok=True)
-        bundle = Bundle(sha256="b" * 64, path=str(self.folder / "bundle"), size_bytes=1)
-        return backend.submit(self.spec(backend, run_id), bundle, run_dir)
+    with sky_on_moto(aws, tmp_path_factory.mktemp("sky")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -83,27 +30,10 @@ def lab(server: SkyServer, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     return Lab(tmp_path_factory.mktemp("lab"))
 
 
-def wait_for(condition: Callable[[], Any], what: str) -> Any:  # Any: what the condition gives
-    give_up = time.monotonic() + _WAIT_S
-    while not (found := condition()):
-        assert time.monotonic() < give_up, f"waited {_WAIT_S} s for {what}"
-        time.sleep(0.5)
-    return found
-
-
-def machine_of(aws: str, backend: SkypilotBackend, handle: JobHandle) -> dict[str, Any]:  # Any: as AWS tells it
-    def found() -> list[dict[str, Any]]:
-        ended = ended_of(backend, handle)
-        assert ended is None, ended
-        return instances(aws)
-
-    (machine,) = wait_for(found, "the machine")
-    return dict(machine)
-
-
-def ended_of(backend: SkypilotBackend, handle: JobHandle) -> JobState | None:
-    state = backend.status(handle)
-    return state if state.phase == "ended" else None
+@pytest.fixture
+def orders() -> Iterator[Orders]:
+    with watched_orders() as orders:
+        yield orders
 
 
 @pytest.mark.parametrize(
@@ -141,6 +71,32 @@ def test_region_that_cannot_give_a_machine_ends_the_attempt_and_leaves_nothing(l
     assert ended.cause == "environment"
     assert "SkyPilot could not launch it" in str(ended.message)
     assert instances(aws) == []
+
+
+def test_quota_of_the_account_ends_the_attempt_with_its_key_and_leaves_nothing(
+    lab: Lab, aws: str, orders: Orders
+) -> None:
+    orders.refuse = lambda order: QUOTA
+    backend = lab.backend()
+    handle = lab.submit(backend, "quota")
+    ended = wait_for(lambda: ended_of(backend, handle), "the refusal")
+    assert (ended.cause, ended.exit_code) == ("environment", 3)
+    assert "quota: " in str(ended.message)
+    assert QUOTA[0] in str(ended.message)
+    assert {(order.region, order.instance_type) for order in orders.seen} == {("us-east-1", "g6.xlarge")}
+    assert instances(aws) == []
+
+
+def test_prefer_takes_a_machine_on_demand_where_there_is_none_on_spot(lab: Lab, aws: str, orders: Orders) -> None:
+    orders.refuse = lambda order: NO_CAPACITY if order.is_spot else None
+    backend = lab.backend(spot="prefer", controller="local", checkpoints="s3://bucket/runs")
+    handle = lab.submit(backend, "prefer")
+    machine = machine_of(aws, backend, handle)
+    assert "InstanceLifecycle" not in machine
+    assert [order.is_spot for order in orders.seen] == [*[True] * (len(orders.seen) - 1), False]
+    assert len(orders.seen) > 1
+    backend.remove(handle)
+    wait_for(lambda: not instances(aws), "the end of the machine")
 
 
 def test_launch_rents_what_the_cloud_file_says_and_nothing_twice(lab: Lab, aws: str) -> None:

@@ -68,6 +68,99 @@ class Now:
         self.start = target
 
 
+def cluster(*, status: str = "UP", ends_itself: bool = True) -> SimpleNamespace:
+    autostop = (10, True) if ends_itself else (-1, False)
+    return SimpleNamespace(
+        name="ftl-quick-1",
+        status=SimpleNamespace(value=status),
+        autostop=autostop[0],
+        to_down=autostop[1],
+        launched_at=1.0,
+        handle=None,
+        init_status_reason=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("job", "ends_itself", "request_", "status"),
+    [
+        pytest.param("UNKNOWN", False, None, "GONE", id="killed before ssh"),
+        pytest.param("LAUNCHING", False, None, "GONE", id="killed in setup"),
+        pytest.param("UNKNOWN", True, None, "UNKNOWN", id="machine that cannot be asked"),
+        pytest.param("RUNNING", True, None, "RUNNING", id="server that was started again"),
+        pytest.param("LAUNCHING", True, {"status": "SUCCEEDED"}, "LAUNCHING", id="job to come"),
+    ],
+)
+def test_launch_that_was_broken_off_is_gone_and_a_job_is_not(
+    job: str,
+    ends_itself: bool,
+    request_: dict[str, str] | None,
+    status: str,
+    known: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known |= {"cluster": cluster(ends_itself=ends_itself), "request": request_}
+    monkeypatch.setattr(sky_worker, "_job", lambda name: {"status": job, "text": ""})
+    assert sky_worker.state({**NAME, "managed": False})["status"] == status
+
+
+class Sky:
+    """SkyPilot with one cluster, whose autostop cannot be set: nobody gets there."""
+
+    class exceptions:  # noqa: N801  # SkyPilot's own names
+        class ClusterNotUpError(Exception): ...
+
+        class CommandError(Exception): ...
+
+    def __init__(self, machine: SimpleNamespace) -> None:
+        self._machine = machine
+        self.done: list[str] = []
+
+    def get(self, answer: Any) -> Any:
+        return answer
+
+    def status(self) -> list[SimpleNamespace]:
+        return [self._machine]
+
+    def autostop(self, name: str, minutes: int, *, down: bool) -> None:
+        raise self.exceptions.ClusterNotUpError("not properly set up")
+
+    def down(self, name: str) -> None:
+        self.done.append(f"down {name}")
+
+
+@pytest.mark.parametrize("status", ["INIT", "UP"])
+def test_collect_ends_a_machine_that_was_never_set_up(
+    status: str, known: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sky = Sky(cluster(status=status, ends_itself=False))
+    monkeypatch.setitem(sys.modules, "sky", sky)  # type: ignore[arg-type]
+    monkeypatch.setattr(sky_worker, "_job", lambda name: {"status": "UNKNOWN", "text": ""})
+    (told,) = sky_worker.collect({"prefix": "ftl-", "autostop": 10})
+    assert told["what"] == "ended"
+    assert sky.done == ["down ftl-quick-1"]
+
+
+@pytest.mark.parametrize("ends_itself", [True, False], ids=["has autostop", "is being launched"])
+def test_collect_leaves_alone_what_ends_itself_or_is_being_launched(
+    ends_itself: bool, known: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sky = Sky(cluster(ends_itself=ends_itself))
+    known["launching"] = None if ends_itself else "r-1"
+    monkeypatch.setitem(sys.modules, "sky", sky)  # type: ignore[arg-type]
+    assert sky_worker.collect({"prefix": "ftl-", "autostop": 10}) == []
+    assert sky.done == []
+
+
+def test_refusal_of_aws_is_found_in_a_log() -> None:
+    log = (
+        "\x1b[33mcreate_instances: Attempt failed with An error occurred (VcpuLimitExceeded) when calling the "
+        "RunInstances operation (reached max retries: 0): You have requested more vCPU capacity than allowed.\x1b[0m\n"
+    )
+    (found,) = sky_worker._AWS_REFUSAL.findall(sky_worker._ANSI.sub("", log))
+    assert found == ("VcpuLimitExceeded", "You have requested more vCPU capacity than allowed.")
+
+
 def test_script_of_a_task_is_read_behind_the_header_of_a_managed_job() -> None:
     task = "name: ftl-quick-1\nrun: |\n  python -m train\n"
     assert sky_worker._script(task) == "python -m train\n"

@@ -305,6 +305,22 @@ def test_budget_that_no_price_can_keep_is_not_started(make: Make, tmp_path: Path
     assert worker.count("launch") == 0
 
 
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("VcpuLimitExceeded: more vCPU capacity than your current vCPU limit of 0 allows", "quota"),
+        ("InsufficientInstanceCapacity: no sufficient capacity in the zone you requested", "infra"),
+        ("Failed to provision all possible launchable resources: 1x AWS(image_id={'us-east-1': 'docker:x'})", "infra"),
+        ("image 'docker:x' was not found", "image"),
+    ],
+)
+def test_refusal_of_a_cloud_is_told_by_its_key(text: str, key: str, make: Make, tmp_path: Path) -> None:
+    backend, worker, spec = make()
+    handle = submitted(backend, spec, tmp_path)
+    worker.answers["state"] = {"status": "REFUSED", "text": text}
+    assert backend.status(handle).message == f"SkyPilot could not launch it: {key}: {text}"
+
+
 def ordered(worker: Worker) -> dict[str, Any]:
     """The job as it was launched."""
     (order,) = [order for op, order in worker.asked if op == "launch"]

@@ -34,7 +34,7 @@ class SkyError(BackendError):
         self.is_unreachable = kind in UNREACHABLE
         if self.is_unreachable:
             remedy = "`sky api info` says which server it is, `sky api start` starts one here"
-            super().__init__(Problem("SkyPilot's API server", text, None, remedy))
+            super().__init__(Problem("SkyPilot's API server", text.partition(". Please ensure")[0], None, remedy))
         else:
             super().__init__(Problem("SkyPilot", text))
 

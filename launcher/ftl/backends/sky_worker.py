@@ -5,6 +5,8 @@ standard input, {"id": 1, "op": "hello", ...}; one a line in answer, {"id": 1, "
 {"kind": "CLASS", "text": "..."}}. Imports nothing of ftl, and keeps to Python 3.9.
 """
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -13,6 +15,7 @@ import threading
 import time
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_AWS_REFUSAL = re.compile(r"An error occurred \((\w+)\) when calling the \w+ operation(?: \([^)]*\))?: ([^\n]+)")
 ENDED = ("SUCCEEDED", "FAILED", "FAILED_SETUP", "FAILED_DRIVER", "CANCELLED", "GONE")
 AGAIN_S = 5.0
 """A log that has broken off is read again so long after."""
@@ -157,7 +160,8 @@ def state(order):
     if request is not None and request["status"] in ("FAILED", "CANCELLED"):
         return dict(found, **_of_request(request))
     job = _job(order["name"])
-    if job["status"] == "UNKNOWN" and request is None and not _ends_itself(cluster):
+    has_no_job = job["status"] == "LAUNCHING" or (job["status"] == "UNKNOWN" and not _ends_itself(cluster))
+    if request is None and has_no_job:  # a server that was killed has forgotten what it was about to do
         return dict(found, status="GONE", text="its launch was broken off before there was a job")
     return dict(found, **job)
 
@@ -200,13 +204,27 @@ def _of_request(request):
 
 
 def _refusal(request_id):
+    """Why a launch has failed: where no machine could be had what its cloud said, which is in the log alone."""
     import sky
 
     try:
         sky.get(request_id)
+    except sky.exceptions.ResourcesUnavailableError as error:
+        reasons = _said_by_aws(request_id) or [_said(one) for one in error.failover_history] or [_said(error)]
+        return "; ".join(dict.fromkeys(reasons))[:1500]
     except Exception as error:
         return _said(error)
     return ""
+
+
+def _said_by_aws(request_id):
+    """The refusals of AWS in the log of a request."""
+    import sky
+
+    log = io.StringIO()
+    with contextlib.suppress(Exception):  # that of the request itself
+        sky.stream_and_get(request_id, tail=500, follow=False, output_stream=log)
+    return [f"{code}: {text.strip()}" for code, text in _AWS_REFUSAL.findall(_ANSI.sub("", log.getvalue()))]
 
 
 _streams = {}

@@ -13,7 +13,9 @@ _KEYS = (
     (re.compile(r"instances satisfying the request: [^(]*\(cpus="), "cpus"),
     (re.compile(r"instances satisfying the request: [^(]*\(mem="), "memory"),
     (re.compile(r"\bquota|VcpuLimitExceeded|MaxSpotInstanceCount|LimitExceeded", re.I), "quota"),
-    (re.compile(r"\bimage|manifest unknown|pull access denied", re.I), "image"),
+    (re.compile(r"InsufficientInstanceCapacity|sufficient capacity|RESOURCE_POOL_EXHAUSTED|stockout", re.I), "infra"),
+    (re.compile(r"Failed to provision all possible", re.I), "infra"),
+    (re.compile(r"\bimage(?!_id=)|manifest unknown|pull access denied", re.I), "image"),
     (re.compile(r"\bregion|\bzone|\bpartition", re.I), "infra"),
     (re.compile(r"did you mean", re.I), "sky"),
     (

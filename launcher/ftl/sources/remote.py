@@ -75,6 +75,13 @@ def look_up(address: str, key: str) -> int | None:
     return None if None in sizes else sum(size for size in sizes if size is not None)
 
 
+def file_system(scheme: str, **options: Any) -> Any:  # Any: fsspec ships no types
+    """The file system of a scheme, which remembers nothing of others of its kind."""
+    import fsspec
+
+    return fsspec.filesystem(scheme, skip_instance_cache=True, **options)
+
+
 def _check_whole(address: str, problem: Problem) -> None:
     """Raises ConfigError for an address without a host or bucket: file systems list all they know for it, or fail."""
     if not is_whole_address(address):
@@ -184,7 +191,7 @@ def in_words(problem: Problem) -> Iterator[None]:
 
 
 def _verdict(problem: Problem, error: Exception) -> Exception:
-    status = next((found for cause in causes(error) if (found := _status(cause))), None)
+    status = next((found for cause in causes(error) if (found := status_of(cause))), None)
     kinds = {kind.__name__ for cause in causes(error) for kind in type(cause).__mro__}
     if any(isinstance(cause, OSError) and cause.errno in _DISK_FULL for cause in causes(error)):
         return StorageError(Problem(problem.where, problem.given, "cannot be stored here: no space, or no access"))
@@ -216,7 +223,7 @@ def _verdict(problem: Problem, error: Exception) -> Exception:
     return error
 
 
-def _status(error: BaseException) -> int | None:
+def status_of(error: BaseException) -> int | None:
     """The HTTP status that an exception of aiohttp, httpx2, botocore or gcsfs tells of."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):
