@@ -32,6 +32,8 @@ def agreed(own: Verdict, link: Link, log: RunLog, *, is_bereft: bool, newest: in
             log.write(f"The log of machine {node} ends with:\n{link.words[node].rstrip()}\n{told}")
         if verdict.cause == "killed":
             return _lost(told, newest)
+        if verdict.exit_code == ExitCode.PREEMPTED:  # it knows no checkpoints
+            return Verdict(ExitCode.PREEMPTED, verdict.cause, told.partition(";")[0] + _onwards(newest))
         return Verdict(verdict.exit_code, verdict.cause, told)
     if link.gone:
         return _lost(f"machine {link.gone[0]} is gone", newest)
@@ -46,5 +48,8 @@ def _culprit(link: Link) -> tuple[int, Verdict] | None:
 
 
 def _lost(message: str, newest: int | None) -> Verdict:
-    where = "" if newest is None else f"; it goes on from step {newest}"
-    return Verdict(ExitCode.PREEMPTED, "lost", message + where)
+    return Verdict(ExitCode.PREEMPTED, "lost", message + _onwards(newest))
+
+
+def _onwards(newest: int | None) -> str:
+    return "" if newest is None else f"; it goes on from step {newest}"

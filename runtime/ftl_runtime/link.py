@@ -114,7 +114,7 @@ class Link:
 
     def has_failed(self) -> bool:
         """Whether trainers of another machine are lost to those of this one."""
-        return bool(self.gone) or any(verdict.exit_code for verdict in self.ended.values())
+        return bool(self.gone) or any(verdict.exit_code for verdict in list(self.ended.values()))
 
     def wait_until(self, is_known: Callable[[], bool], timeout_s: float) -> None:
         """Until that is so, or it is known of all machines how they ended."""

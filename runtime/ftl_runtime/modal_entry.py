@@ -86,6 +86,8 @@ def _start(order: Order, stage: str) -> dict[str, Any]:
     code = run.supervise()
     run.copy(whole=True)
     if machine.rank:  # the first one answers, and knows how this one ended
+        if not run.exit_record():
+            raise RuntimeError(f"ftl: the supervisor of machine {machine.rank} ended with {code} and without a word")
         return {"status": "ended", "exit_code": code}
     return _answer(order, place, run, stage, code)
 
@@ -469,7 +471,9 @@ class _Run:
         return True
 
     def exit_record(self) -> dict[str, Any]:
-        return _read(self.directory / "exit.json")
+        """How the supervisor of this machine has ended."""
+        number = self._machine.rank
+        return _read(self.directory / (f"exit-{number}.json" if number else "exit.json"))
 
 
 def _files_below(root: Path, left_out: tuple[str, ...]) -> Iterator[Path]:

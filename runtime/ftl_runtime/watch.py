@@ -75,6 +75,7 @@ class Watch:
         self._measured_at = 0.0
         self._ask: float | None = None
         self._asked: Reason | None = None
+        self._is_asked_here = True
         self._num_signals = 0
         self._first_failures: list[int] = []
         self._kill_at: float | None = None
@@ -90,7 +91,9 @@ class Watch:
 
         A finished model is worth more than the time limit.
         """
-        is_limited = self._asked == "signal" or (self._asked == "deadline" and exit_code != ExitCode.DONE)
+        is_limited = (self._asked == "signal" and self._is_asked_here) or (
+            self._asked == "deadline" and exit_code != ExitCode.DONE
+        )
         return self._kill_at if is_limited else None
 
     def all_gone(self) -> bool:
@@ -105,6 +108,7 @@ class Watch:
         if self._asked is None and asked is not None and not num_signals and requests.notice() is None:
             number = DEADLINE_SIGNAL if asked.reason == "deadline" else signal.SIGTERM
             self._ask_to_stop(asked.reason, number, max(asked.until, now), asked.why)
+            self._is_asked_here = False
         elif self._asked is None and requests.any():
             notice = requests.notice()
             why = notice.sentence if notice and not num_signals else None
@@ -178,7 +182,9 @@ def _is_bereft(failures: list[int]) -> bool:
 
 def _stop_in_order(link: Link) -> bool:
     """Whether other machines have ended because they were asked to: then all end at the same step."""
-    return not link.gone and all(verdict.cause in ("signal", "deadline", "done") for verdict in link.ended.values())
+    return not link.gone and all(
+        verdict.cause in ("signal", "deadline", "done") for verdict in list(link.ended.values())
+    )
 
 
 class SendLimit:

@@ -89,8 +89,12 @@ def test_request_to_stop_reaches_all_with_its_reason_and_the_time_there_is():
         (Verdict(137, "killed", "the trainer was killed"), (75, "lost", "machine 2: the trainer was killed")),
         (Verdict(74, "storage", "the disk is full"), (74, "storage", "machine 2: the disk is full")),
         (Verdict(70, "crash", "ZeroDivisionError"), (70, "crash", "machine 2: ZeroDivisionError")),
+        (
+            Verdict(75, "signal", "killed before it could save; there is"),
+            (75, "signal", "machine 2: killed before it could save"),
+        ),
     ],
-    ids=["killed", "storage", "crash"],
+    ids=["killed", "storage", "crash", "stopped"],
 )
 def test_machines_that_lost_another_end_as_it_did_and_a_killed_one_is_gone_on_from(told, expected):
     """Though the one that has nothing to say of itself says so first."""
@@ -100,8 +104,13 @@ def test_machines_that_lost_another_end_as_it_did_and_a_killed_one_is_gone_on_fr
         threading.Timer(0.2, lambda: settle(told, found[2])).start()
         log = Log()
         verdict = settle(LOST, found[0], newest=4, log=log)
-        assert log.written == [f"The log of machine 2 ends with:\nTraceback: the last words\n{expected[2]}"]
-        went_on = "; it goes on from step 4" if told.cause == "killed" else ""
+        last = (
+            []
+            if told.exit_code == 75
+            else [f"The log of machine 2 ends with:\nTraceback: the last words\n{expected[2]}"]
+        )
+        assert log.written == last
+        went_on = "; it goes on from step 4" if expected[0] == 75 else ""
         assert (verdict.exit_code, verdict.cause, verdict.message) == (*expected[:2], expected[2] + went_on)
 
 

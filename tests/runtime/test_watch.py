@@ -8,6 +8,7 @@ import pytest
 
 from ftl.contract import JobSpec
 from ftl_runtime import uploads
+from ftl_runtime.link import Asked
 from ftl_runtime.measured import Measured, fits, lead_s, where_sent
 from ftl_runtime.notices import Notice
 from ftl_runtime.runlog import RunLog
@@ -175,3 +176,56 @@ def test_limit_of_all_attempts_counts_from_the_first_and_else_from_this_one(monk
     assert limit_at(JobSpec(run_id="r", timeout_s=600, limit_from=9_000.0), 40.0) == 50.0 - 400.0
     # The clock of whoever submitted it is ahead: that gives it no more than the limit.
     assert limit_at(JobSpec(run_id="r", timeout_s=600, limit_from=10_100.0), 40.0) == 650.0
+
+
+class Others:
+    """A link, as far as a Watch asks."""
+
+    def __init__(self, *, gone=(), ended=None):
+        self.gone, self.ended = list(gone), ended or {}
+
+    def has_failed(self):
+        return bool(self.gone) or any(verdict.exit_code for verdict in self.ended.values())
+
+    def tell_stop(self, reason, why, left_s):
+        pass
+
+
+def test_machine_that_nobody_asked_sends_what_is_left_for_as_long_as_it_takes(tmp_path):
+    ranks = Ranks([None])
+    ranks.signal = lambda number: None
+    now = time.monotonic()
+    elsewhere = Requests(lambda: 0, elsewhere=lambda: Asked("signal", "machine 1 was asked to stop", now + 5))
+    here = Requests(lambda: 1)
+    for requests, expected in ((elsewhere, False), (here, True)):
+        watch = Watch(JobSpec(run_id="r", grace_s=5), ranks, tmp_path, now, Others())
+        watch.turn(requests, is_superseded=False)
+        assert (watch.send_by(75) is not None) is expected
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "expected"),
+    [
+        (Verdict(75, "lost", "the connection", is_bereft=True), 75, True),
+        (None, -6, True),  # NCCL's watchdog has ended it
+        (Verdict(70, "crash", "ours"), 70, False),
+        (Verdict(75, "lost", "the connection", is_bereft=True), -9, False),  # it lost a peer of this machine
+    ],
+    ids=["connection", "abort", "crash", "killed"],
+)
+def test_only_what_another_machine_can_have_done_is_asked_of_it(tmp_path, told, status, expected):
+    watch = Watch(JobSpec(run_id="r"), Ranks([status]), tmp_path, time.monotonic(), Others())
+    watch.turn(Requests(lambda: 0), is_superseded=False)
+    watch.verdict(told, newest=3)
+    assert watch.is_bereft is expected
+
+
+def test_trainers_that_wait_for_a_machine_that_is_gone_are_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr("ftl_runtime.watch.STRAGGLER_S", 0.0)
+    ranks = Ranks([None])
+    ranks.kill = lambda: setattr(ranks, "statuses", [-9])
+    watch = Watch(JobSpec(run_id="r"), ranks, tmp_path, time.monotonic(), Others(gone=[1]))
+    watch.turn(Requests(lambda: 0), is_superseded=False)
+    assert ranks.statuses == [-9]
+    watch.verdict(None, newest=3)
+    assert watch.is_bereft

@@ -60,12 +60,14 @@ def _meet():
 def _train(peer, num_steps, stop, emit):
     heard = peer.makefile("r")
     for step in range(1, num_steps + 1):
-        peer.sendall(json.dumps(stop.reason).encode() + b"\n")
+        told = stop.reason  # a signal that comes from here on counts at the next step
+        peer.sendall(json.dumps(told).encode() + b"\n")
         line = heard.readline()
         if not line:
             raise ConnectionResetError
-        reason = stop.reason = stop.reason or json.loads(line)
+        reason = told or json.loads(line)
         if reason:
+            stop.reason = reason
             emit("stopping", {"reason": reason, "step": step, "saves": True})
             emit("stopped", {"step": step, "checkpoint": None})
             raise PreemptedError(f"stopped at step {step}")
