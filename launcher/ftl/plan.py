@@ -6,7 +6,12 @@ from ftl.cloud import CloudSection
 from ftl.config.hub import HubSection
 from ftl.contract import HubRef, JobSpec, Mount, StoreRef, UrlRef
 
-_UNRECORDED = {"env", "secrets", "checkpoints", "max_attempts", "grace", "max_upload_mb_per_s"}
+OF_ONE_ACCOUNT = {
+    *("environment", "volume", "cache_volume", "volumes", "modal_secrets", "registry_secret"),
+    *("python", "shared", "sky"),
+}
+"""Keys of cloud files that name what one account or its machines have, or run commands there."""
+_UNRECORDED = {"env", "secrets", "checkpoints", "max_attempts", "grace", "max_upload_mb_per_s", *OF_ONE_ACCOUNT}
 """Keys of a cloud file that are not told with a delivered model: they hold private things, or change nothing in it."""
 
 

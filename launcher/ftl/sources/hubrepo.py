@@ -75,6 +75,14 @@ def check_access(repo: Repo, *, delays_s: tuple[float, ...] = DELAYS_S) -> None:
     ask_hub(repo, lambda: HfApi().auth_check(repo.id, repo_type=repo.kind), delays_s=delays_s)
 
 
+def check_revision(repo: Repo) -> None:
+    """Raises ConfigError where its commit, branch or tag is not there or may not be read, and UnreachableError."""
+    from huggingface_hub import HfApi
+
+    ask = HfApi().repo_info
+    ask_hub(repo, lambda: ask(repo.id, repo_type=repo.kind, revision=repo.revision), delays_s=())
+
+
 def read_file(repo: Repo, name: str) -> bytes | None:
     """The content of a small file of the repository; None when it has none of that name. Raises as `check_access`."""
     from huggingface_hub import HfApi

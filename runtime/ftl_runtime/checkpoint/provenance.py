@@ -47,7 +47,7 @@ def provenance(job: JobSpec) -> Provenance:
         config={key: _public(value) for key, value in flat(cfg).items() if key not in _PRIVATE},
         inputs=_inputs(bundle),
         bundle=manifest.digest(bundle / MANIFEST_FILE)[1] if (bundle / MANIFEST_FILE).is_file() else None,
-        cloud=job.cloud,
+        cloud={key: _public(value) for key, value in job.cloud.items()},
         image=job.image,
         gpu_hours=hours * gpus if gpus else None,
         hours=hours,
