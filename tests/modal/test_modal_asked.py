@@ -116,12 +116,26 @@ def test_image_is_built_from_our_recipe_without_anything_secret(
         assert "never-in-an-image" not in str(modal_server.requests(rpc)), rpc
 
 
-def test_private_image_is_pulled_with_the_secret_on_modal(modal_server: ModalEmulator) -> None:
-    modal_server.add_secret("ghcr", {"REGISTRY_USERNAME": "me", "REGISTRY_PASSWORD": "0123456789"})
-    deployed(modal_server, "pulled", ModalCloud(image=DIGEST, registry_secret="ghcr"))
+def test_private_image_is_pulled_with_the_secret_on_modal(
+    modal_server: ModalEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the secret's name: the password is on Modal, and nothing that goes there has it, whatever this shell has."""
+    monkeypatch.setenv("REGISTRY_PASSWORD", "of-this-shell")
+    modal_server.add_secret("ghcr", {"REGISTRY_USERNAME": "me", "REGISTRY_PASSWORD": "kept-on-modal"})
+    request = deployed(modal_server, "pulled", ModalCloud(image=DIGEST, registry_secret="ghcr"))
     layers = [layer["image"] for layer in modal_server.requests("ImageGetOrCreate")]
     pulled = next(i for i in layers if f"FROM {DIGEST}" in i.get("dockerfile_commands", ()))
-    assert pulled["image_registry_config"]["secret_id"]
+    config = pulled["image_registry_config"]
+    assert config["registry_auth_type"] == "REGISTRY_AUTH_TYPE_STATIC_CREDS"
+    asked = [one for one in modal_server.requests("SecretGetOrCreate") if one.get("deployment_name") == "ghcr"]
+    assert asked
+    assert not any(one.get("env_dict") for one in asked)
+    assert modal_server.state["secrets"][config["secret_id"]]["name"] == "ghcr"
+    assert config["secret_id"] not in request["function"].get("secret_ids", ()), "the training does not get it"
+    for rpc in modal_server.counts:
+        sent = str(modal_server.requests(rpc))
+        assert "kept-on-modal" not in sent, rpc
+        assert "of-this-shell" not in sent, rpc
 
 
 def test_code_is_mounted_and_not_baked(modal_server: ModalEmulator) -> None:
