@@ -73,6 +73,8 @@ class ModalBackend:
 
     def spent(self, handle: JobHandle) -> Spent | None:
         with volumes.modal_errors():
+            if state_of(handle, str(handle.ref["call"])).phase != "ended":
+                return None
             found = volumes.record(volume_of(handle), f"{run_root(handle.run_id)}/{_SPENT_FILE}")
         if found.get("submission") != handle.attempt:
             return None
@@ -231,7 +233,11 @@ def _deploy(asked: ModalPlan, log: Path, *, tag: str) -> None:
     timer.daemon = True
     timer.start()
 
+    last = ""
+
     def tell(line: str) -> None:
+        nonlocal last
+        last = line
         timer.cancel()
         _LOG.warning("image: %s", line)
 
@@ -239,8 +245,10 @@ def _deploy(asked: ModalPlan, log: Path, *, tag: str) -> None:
         with build_log(log, tell):
             app_of(asked).deploy(environment_name=asked.environment, tag=tag)
     except modal.exception.ImageBuildError as error:
+        first, *more = str(error).strip().splitlines()
+        reason = (more[-1] if more else last or first).strip()
         where = "the log of its build is above, and on modal.com, under Images"
-        raise BackendError(Problem("image", asked.image.base, str(error).partition("\n")[0], where)) from error
+        raise BackendError(Problem("image", asked.job.image, reason, where)) from error
     finally:
         timer.cancel()
 

@@ -6,7 +6,7 @@ app ftl-<run>          deployed once a run; its functions are called by .spawn()
 volume `ftl`           runs/<run>/record.json, job-<n>.json, stop-<n>   written by launchers
                        runs/<run>/chain.json, verdict.json, spent.json, run/   written by containers
                        bundles/<sha256>.tar, .json                      what is sent, once a content
-volume `ftl-cache`     hf/, tokens/, torch/, mounts/<name>/
+volume `ftl-cache`     hf/, torch/, mounts/<name>/, and tokens in a directory each, named by what decides them
 """
 
 from typing import Any

@@ -59,13 +59,14 @@ def _running(handle: JobHandle, call: str) -> JobState:
     chain = volumes.record(volume_of(handle), f"{run_root(handle.run_id)}/{CHAIN_FILE}")
     if chain.get("submission") != handle.attempt:
         chain = {}
-    if chain.get("call") == call and "started_at" in chain:
+    if "started_at" in chain:  # by this call, or by one that was made twice, which this one waits for
         _begun.add(call)
         return JobState(phase="running")
     stage = chain.get("stage", handle.ref.get("first"))
-    machine = handle.ref.get("machine") if stage == "train" else WITHOUT_GPU
+    machine = str(handle.ref.get("machine", "")) if stage == "train" else WITHOUT_GPU
+    what = machine if machine == WITHOUT_GPU else f"a machine with {machine}" if machine else "a container"
     since = float(chain.get("called_at", handle.ref.get("called_at", time.time())))
-    message = f"Modal has not started {machine or 'a container'} yet{_waited(time.time() - since)}"
+    message = f"Modal has not started {what} yet{_waited(time.time() - since)}"
     return JobState(phase="queued", message=message)
 
 

@@ -34,13 +34,13 @@ def run(
     problems = backend.preflight(spec)
     for note in prepared.notes:
         show.note(note, as_json=as_json)
+    if problems and not dry_run:
+        raise BackendError(*problems)
     costs.tell_before(spec, backend, as_json=as_json)
     if dry_run:
         request = backend.describe(spec, prepared.packed.bundle, jobs.runs_dir() / spec.run_id)
         show.dry_run(loaded, prepared.packed, request, problems, as_json=as_json)
         return ExitCode.ENVIRONMENT if problems else ExitCode.DONE
-    if problems:
-        raise BackendError(*problems)
     record = start(prepared.record(backend, spec, name=name_of(loaded.path)), backend)
     if detach:
         show.detached(record, as_json=as_json)
