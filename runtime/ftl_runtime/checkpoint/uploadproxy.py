@@ -10,6 +10,7 @@ import re
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from urllib.parse import unquote, urlsplit
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
@@ -18,6 +19,7 @@ from ftl.errors import ConfigError, Problem
 
 _MAX_HEAD = 1 << 16
 _CONNECT_S = 10.0
+_BUSY_S = 0.1
 _RECEIVE_BYTES = 1 << 17
 """Of a client's connection: what waits here to be paid for looks sent to the client."""
 _HOP = re.compile(rb"(?im)^(proxy-[\w-]+|connection|keep-alive):[^\n]*\n")
@@ -41,7 +43,11 @@ class UploadProxy(threading.Thread):
 
     def run(self) -> None:
         while True:
-            client, _ = self._listener.accept()
+            try:
+                client, _ = self._listener.accept()
+            except OSError:  # no file descriptor is free: the next try of the client may find one
+                time.sleep(_BUSY_S)
+                continue
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
