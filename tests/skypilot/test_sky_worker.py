@@ -152,6 +152,16 @@ def test_collect_leaves_alone_what_ends_itself_or_is_being_launched(
     assert sky.done == []
 
 
+@pytest.mark.parametrize("own", [None, ["echo mine"]], ids=["none", "one"])
+def test_command_for_the_first_boot_stands_after_the_user_s_own(
+    own: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = SimpleNamespace(get_nested=lambda keys, default_value: own, override_skypilot_config=lambda given: given)
+    monkeypatch.setitem(sys.modules, "sky", SimpleNamespace(skypilot_config=config))
+    sent = sky_worker._at_first_boot("watch")
+    assert sent == {"aws": {"post_provision_runcmd": [*(own or []), "watch"]}}
+
+
 def test_refusal_of_aws_is_found_in_a_log() -> None:
     log = (
         "\x1b[33mcreate_instances: Attempt failed with An error occurred (VcpuLimitExceeded) when calling the "

@@ -12,6 +12,7 @@ from ftl.backends.secret_files import delete_secrets, memory_folder, secrets_dir
 from ftl.backends.sky_client import SkyError
 from ftl.backends.skypilot import SkypilotBackend
 from ftl.backends.skypilot_cloud import SkypilotCloud
+from ftl.backends.skypilot_deadman import first_boot
 from ftl.backends.skypilot_plan import job_name, mark_of
 from ftl.contract import Bundle, JobHandle, JobSpec, Provenance, RunResult
 from ftl.errors import BackendError, DeliveryError, UncertainError
@@ -91,6 +92,7 @@ def test_launch_is_asked_for_once_with_a_machine_that_ends_itself(make: Make, tm
     handle = submitted(backend, spec, tmp_path)
     (order,) = [order for op, order in worker.asked if op == "launch"]
     assert (order["name"], order["managed"], order["autostop"]) == ("ftl-abc234-quick-1", False, 7)
+    assert order["first_boot"] == first_boot(7)
     assert handle.ref["request"] == "r-1"
 
 
