@@ -186,8 +186,10 @@ start() {
 
 stop() {
   local name pid
-  scancel --user="$LOGIN" 2>/dev/null || true
-  for _ in $(seq 40); do [ -n "$(squeue -h 2>/dev/null)" ] || break; sleep 0.25; done
+  if lives "$W/slurmctld.pid"; then
+    scancel --user="$LOGIN" || true
+    for _ in $(seq 40); do [ -n "$(squeue -h 2>/dev/null)" ] || break; sleep 0.25; done
+  fi
   for name in slurmd-n1 slurmd-n2 slurmctld sshd; do
     ! lives "$W/$name.pid" || kill "$(cat "$W/$name.pid")"
   done

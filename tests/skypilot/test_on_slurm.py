@@ -1,7 +1,8 @@
 """`ftl` on a real cluster through SkyPilot's real server: Slurm with two nodes on this machine (.ci/slurm-lab.sh).
 
-Slow: what it covers no other test can is the way through ssh, sbatch and srun, and ranks on several machines.
-`make e2e-sky` runs it.
+Slow: what it covers no other test can is the way through ssh, sbatch and srun, ranks on several machines, a managed job
+that loses its machine, and a second computer at the same server. `make e2e-sky` runs it. All runs are started at once,
+for most of their time is waiting; the tests look at one each, and the last ones at what is left.
 """
 
 import json
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,79 @@ from sky_server import SkyServer
 pytestmark = [pytest.mark.slurm, pytest.mark.torch]
 LAB = Path(os.environ.get("FTL_SLURM_DIR") or "/var/tmp/ftl-slurm")
 CANARY = "canary-3f9d1c07b2a84e56"
+OTHER_USER = "0badcafe"
 _WAIT_S = 1500
 """No bound to keep to: it is for a machine that does much besides."""
-Ftl = Callable[..., "subprocess.Popen[str]"]
+_DIVERGED, _STOPPED, _ENVIRONMENT, _NO = 71, 75, 3, 4  # the README's table
+
+
+class Computer:
+    """One that has `ftl`, with a state of its own."""
+
+    def __init__(self, env: dict[str, str], state: Path) -> None:
+        own = {"CANARY": CANARY, "COLUMNS": "100", "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+        places = {"FTL_STATE_DIR": str(state), "FTL_CACHE_DIR": str(state / "cache")}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "SKYPILOT_"))}
+        self.state, self._env = state, kept | env | own | places
+        self._started: list[subprocess.Popen[str]] = []
+
+    def start(self, folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+        """Start `ftl ...` there; what it says goes to the file `said`."""
+        with (folder / "said").open("a") as said:
+            process = subprocess.Popen(
+                self._command(arguments), env=self._env, cwd=folder, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                text=True,
+            )  # fmt: skip
+        self._started.append(process)
+        return process
+
+    def run(self, folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = self._command(arguments)
+        return subprocess.run(
+            command, env=self._env, cwd=folder, timeout=_WAIT_S, capture_output=True, text=True, check=False
+        )
+
+    def listed(self, folder: Path) -> dict[str, dict[str, Any]]:  # Any: JSON
+        """What `ftl ps` says of each run that anyone has launched."""
+        told = self.run(folder, "ps", "--json", "--cloud", "cloud.yml")
+        assert told.returncode == 0, told.stderr
+        return {line["run"]: line for line in map(json.loads, told.stdout.splitlines())}
+
+    def end(self) -> None:
+        for process in self._started:
+            process.kill()
+            process.wait()
+
+    def _command(self, arguments: tuple[str, ...]) -> list[str]:
+        return [sys.executable, "-c", "from ftl.cli import main; main()", *arguments]
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A project that is being trained."""
+
+    folder: Path
+    process: "subprocess.Popen[str]"
+    computer: Computer
+
+    @property
+    def run(self) -> Path:
+        """Its run directory; the name of the project ends the run's id."""
+        (run,) = (path for path in (self.computer.state / "runs").glob(f"*-{self.folder.name}") if path.is_dir())
+        return run
+
+    @property
+    def said(self) -> str:
+        return (self.folder / "said").read_text()
+
+    @property
+    def slurm_jobs(self) -> list[str]:
+        return slurm_jobs(self.run.name[:6])
+
+    def is_accepted(self) -> bool:
+        """Whether its record says that SkyPilot has it."""
+        records = list((self.computer.state / "runs").glob(f"*-{self.folder.name}/record.json"))
+        return bool(records) and '"request"' in records[0].read_text()
 
 
 @pytest.fixture(scope="module")
@@ -45,41 +117,64 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SkyServer]:
         subprocess.run(["scancel", "--user=skyslurm"], check=True)  # of a test that failed half way
 
 
-@pytest.fixture
-def shared(tmp_path: Path) -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Path]:
     """A directory that both nodes mount, of their user's own."""
-    folder = LAB / "shared" / tmp_path.name
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = LAB / "shared" / f"test-{os.getpid()}"
     folder.mkdir(parents=True)
     shutil.chown(folder, "skyslurm", "skyslurm")
     yield folder
     shutil.rmtree(folder)
 
 
-@pytest.fixture
-def ftl(server: SkyServer, own_state: Path, tmp_path: Path) -> Iterator[Ftl]:
-    """Start `ftl ...` in a folder; what it says goes to the file `said` there."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    environment |= server.client_env | {"CANARY": CANARY, "COLUMNS": "100", "HF_HUB_OFFLINE": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
-    started = []
+@pytest.fixture(scope="module")
+def here(server: SkyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Computer]:
+    computer = Computer(server.client_env, tmp_path_factory.mktemp("here"))
+    yield computer
+    computer.end()
 
-    def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
-        with (folder / "said").open("a") as said:
-            command = [sys.executable, "-c", "from ftl.cli import main; main()", *arguments]
-            process = subprocess.Popen(
-                command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=said, stderr=said, text=True
-            )
-        started.append(process)
-        return process
 
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
+@pytest.fixture(scope="module")
+def elsewhere(server: SkyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Computer]:
+    """The computer of another user of the same server, at home in a place that knows nothing of the cluster."""
+    home = make_home(tmp_path_factory.mktemp("other"))
+    (home / ".sky/user_hash").write_text(OTHER_USER)
+    env = {name: value for name, value in server.client_env.items() if name != "SKYPILOT_API_SERVER_LOCAL_PORT"}
+    env |= {"HOME": str(home), "SKYPILOT_API_SERVER_ENDPOINT": f"http://127.0.0.1:{server.port}"}
+    computer = Computer(env, tmp_path_factory.mktemp("elsewhere"))
+    yield computer
+    computer.end()
+
+
+@pytest.fixture(scope="module")
+def launched(here: Computer, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Launched]:
+    """All runs of this file but those that only wait, by the names of their projects."""
+    root = tmp_path_factory.mktemp("projects")
+
+    def train(name: str, cloud: dict[str, Any] | None, num_rows: int = 48, **config: object) -> Launched:
+        make_project(root / name, num_rows=num_rows, **config)  # type: ignore[arg-type]  # pytest's own checks these
+        more = ()
+        if cloud is not None:
+            write_cloud(root / name, **cloud)
+            more = ("--cloud", "cloud.yml")
+        return Launched(root / name, here.start(root / name, "train", "cfg.yml", *more), here)
+
+    two: dict[str, Any] = {"num_epochs": 1, "save_steps": 3}
+    long: dict[str, Any] = {"num_epochs": 20, "save_steps": 5}
+    store = f"file://{shared}/store"
+    runs = [
+        train("managed", {"recover": True, "controller": "local", "checkpoints": store}, **long),
+        train("there", {"nodes": 2, "shared": str(shared), "secrets": ["CANARY"]}, **two),
+        train("watched", {}, num_epochs=4000, save_steps=500),
+        train("failing", {}, num_rows=24, num_epochs=1, loss_watchdog_threshold=0.001, loss_watchdog_patience=1),
+        train("here", {"provider": "local", "processes": 2, "infra": None, "python": None, "env": None}, **two),
+        train("straight", None, **long),
+    ]
+    return {run.folder.name: run for run in runs}
 
 
 def write_cloud(folder: Path, **keys: object) -> None:
+    """The cloud file of a project; a key that is None is left out."""
     cloud = {
         "provider": "skypilot",
         "infra": "slurm/lab",
@@ -87,19 +182,15 @@ def write_cloud(folder: Path, **keys: object) -> None:
         "env": {"OMP_NUM_THREADS": "1"},
         **keys,
     }
-    (folder / "cloud.yml").write_text(json.dumps(cloud))  # JSON is YAML
+    kept = {key: value for key, value in cloud.items() if value is not None}
+    (folder / "cloud.yml").write_text(json.dumps(kept))  # JSON is YAML
 
 
-def slurm_jobs() -> list[str]:
-    """The ids of the cluster's jobs that have not ended."""
-    listed = subprocess.run(["squeue", "-h", "-o", "%i %T"], capture_output=True, text=True, check=True).stdout
-    return [line.split()[0] for line in listed.splitlines() if not line.endswith("COMPLETING")]
-
-
-def run_of(state: Path, project: str) -> Path:
-    """The run of a project; its name ends the run's id."""
-    (run,) = (path for path in (state / "runs").glob(f"*-{project}") if path.is_dir())
-    return run
+def slurm_jobs(token: str = "") -> list[str]:
+    """The ids of the cluster's jobs that have not ended and have `token` in their names."""
+    listed = subprocess.run(["squeue", "-h", "-o", "%i %T %j"], capture_output=True, text=True, check=True).stdout
+    lines = [line.split(maxsplit=2) for line in listed.splitlines()]
+    return [job for job, state, name in lines if state != "COMPLETING" and token in name]
 
 
 def events(run: Path, name: str) -> list[dict[str, Any]]:  # Any: JSON
@@ -121,25 +212,107 @@ def wait_for(condition: Callable[[], object], what: str, process: "subprocess.Po
         time.sleep(0.5)
 
 
-def test_two_machines_train_as_one_over_gloo(ftl: Ftl, shared: Path, own_state: Path, tmp_path: Path) -> None:
+def test_managed_job_loses_its_machine(launched: dict[str, Launched], shared: Path) -> None:
+    """First, while it is at work; a later test looks at what became of it."""
+    managed = launched["managed"]
+    wait_for(lambda: list(shared.glob("store/*/checkpoint-5")), "a checkpoint in the store", managed.process)
+    (job,) = managed.slurm_jobs
+    subprocess.run(["scancel", job], check=True)
+
+
+def test_run_whose_launcher_is_killed_is_followed_and_never_started_twice(launched: dict[str, Launched]) -> None:
+    watched = launched["watched"]
+    wait_for(watched.is_accepted, "SkyPilot to accept the run", watched.process)
+    watched.process.kill()
+    again = watched.computer.run(watched.folder, "resume", watched.run.name)
+    assert again.returncode == _NO, again.stderr
+    assert "ftl attach" in again.stderr
+    attached = watched.computer.start(watched.folder, "attach", watched.run.name)
+    wait_for(lambda: len(events(watched.run, "step")) > 2, "a few steps", attached)
+    assert len(watched.slurm_jobs) == 1
+
+
+def test_other_computer_at_the_same_server_sees_the_run_and_stops_it(
+    launched: dict[str, Launched], elsewhere: Computer, tmp_path: Path
+) -> None:
+    """Follows the test above."""
+    watched = launched["watched"]
+    run_id = watched.run.name
+    write_cloud(tmp_path)
+    wait_for(lambda: (elsewhere.listed(tmp_path)[run_id]["step"] or 0) > 2, "the run to be seen")
+    assert elsewhere.listed(tmp_path)[run_id]["state"] == "running"
+    assert "Streaming logs" in elsewhere.run(tmp_path, "logs", run_id, "--cloud", "cloud.yml").stdout
+    stopped = elsewhere.run(tmp_path, "stop", run_id, "--cloud", "cloud.yml")
+    assert stopped.returncode == 0, stopped.stderr
+    (told,) = events(watched.run, "stopped")
+    assert told["checkpoint"] is not None
+    again = elsewhere.run(tmp_path, "resume", run_id)
+    assert again.returncode == _NO
+    assert "launched on another computer" in again.stderr
+    attached = watched.computer.run(watched.folder, "attach", run_id)
+    assert attached.returncode == _STOPPED, attached.stdout
+
+
+def test_job_that_fails_is_reported_with_its_own_code(launched: dict[str, Launched]) -> None:
+    failing = launched["failing"]
+    assert failing.process.wait(_WAIT_S) == _DIVERGED, failing.said
+    assert "loss_watchdog_threshold" in failing.said
+
+
+def test_two_machines_train_as_one_over_gloo(launched: dict[str, Launched], shared: Path) -> None:
     """Bit for bit what two processes of one machine train."""
-    for name in ("here", "there"):
-        make_project(tmp_path / name, num_rows=48, num_epochs=1, save_steps=3)
-    (tmp_path / "here/cloud.yml").write_text("provider: local\nprocesses: 2\n")
-    here = ftl(tmp_path / "here", "train", "cfg.yml", "--cloud", "cloud.yml")
-    write_cloud(tmp_path / "there", nodes=2, shared=str(shared), secrets=["CANARY"])
-    there = ftl(tmp_path / "there", "train", "cfg.yml", "--cloud", "cloud.yml")
-    for name, process in (("here", here), ("there", there)):
-        assert process.wait(_WAIT_S) == 0, (tmp_path / name / "said").read_text()
-    expected = losses(run_of(own_state, "here"))
+    one, two = launched["here"], launched["there"]
+    for run in (one, two):
+        assert run.process.wait(_WAIT_S) == 0, run.said
+    expected = losses(one.run)
     assert len(expected) > 2
-    assert losses(run_of(own_state, "there")) == expected
-    assert (tmp_path / "there/out/model.safetensors").exists()
+    assert losses(two.run) == expected
+    assert (two.folder / "out/model.safetensors").exists()
     (on_nodes,) = (shared / "runs").iterdir()
     assert {json.loads((on_nodes / f"exit{node}.json").read_text())["exit_code"] for node in ("", "-1")} == {0}
-    wait_for(lambda: not slurm_jobs(), "the cluster to be let go")
 
 
-def test_secret_is_on_no_disk_of_the_server(server: SkyServer) -> None:
-    """Of the first test of this file, which gives it to its job."""
+def test_managed_job_goes_on_after_its_machine_is_lost(launched: dict[str, Launched]) -> None:
+    straight, managed = launched["straight"], launched["managed"]
+    for run in (straight, managed):
+        assert run.process.wait(_WAIT_S) == 0, run.said
+    assert [data["step"] for data in events(managed.run, "resumed")]
+    assert losses(managed.run) == losses(straight.run)
+
+
+def test_job_that_waits_for_its_partition_says_so_until_it_is_stopped(here: Computer, tmp_path: Path) -> None:
+    folder = tmp_path / "waiting"
+    make_project(folder, num_rows=24)
+    write_cloud(folder, infra="slurm/lab/nowhere")
+    refused = here.run(folder, "train", "cfg.yml", "--cloud", "cloud.yml")
+    assert refused.returncode == _ENVIRONMENT, refused.stderr
+    assert "infra: Partition 'nowhere' not found" in " ".join(refused.stderr.split())
+    write_cloud(folder, infra="slurm/lab/closed")
+    started = here.run(folder, "train", "cfg.yml", "--cloud", "cloud.yml", "--detach", "--json")
+    assert started.returncode == 0, started.stderr
+    run_id = json.loads(started.stdout.splitlines()[-1])["run"]
+    wait_for(lambda: "PartitionDown" in here.listed(folder)[run_id].get("message", ""), "the reason")
+    stopped = here.run(folder, "stop", run_id)
+    assert stopped.returncode == 0, stopped.stderr
+    assert here.run(folder, "attach", run_id).returncode == _STOPPED
+    wait_for(lambda: not slurm_jobs(run_id[:6]), "the job to be taken back")
+
+
+def test_removed_runs_leave_nothing_on_the_cluster(launched: dict[str, Launched], elsewhere: Computer) -> None:
+    """Of all tests above."""
+    for run in (launched["watched"], launched["failing"], launched["there"], launched["managed"]):
+        removed = run.computer.run(run.folder, "rm", run.run.name)
+        assert removed.returncode == 0, removed.stderr
+    wait_for(lambda: not slurm_jobs(), "the nodes to be let go")
+    processes = subprocess.run(["ps", "-u", "skyslurm", "-o", "args="], capture_output=True, text=True, check=False)
+    assert "ftl" not in processes.stdout
+    assert {line["state"] for line in elsewhere.listed(launched["there"].folder).values()} <= {
+        "done",
+        "ended",
+        "stopped",
+    }
+
+
+def test_secret_is_on_no_disk_of_the_server(server: SkyServer, launched: dict[str, Launched]) -> None:
+    """`there` gives it to its job."""
     assert leaks(below(server.home), list(forms(CANARY))) == []

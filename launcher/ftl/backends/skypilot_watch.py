@@ -14,8 +14,8 @@ from ftl.contract import EXIT_FILE, JobHandle, JobState
 from ftl.cost import Spent
 
 _SETTLE_S = 1.5
-_FIRST_LOG_S = 20.0
-"""How long the first look at a log may take."""
+_FIRST_LOG_S = 60.0
+"""How long the first look at a log may take: seconds, but a minute where the API server has much to do."""
 _LAST_LOG_S = 120.0
 """How long the end of a log may take; without it a job that is done would count as lost."""
 _SAVE_EVERY_S = 5.0
