@@ -134,3 +134,9 @@ def test_exception_of_skypilot_is_one_sentence(sky: Sky) -> None:
 def test_mistake_in_the_cloud_file_is_told_with_its_line(tmp_path: Path, sky: Sky) -> None:
     with pytest.raises(ConfigError, match=r"cloud\.yml:2"):
         backend_of("provider: skypilot\ninfra: awz\n", tmp_path, sky)
+
+
+def test_mistake_of_the_cloud_file_is_not_told_as_one_of_the_config(tmp_path: Path) -> None:
+    config, cloud = write_config(tmp_path / "files", "provider: skypilot\ninfra: aws\ngpu: L44\nimage: none\n")
+    done = CliRunner().invoke(app, ["train", str(config), "--cloud", str(cloud), "--dry-run"])
+    assert str(done.exception) == "gpu: 'L44': is no GPU; did you mean `L4`?"

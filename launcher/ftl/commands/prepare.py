@@ -123,7 +123,8 @@ def _references(
         *precheck.ray_problems(loaded.config, cloud),
         *precheck.store_problems(stores, cloud),
     ]
-    return refs, [located(problem, loaded) for problem in (*missing, *unfit)]
+    of_cloud = set(type(cloud).model_fields)  # keys that no config has: the config's file is not theirs
+    return refs, [p if p.where in of_cloud else located(p, loaded) for p in (*missing, *unfit)]
 
 
 def pin_code(loaded: Loaded, config: TrainConfig) -> tuple[TrainConfig, list[str]]:
