@@ -28,11 +28,13 @@ from ftl.contract import (
     STARTS_FILE,
     Event,
 )
-from ftl.errors import DeliveryError, Problem, RunError
+from ftl.errors import DeliveryError, Problem, RunError, StorageError
 from ftl.jobs import RunRecord
 
 _FILES = (LOG_FILE, FIT_FILE, STARTS_FILE, EVENTS_FILE)
 """What later attempts read beside the checkpoint."""
+_TRIES = 4
+"""So many checkpoints are looked for elsewhere: those before them were dropped when newer ones were saved."""
 _PROGRESS_FILE = "progress.json"  # of a checkpoint, as ftl_runtime writes it
 
 
@@ -83,7 +85,10 @@ def take(record: RunRecord, old: Backend, *, is_done: bool) -> Taken:
 def _model(record: RunRecord, old: Backend | None) -> list[str]:
     if old is not None:
         assert record.handle is not None
-        _fetch(record, old, OUTPUT_DIR)
+        try:
+            _fetch(record, old, OUTPUT_DIR)
+        except FileNotFoundError as error:
+            raise DeliveryError(Problem(f"run {record.id}", None, "its model is not where it was made")) from error
         write_atomic(record.dir / RESULT_FILE, old.read(record.handle, RESULT_FILE, 0))
     return [OUTPUT_DIR, RESULT_FILE]
 
@@ -96,7 +101,7 @@ def _checkpoints(record: RunRecord, old: Backend | None, told: _Told) -> tuple[l
     for candidate in sorted(told.verified | _steps_here(record), reverse=True):
         if candidate <= stored:
             break
-        if reason := _why_not(record, old, candidate):
+        if reason := _why_not(record, old if len(notes) < _TRIES else None, candidate):
             notes.append(f"the checkpoint of step {candidate} is passed over: {reason}")
         else:
             step = candidate
@@ -106,8 +111,8 @@ def _checkpoints(record: RunRecord, old: Backend | None, told: _Told) -> tuple[l
             remedy = (
                 "`ftl train` starts it anew; with `checkpoints` in the cloud file, or hub_model_id, they outlive it"
             )
-            told_so = "; ".join(notes).replace(" is passed over: ", ": ")
-            raise RunError(Problem(f"run {record.id}", told_so, "none of its checkpoints can be had", remedy))
+            newest = notes[0].replace(" is passed over: ", ": ")
+            raise RunError(Problem(f"run {record.id}", newest, "none of its checkpoints can be had", remedy))
         return [], ["it has no checkpoint yet, and begins at its start"]
     if step is None:
         return [], [*notes, f"the checkpoint of step {stored} is fetched from {told.in_stores[stored]}"]
@@ -140,7 +145,10 @@ def _why_not(record: RunRecord, old: Backend | None, step: int) -> str | None:
 
 
 def _fetch(record: RunRecord, old: Backend, name: str) -> None:
-    """Copy a directory of the run here and compare it with its manifest. Raises DeliveryError, FileNotFoundError."""
+    """Copy a directory of the run here and compare it with its manifest.
+
+    Raises DeliveryError and FileNotFoundError, and StorageError where it cannot be written.
+    """
     assert record.handle is not None
     target = record.dir / name
     stage = target.with_name(f".tmp-{target.name}-{uuid.uuid4().hex[:8]}")
@@ -150,6 +158,10 @@ def _fetch(record: RunRecord, old: Backend, name: str) -> None:
         deliver.verify(stage)
         shutil.rmtree(target, ignore_errors=True)
         stage.rename(target)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageError(Problem(str(target), error.strerror or str(error), "cannot be written")) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 
