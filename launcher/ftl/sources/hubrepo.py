@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ftl.errors import ConfigError, FtlError, Problem
 from ftl.sources.retry import DELAYS_S, PassingError, UnreachableError, causes, with_retries
+from ftl.sources.silence import make_patient
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -139,6 +140,8 @@ def ask_hub(repo: Repo, call: Callable[[], _Result], *, delays_s: tuple[float, .
 
     Raises ConfigError where asking again is of no use, and UnreachableError where it was of none.
     """
+
+    make_patient()
 
     def told() -> _Result:
         with _in_words(repo):

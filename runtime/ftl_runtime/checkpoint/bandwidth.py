@@ -10,7 +10,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from time import monotonic, sleep
 
-from ftl_runtime.checkpoint.patience import allow_for_slowness
+from ftl.sources.silence import allow_for_slowness
 from ftl_runtime.checkpoint.uploadproxy import UploadProxy
 
 _MB = 1_000_000

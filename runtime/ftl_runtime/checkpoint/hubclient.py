@@ -1,4 +1,4 @@
-"""The client of the Hub as checkpoints are sent with it: to a repository that is there, with patience that ends."""
+"""The client of the Hub as checkpoints are sent with it: to a repository that is there."""
 
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,6 @@ def open_repository(ref: HubRef, repo: Repo) -> "tuple[HfApi, str]":
         raise ConfigError(
             Problem("hub_model_id", f"{ref.repo}: pushing needs a token, and there is none", None, remedy)
         )
-    make_patient()
     api = HfApi()
     made = ask_hub(
         repo, lambda: api.create_repo(ref.repo, private=ref.is_private is not False, exist_ok=True), delays_s=()
@@ -33,14 +32,3 @@ def open_repository(ref: HubRef, repo: Repo) -> "tuple[HfApi, str]":
     if ref.branch is not None:
         ask_hub(repo, lambda: api.create_branch(id, branch=str(ref.branch), exist_ok=True), delays_s=())
     return api, id
-
-
-def make_patient() -> None:
-    """Have the client of this process wait for nothing without end, and draw no bars."""
-    from huggingface_hub import set_client_factory
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    from ftl_runtime.checkpoint.patientclient import PatientClient
-
-    set_client_factory(PatientClient)
-    disable_progress_bars()

@@ -1,4 +1,4 @@
-"""How long a store is waited for: all numbers about it, which docs/checkpoints.md tells users.
+"""How long a store is waited for: with ftl.sources.silence all numbers, which docs/checkpoints.md tells users.
 
 A request that is not answered fails after `silence_s`, and no client asks again by itself then. What has failed is
 asked again after DELAYS_S, for as long as patience lasts: without end while training goes on, for PATIENCE_S at the end
@@ -16,33 +16,12 @@ START_PATIENCE_S = 0.3 * PATIENCE_S
 """The same at the start: three minutes, while a machine with GPUs waits and `resume` is all that giving up costs."""
 DELAYS_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 """Before the second try, the third and so on; the last one from then on."""
-MAX_WAIT_S = 30
-"""A server that asks for more patience between two tries is not obeyed longer than this."""
-CONNECT_S = 10.0
 _XET_AT_START = {
     "HF_XET_CLIENT_READ_TIMEOUT": "30s",
     "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "2",
     "HF_XET_CLIENT_RETRY_MAX_DURATION": "60s",
 }
 """Its own are five tries of two minutes."""
-_QUESTION_S = 30.0
-_WORK_S = 120.0
-
-
-def silence_s(*, is_question: bool, at_most: float = _WORK_S) -> float:
-    """Seconds without a byte after which a request has failed: a question is answered soon, while whoever takes a large
-    file or a commit may have work to do before the answer. `at_most` is of servers that are known to be quick."""
-    longest = float(os.environ.get("FTL_STORE_SILENCE_S", _WORK_S))
-    return _Slowness.seconds + min(longest, at_most, *((_QUESTION_S,) if is_question else ()))
-
-
-class _Slowness:
-    seconds = 0.0
-
-
-def allow_for_slowness(seconds: float) -> None:
-    """What this process sends may wait so long before it is sent, without any server being silent."""
-    _Slowness.seconds = seconds
 
 
 def bound_xet() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import httpx2
 from huggingface_hub.utils._http import hf_request_event_hook
 
-from ftl_runtime.checkpoint.patience import CONNECT_S, MAX_WAIT_S, silence_s
+from ftl.sources.silence import CONNECT_S, MAX_WAIT_S, silence_s
 
 
 class SilenceError(httpx2.TransportError):
