@@ -4,10 +4,12 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ftl.backends import skypilot_watch
 from ftl.backends.secret_files import delete_secrets, memory_folder, secrets_dir
 from ftl.backends.sky_client import SkyError
 from ftl.backends.skypilot import SkypilotBackend
@@ -212,6 +214,22 @@ def test_log_that_had_ended_before_the_job_is_read_again(make: Make, tmp_path: P
         "log": lambda order: early if worker.count("log") < 3 else whole,
     }
     assert backend.status(handle).cause == "done"
+
+
+def test_first_look_at_a_log_waits_past_what_skypilot_says_before_it(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way to the machine takes seconds, and `ftl ps` from another computer looks once."""
+    clock = iter(range(0, 1000, 2))  # two seconds between any two looks
+    monkeypatch.setattr(skypilot_watch, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda s: None))
+    backend, worker, spec = make()
+    handle = submitted(backend, spec, tmp_path)
+    lines = iter([["Streaming the logs of the latest job.\n"], [], [output_of(spec)]])
+    worker.answers["state"] = {"status": "RUNNING"}
+    worker.answers["log"] = lambda order: {
+        "pieces": next(lines, []), "offset": 1, "ended": None, "is_fresh": False,
+    }  # fmt: skip
+    assert json.loads(backend.read(handle, "exit.json", 0))["cause"] == "done"
 
 
 def test_end_is_remembered_and_not_asked_for_again(make: Make, tmp_path: Path) -> None:

@@ -58,6 +58,11 @@ class Mirror:
         return self._whole.get(name, (0.0, b""))[1]
 
     @property
+    def has_begun(self) -> bool:
+        """Whether the output has come to where the entry speaks; SkyPilot speaks first, and then pauses."""
+        return bool(self._start)
+
+    @property
     def newest_start(self) -> float:
         """When the newest start was that is known; 0 before the first."""
         return max((_time_of(key) for key in self._logs if key), default=0.0)

@@ -100,7 +100,7 @@ class Watched:
             self.mirror.feed("".join(told["pieces"]))
             self._offset = int(told["offset"])
             now = time.monotonic()
-            if told["pieces"]:
+            if told["pieces"] and self.mirror.has_begun:
                 quiet_since = now
             is_quiet = quiet_since is not None and now - quiet_since >= _SETTLE_S
             if told["ended"] is not None or is_quiet or now >= give_up:
