@@ -83,7 +83,10 @@ WEIGHT = {
     "transformers": ("runtime/",),
     "peft": ("runtime/",),
     "datasets": ("launcher/ftl/sources/hub.py", "runtime/"),
-    "huggingface_hub": ("launcher/ftl/sources/hubrepo.py", "launcher/ftl/inspect/", "runtime/"),
+    "huggingface_hub": (
+        *("launcher/ftl/sources/hubrepo.py", "launcher/ftl/sources/patientclient.py"),
+        *("launcher/ftl/inspect/", "runtime/"),
+    ),
     "ray": ("runtime/ftl_runtime/parallel/raydriver.py", "runtime/ftl_runtime/parallel/rayworker.py"),
     "fsspec": ("launcher/ftl/sources/remote.py", "runtime/ftl_runtime/checkpoint/bucketclient.py"),
     "pyarrow": ("launcher/ftl/sources/columnar.py", "runtime/"),

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import boto3
 import yaml
@@ -139,6 +139,8 @@ def moto_aws() -> Iterator[str]:
     server.start()
     try:
         endpoint = "http://{}:{}".format(*server.get_host_and_port())
+        # What moto knows belongs to the process: that of a server before this one, too.
+        urlopen(Request(f"{endpoint}/moto-api/reset", method="POST")).close()
         for region in REGIONS:
             ec2 = client(endpoint, "ec2", region)
             for subnet in ec2.describe_subnets()["Subnets"]:

@@ -59,7 +59,9 @@ def test_gpu_finds_its_tokens_made_and_its_adapter_is_merged_without_one(
     modal_server: ModalEmulator, without_a_gpu: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lora = {"adapter": "lora", "lora_r": 4, "lora_alpha": 8, "lora_target_linear": True, "lora_dropout": 0.0}
-    config = make_project(tmp_path / "project", num_epochs=1, save_steps=50, **lora)
+    config = make_project(
+        tmp_path / "project", num_rows=83, num_epochs=1, save_steps=50, **lora
+    )  # rows of no other test
     cloud = tmp_path / "modal.yml"
     cloud.write_text("provider: modal\nimage: cpu\ngpu: T4\nenv: {OMP_NUM_THREADS: '1'}\n")
     code = train.run(config, flags=[], assignments=[], cloud=cloud, detach=False, dry_run=False, as_json=True)

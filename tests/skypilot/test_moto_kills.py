@@ -129,5 +129,5 @@ def test_spot_run_survives_its_server_as_one_job(server: SkyServer, aws: str, or
     assert len(instances(aws)) <= 1
     backend.remove(handle)
     ended = wait_for(lambda: ended_of(backend, handle), "the end of the job")
-    assert ended.cause == "killed"
+    assert ended.cause == "signal"
     assert instances(aws) == []

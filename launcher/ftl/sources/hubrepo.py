@@ -9,12 +9,12 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ftl.errors import ConfigError, FtlError, Problem
 from ftl.sources.retry import DELAYS_S, PassingError, UnreachableError, causes, with_retries
-from ftl.sources.silence import make_patient
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -133,6 +133,18 @@ def readable_commit(repo: Repo) -> str:
     """As `resolve_commit`, once it is known that the files may be read; without a second try."""
     check_access(repo, delays_s=())
     return resolve_commit(repo, delays_s=())
+
+
+@cache
+def make_patient() -> None:
+    """Have the Hub's client in this process wait for nothing without end, and draw no bars."""
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    from ftl.sources.patientclient import PatientClient
+
+    set_client_factory(PatientClient)
+    disable_progress_bars()
 
 
 def ask_hub(repo: Repo, call: Callable[[], _Result], *, delays_s: tuple[float, ...] = DELAYS_S) -> _Result:

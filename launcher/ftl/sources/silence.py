@@ -4,7 +4,6 @@ The client itself waits without end for some answers, and for others a minute, s
 """
 
 import os
-from functools import cache
 
 CONNECT_S = 10.0
 MAX_WAIT_S = 30
@@ -27,15 +26,3 @@ class _Slowness:
 def allow_for_slowness(seconds: float) -> None:
     """What this process sends may wait so long before it is sent, without any server being silent."""
     _Slowness.seconds = seconds
-
-
-@cache
-def make_patient() -> None:
-    """Have the Hub's client in this process wait for nothing without end, and draw no bars."""
-    from huggingface_hub import set_client_factory
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    from ftl.sources.patientclient import PatientClient
-
-    set_client_factory(PatientClient)
-    disable_progress_bars()

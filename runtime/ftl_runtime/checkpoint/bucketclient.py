@@ -4,7 +4,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from ftl.sources.silence import CONNECT_S, make_patient, silence_s
+from ftl.sources.hubrepo import make_patient
+from ftl.sources.silence import CONNECT_S, silence_s
 
 _ANSWER_S = 15.0
 _S3FS_TRIES, _BOTOCORE_TRIES = 2, 3

@@ -31,10 +31,13 @@ class Gate(VolumeStore):
 @pytest.fixture
 def gate(tmp_path):
     """What a Saver asks of its context."""
-    events, warnings = [], []
+    from ftl_runtime.mesh import Mesh
+
+    events, warnings, device = [], [], SimpleNamespace(is_main=True, num_ranks=1)
     return SimpleNamespace(
         store=Gate(tmp_path),
-        device=SimpleNamespace(is_main=True, num_ranks=1),
+        device=device,
+        mesh=Mesh(device),
         emit=lambda name, data: events.append((data["step"], data["state"])),
         events=events,
         warn=warnings.append,
