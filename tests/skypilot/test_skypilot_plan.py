@@ -69,9 +69,9 @@ def test_spot_machine_is_started_again_after_75_and_after_nothing_else() -> None
     assert "autostop" not in found
 
 
-def test_preferred_spot_falls_back_to_any_other_machine() -> None:
+def test_preferred_spot_comes_first_and_falls_back_to_any_other_machine() -> None:
     found = resources(infra="aws", gpu="L4", spot="prefer", controller="local")
-    assert found["any_of"] == [
+    assert found["ordered"] == [
         {"infra": "aws", "accelerators": "L4:1", "use_spot": True},
         {"infra": "aws", "accelerators": "L4:1"},
     ]

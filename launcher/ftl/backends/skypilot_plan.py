@@ -146,7 +146,8 @@ def _resources(cloud: SkypilotCloud, image: str | None) -> dict[str, Any]:  # An
     ]
     if len(choices) == 1:
         return {**choices[0], **common}
-    is_ordered = bool(cloud.ordered) or len(cloud.gpus) > 1
+    # Of a set the controller of managed jobs makes a list in any order: a machine on demand might come first.
+    is_ordered = bool(cloud.ordered) or len(cloud.gpus) > 1 or cloud.spot == "prefer"
     return {**common, "ordered" if is_ordered else "any_of": choices}
 
 
