@@ -132,6 +132,7 @@ def test_trainer_that_does_not_stop_is_killed_after_the_grace(make_attempt):
     attempt = make_attempt()
     process = attempt.start({"event": "step", "step": 3, "sleep": 600}, grace_s=1)
     attempt.wait_for("step", step=3)
+    attempt.wait_for("checkpoint", step=2, state="saved")
     process.send_signal(signal.SIGTERM)
     assert attempt.finish(process, timeout_s=60) == 75
     assert attempt.exit_record()["message"] == "killed before it could save; the newest checkpoint is step 2"
@@ -159,7 +160,7 @@ def test_killed_trainer_is_told_as_killed(make_attempt):
 def test_supervisor_killed_leaves_no_trainer_and_the_next_attempt_goes_on(make_attempt):
     attempt = make_attempt()
     process = attempt.start({"event": "step", "step": 5, "sleep": 600})
-    attempt.wait_for("step", step=5)
+    attempt.wait_for("checkpoint", step=4, state="saved")
     assert attempt.trainers() != []
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()

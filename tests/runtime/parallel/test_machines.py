@@ -41,6 +41,7 @@ def test_run_that_loses_a_trainer_of_the_second_machine_goes_on_with_the_losses_
     attempt.config["optim"]["micro_batch_size"] = 1
     first, second = start_both(attempt, {"event": "step", "step": 3, "sleep": 600})
     attempt.wait_for("step", step=3)
+    attempt.wait_for("checkpoint", step=2, state="saved")
     (trainer,) = attempt.trainers(attempt.directory / "run-1/job.json")
     os.kill(trainer, signal.SIGKILL)
     assert attempt.finish(first, timeout_s=60) == 75, attempt.output
