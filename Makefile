@@ -39,6 +39,7 @@ test-sky-live: .venv/dev .venv/sky/complete
 
 # ftl on two nodes of a real Slurm, which .ci/slurm-lab.sh makes of this Debian machine, as root, and takes away again.
 e2e-sky: .venv/dev .venv/sky/complete
+	.ci/engine.sh
 	trap '.ci/slurm-lab.sh stop' EXIT
 	.ci/slurm-lab.sh
 	.venv/bin/python -m pytest -m slurm tests/skypilot

@@ -30,7 +30,7 @@ install_packages() {
   apt-get update -qq
   # Where there is no init, the packages' own services must not be started by dpkg; we start what we need.
   DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$W/apt.log" 2>&1 \
-    || { tail -20 "$W/apt.log"; exit 1; }
+    || { tail -n 20 "$W/apt.log"; exit 1; }
 }
 
 start_engine() {
@@ -49,7 +49,7 @@ start_engine() {
     sleep 0.5
   done
   say "dockerd did not come up (after ${try} tries); its last lines:"
-  tail -20 "$W/dockerd.log"
+  tail -n 20 "$W/dockerd.log"
   exit 1
 }
 
@@ -92,7 +92,7 @@ make_base() {
   mkdir -p "$root"
   mountpoint -q "$root" || mount -t tmpfs -o size=1g,dev,exec,suid,mode=755 tmpfs "$root" # 2x faster than a disk
   debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$root/r" "$mirror" \
-    >"$W/debootstrap.log" 2>&1 || { tail -20 "$W/debootstrap.log"; umount "$root"; exit 1; }
+    >"$W/debootstrap.log" 2>&1 || { tail -n 20 "$W/debootstrap.log"; umount "$root"; exit 1; }
   tar -C "$root/r" --exclude='./var/cache/apt/archives/*.deb' --exclude='./var/lib/apt/lists/*_*' \
     --exclude='./usr/share/man/*' --exclude='./usr/share/doc/*' --exclude='./usr/share/locale/*' -c . |
     "$docker" import -c 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' -c 'CMD ["bash"]' - "$BASE" >/dev/null
@@ -113,7 +113,7 @@ YAML
   setsid docker-registry serve "$W/registry.yml" >"$W/registry.log" 2>&1 </dev/null &
   for _ in $(seq 60); do registry_answers && return 0; sleep 0.25; done
   say "the registry did not come up; its last lines:"
-  tail -20 "$W/registry.log"
+  tail -n 20 "$W/registry.log"
   exit 1
 }
 

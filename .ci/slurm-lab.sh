@@ -33,7 +33,7 @@ install_packages() {
   apt-get update -qq
   # Where there is no init, the packages' own services must not be started by dpkg; we start what we need.
   DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$W/apt.log" 2>&1 \
-    || { tail -20 "$W/apt.log"; exit 1; }
+    || { tail -n 20 "$W/apt.log"; exit 1; }
 }
 
 make_user() {
@@ -174,13 +174,13 @@ start() {
   local node
   for node in n1 n2; do lives "$W/slurmd-$node.pid" || slurmd -N "$node"; done
   for _ in $(seq 60); do
-    [ "$(sinfo -h -N -o '%T' 2>/dev/null | grep -cE '^(idle|mixed|allocated)$')" = 2 ] && return 0
+    [ "$(sinfo -h -N -p main -o '%T' 2>/dev/null | grep -cE '^(idle|mixed|allocated)$')" = 2 ] && return 0
     sleep 0.5
     scontrol update nodename=n1,n2 state=resume 2>/dev/null || true
   done
   say "the nodes did not come up"
   sinfo -N -o '%N %T %E' || true
-  tail -5 "$W"/slurm*.log
+  tail -n 5 "$W"/slurm*.log
   exit 1
 }
 

@@ -13,11 +13,13 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
 from ftl.atomic import write_atomic
+from ftl.bundletar import identity
 from ftl.config.data import DATASET_KEYS
 from ftl.config.train import TrainConfig
 from ftl.contract import (
@@ -40,6 +42,7 @@ from ftl.state import make_private, state_dir
 MOUNT_ABOVE_BYTES = 256 * 2**20
 """A directory larger than this is mounted in place rather than copied."""
 
+_LINK_TRIES = 5
 _SECTIONS = {
     "base_model": ("model", "base"),
     "base_model_config": ("model", "config_source"),
@@ -85,8 +88,7 @@ def pack(config: TrainConfig, refs: list[Reference], files: Mapping[str, Path] |
     parts.files.update(_code())
     digests = {name: _digest(path) for name, path in parts.files.items()}
     digests[BUNDLE_CONFIG] = hashlib.sha256(_text(resolved)).hexdigest()
-    identity = {"files": digests, "mounts": {m.name: m.fingerprint for m in parts.mounts.values()}}
-    sha256 = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    sha256 = identity(digests, parts.mounts.values())
     size = len(_text(resolved)) + sum(path.stat().st_size for path in parts.files.values())
     bundle = Bundle(sha256=sha256, path=str(state_dir() / "bundles" / sha256), size_bytes=size)
     return Packed(bundle, tuple(parts.mounts.values()), resolved, parts.files, digests, tuple(parts.excluded))
@@ -227,7 +229,7 @@ def _write(target: Path, packed: Packed) -> None:
         for name, source in packed.files.items():
             place = stage / name
             place.parent.mkdir(parents=True, exist_ok=True)
-            os.link(_blob(source, packed.digests[name]), place)
+            _link(source, packed.digests[name], place)
         write_atomic(stage / MANIFEST_FILE, json.dumps({"version": 1, "files": packed.digests}, indent=1).encode())
         stage.rename(target)
     except OSError:
@@ -236,8 +238,20 @@ def _write(target: Path, packed: Packed) -> None:
             raise
 
 
+def _link(source: Path, digest: str, place: Path) -> None:
+    """Put the file there, without a copy where its content is known."""
+    for _ in range(_LINK_TRIES):
+        with suppress(FileNotFoundError):  # another shell has just tidied up, and no bundle held it yet
+            os.link(_blob(source, digest), place)
+            return
+    os.link(_blob(source, digest), place)
+
+
 def _blob(source: Path, digest: str) -> Path:
-    """A private copy of the file, kept under its content hash. The user's own file may change tomorrow."""
+    """A private copy of the file, kept under its content hash. The user's own file may change tomorrow.
+
+    One that is there is never replaced: a link to a file that is being replaced fails.
+    """
     blob = state_dir() / "blobs" / digest[:2] / digest
     if not blob.exists():
         make_private(blob.parent)
@@ -247,7 +261,8 @@ def _blob(source: Path, digest: str) -> Path:
             if hashlib.file_digest(stage.open("rb"), "sha256").hexdigest() != digest:
                 raise ConfigError(Problem(str(source), "changed while it was read", None, "run the command again"))
             stage.chmod(0o400)
-            stage.replace(blob)
+            with suppress(FileExistsError):  # another launcher was faster
+                os.link(stage, blob)
         finally:
             stage.unlink(missing_ok=True)
     return blob

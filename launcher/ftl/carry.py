@@ -113,6 +113,8 @@ def _checkpoints(record: RunRecord, old: Backend | None, told: _Told) -> tuple[l
             )
             newest = notes[0].replace(" is passed over: ", ": ")
             raise RunError(Problem(f"run {record.id}", newest, "none of its checkpoints can be had", remedy))
+        if record.spec.stores:  # the machine is gone, and its events with it
+            return [], ["it goes on from the newest checkpoint in its stores"]
         return [], ["it has no checkpoint yet, and begins at its start"]
     if step is None:
         return [], [*notes, f"the checkpoint of step {stored} is fetched from {told.in_stores[stored]}"]

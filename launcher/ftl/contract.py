@@ -29,6 +29,7 @@ STARTS_FILE = "starts.json"  # the number of the newest start, where the provide
 BUNDLE_CONFIG = "config.json"
 BUNDLE_CODE = "code"
 BUNDLE_FILES = "files"
+BUNDLE_TAR = "bundle.tar"  # all of it, in a store of the run
 
 # A path inside a resolved config is one of these, or a Hub repository id.
 BUNDLE_SCHEME = "bundle:"  # bundle:files/ab12cd34-train.jsonl  -> below the bundle

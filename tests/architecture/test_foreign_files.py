@@ -15,8 +15,8 @@ _FORBIDDEN = {
 }  # fmt: skip
 _MEANT = {
     ("launcher/ftl/formats/python.py", "exec"),
-    # ftl's own bundles, on the user's own volume of Modal: packed there, and unpacked with Python's filter for data.
-    ("launcher/ftl/backends/modal_volume.py", "tarfile.open"),
+    # ftl's own bundles, on the user's own volume of Modal or in a bucket: unpacked with Python's filter for data.
+    ("launcher/ftl/bundletar.py", "tarfile.open"),
     ("runtime/ftl_runtime/modal_entry.py", "tarfile.open"),
 }
 
@@ -54,7 +54,7 @@ def test_archives_are_unpacked_with_the_filter_for_data_alone() -> None:
         for name, call in _calls(path)
         if name.rpartition(".")[2] in ("extractall", "extract")
     ]
-    assert unpacked == [("modal_entry.py", ["'data'"])]
+    assert unpacked == [("bundletar.py", ["'data'"]), ("modal_entry.py", ["'data'"])]
 
 
 def test_torch_reads_weights_only_here_and_in_the_trainer_of_transformers() -> None:

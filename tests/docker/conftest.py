@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from docker_places import BASE, DEBIAN_CLIENT, HERE, PORT, Workplace, build_options, unavailable
+from docker_places import BASE, DEBIAN_CLIENT, HERE, PORT, Workplace, build_cpu_image, unavailable
 
 from ftl import image
 from ftl.backends.docker import DockerBackend, DockerCloud
@@ -54,13 +54,7 @@ def registry() -> str:
 @pytest.fixture(scope="session")
 def built(engine: "DockerClient") -> image.BuiltImage:
     """The image `cpu` on the test base, built once a session; seconds when the engine has the layers."""
-    lines: list[str] = []
-    client = DEBIAN_CLIENT if Path(DEBIAN_CLIENT).exists() else None
-    try:
-        return image.build("cpu", base=BASE, client=client, on_line=lines.append, **build_options())
-    except Exception:
-        print("\n".join(lines[-60:]))
-        raise
+    return build_cpu_image()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ftl import image
 from ftl.backends.docker import DockerBackend
 from ftl.backends.secret_files import memory_folder
 from ftl.contract import Bundle, JobHandle, JobSpec, JobState
@@ -39,6 +40,17 @@ def build_options() -> dict[str, Path]:
         if any(Path(folder).glob("torch-*+cpu-*.whl")):
             options["wheels"] = Path(folder)
     return options
+
+
+def build_cpu_image() -> image.BuiltImage:
+    """The image `cpu` on the test base."""
+    lines: list[str] = []
+    client = DEBIAN_CLIENT if Path(DEBIAN_CLIENT).exists() else None
+    try:
+        return image.build("cpu", base=BASE, client=client, on_line=lines.append, **build_options())
+    except Exception:
+        print("\n".join(lines[-60:]))
+        raise
 
 
 class Workplace:

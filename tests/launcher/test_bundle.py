@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,42 @@ def test_same_input_twice_is_one_bundle_and_copies_nothing_again(project: Path) 
     again = bundle.write(packed(project))
     assert again == first
     assert {p: p.stat().st_mtime_ns for p in Path(first.path).rglob("*")} == before
+
+
+def test_copy_that_another_launcher_has_made_meanwhile_is_kept(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link to a file that is just being replaced fails."""
+    made = packed(project)
+    copyfile, inodes = shutil.copyfile, {}
+
+    def copy(source: Path, stage: Path) -> None:
+        copyfile(source, stage)
+        blob = stage.with_name(made.digests[next(name for name, path in made.files.items() if path == source)])
+        if not blob.exists():
+            copyfile(source, blob)
+            inodes[blob] = blob.stat().st_ino
+
+    monkeypatch.setattr(shutil, "copyfile", copy)
+    bundle.write(made)
+    assert len(inodes) > 10
+    assert {blob: blob.stat().st_ino for blob in inodes} == inodes
+    assert not [path for path in inodes for path in path.parent.glob(".*")]
+
+
+def test_copy_that_another_launcher_tidied_away_meanwhile_is_made_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, link, removed = packed(project), os.link, []
+
+    def tidied(source: Path, place: Path) -> None:
+        if "bundles" in Path(place).parts and not removed:
+            removed.append(Path(source))
+            Path(source).unlink()
+        link(source, place)
+
+    monkeypatch.setattr(os, "link", tidied)
+    written = Path(bundle.write(made).path)
+    assert removed[0].exists()
+    assert all((written / name).is_file() for name in made.files)
 
 
 def test_config_and_tokenizer_of_other_places_go_along(project: Path) -> None:

@@ -1,10 +1,12 @@
 """`ftl` on a real cluster through SkyPilot's real server: Slurm with two nodes on this machine (.ci/slurm-lab.sh).
 
 Slow: what it covers no other test can is the way through ssh, sbatch and srun, ranks on several machines, a managed job
-that loses its machine, and a second computer at the same server. `make e2e-sky` runs it. All runs are started at once,
-for most of their time is waiting; the tests look at one each, and the last ones at what is left.
+that loses its machine, a run that comes from a container, and a second computer at the same server. `make e2e-sky` runs
+it. All runs are started at once, for most of their time is waiting; the tests look at one each, and the last ones at
+what is left.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,6 +20,7 @@ from typing import Any
 
 import pytest
 from canaries import below, forms, leaks
+from docker_places import build_cpu_image
 from project import make_project
 from sky_places import make_home
 from sky_server import SkyServer
@@ -35,7 +38,8 @@ class Computer:
     """One that has `ftl`, with a state of its own."""
 
     def __init__(self, env: dict[str, str], state: Path) -> None:
-        own = {"CANARY": CANARY, "COLUMNS": "100", "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+        own = {"CANARY": CANARY, "COLUMNS": "100", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        own |= {"PYTHONPATH": os.pathsep.join(sys.path)}
         places = {"FTL_STATE_DIR": str(state), "FTL_CACHE_DIR": str(state / "cache")}
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "SKYPILOT_"))}
         self.state, self._env = state, kept | env | own | places
@@ -72,7 +76,7 @@ class Computer:
         return [sys.executable, "-c", "from ftl.cli import main; main()", *arguments]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Launched:
     """A project that is being trained."""
 
@@ -86,6 +90,10 @@ class Launched:
         (run,) = (path for path in (self.computer.state / "runs").glob(f"*-{self.folder.name}") if path.is_dir())
         return run
 
+    def move(self, *arguments: str) -> None:
+        """Have another `ftl` follow it, which ends when it ends."""
+        self.process = self.computer.start(self.folder, *arguments)
+
     @property
     def said(self) -> str:
         return (self.folder / "said").read_text()
@@ -93,6 +101,10 @@ class Launched:
     @property
     def slurm_jobs(self) -> list[str]:
         return slurm_jobs(self.run.name[:6])
+
+    def has_begun(self) -> bool:
+        """Whether it has told of anything."""
+        return any((self.computer.state / "runs").glob(f"*-{self.folder.name}/events.jsonl"))
 
     def is_accepted(self) -> bool:
         """Whether its record says that SkyPilot has it."""
@@ -150,6 +162,7 @@ def elsewhere(server: SkyServer, tmp_path_factory: pytest.TempPathFactory) -> It
 def launched(here: Computer, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Launched]:
     """All runs of this file but those that only wait, by the names of their projects."""
     root = tmp_path_factory.mktemp("projects")
+    build_cpu_image()
 
     def train(name: str, cloud: dict[str, Any] | None, num_rows: int = 48, **config: object) -> Launched:
         make_project(root / name, num_rows=num_rows, **config)  # type: ignore[arg-type]  # pytest's own checks these
@@ -162,15 +175,27 @@ def launched(here: Computer, shared: Path, tmp_path_factory: pytest.TempPathFact
     two: dict[str, Any] = {"num_epochs": 1, "save_steps": 3}
     long: dict[str, Any] = {"num_epochs": 20, "save_steps": 5}
     store = f"file://{shared}/store"
+    contained = {"provider": "docker", "image": "cpu", "infra": None, "python": None}
     runs = [
+        train("moved", contained, **long),
         train("managed", {"recover": True, "controller": "local", "checkpoints": store}, **long),
         train("there", {"nodes": 2, "shared": str(shared), "secrets": ["CANARY"]}, **two),
-        train("watched", {}, num_epochs=4000, save_steps=500),
+        train(
+            "watched", {"checkpoints": store, "python": humble_python(shared)}, num_epochs=4000, save_steps=500
+        ),
         train("failing", {}, num_rows=24, num_epochs=1, loss_watchdog_threshold=0.001, loss_watchdog_patience=1),
         train("here", {"provider": "local", "processes": 2, "infra": None, "python": None, "env": None}, **two),
         train("straight", None, **long),
-    ]
+    ]  # fmt: skip
     return {run.folder.name: run for run in runs}
+
+
+def humble_python(folder: Path) -> str:
+    """A Python that leaves the processors to whoever else wants them: a training without an end would fill one."""
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\nexec nice -n 15 {LAB}/env/bin/python "$@"\n')
+    python.chmod(0o755)
+    return str(python)
 
 
 def write_cloud(folder: Path, **keys: object) -> None:
@@ -195,9 +220,13 @@ def slurm_jobs(token: str = "") -> list[str]:
 
 def events(run: Path, name: str) -> list[dict[str, Any]]:  # Any: JSON
     """Data of the events of that name which this machine has: its own run's, or those that SkyPilot's log told."""
-    files = [run / "events.jsonl", *sorted((run / "skypilot").glob("*.events"))]
+    files = [run / "events.jsonl", *sorted(run.glob("skypilot*/*.events"))]
     lines = [json.loads(line) for file in files if file.exists() for line in file.read_text().splitlines()]
     return [line["data"] for line in lines if line["event"] == name]
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def losses(run: Path) -> dict[int, float]:
@@ -212,8 +241,27 @@ def wait_for(condition: Callable[[], object], what: str, process: "subprocess.Po
         time.sleep(0.5)
 
 
-def test_managed_job_loses_its_machine(launched: dict[str, Launched], shared: Path) -> None:
+def test_run_of_a_container_that_was_killed_moves_to_the_cluster(launched: dict[str, Launched]) -> None:
     """First, while it is at work; a later test looks at what became of it."""
+    moved = launched["moved"]
+
+    def saved() -> list[int]:
+        return [data["step"] for data in events(moved.run, "checkpoint") if data["state"] == "verified"]
+
+    wait_for(moved.has_begun, "the container", moved.process)
+    wait_for(saved, "a checkpoint in the container", moved.process)
+    moved.process.kill()  # which would start it again
+    containers = ["docker", "ps", "--quiet", "--filter", f"label=io.ftl.run={moved.run.name}"]
+    (container,) = subprocess.run(containers, capture_output=True, text=True, check=True).stdout.split()
+    subprocess.run(["docker", "kill", container], capture_output=True, check=True)
+    write_cloud(moved.folder)
+    moved.move("resume", moved.run.name, "--cloud", "cloud.yml")
+    told = f"the checkpoint of step {max(saved())} goes along"
+    wait_for(lambda: told in " ".join(moved.said.split()), "the checkpoint to go along", moved.process)
+
+
+def test_managed_job_loses_its_machine(launched: dict[str, Launched], shared: Path) -> None:
+    """As the test above."""
     managed = launched["managed"]
     wait_for(lambda: list(shared.glob("store/*/checkpoint-5")), "a checkpoint in the store", managed.process)
     (job,) = managed.slurm_jobs
@@ -244,13 +292,10 @@ def test_other_computer_at_the_same_server_sees_the_run_and_stops_it(
     assert "Streaming logs" in elsewhere.run(tmp_path, "logs", run_id, "--cloud", "cloud.yml").stdout
     stopped = elsewhere.run(tmp_path, "stop", run_id, "--cloud", "cloud.yml")
     assert stopped.returncode == 0, stopped.stderr
-    (told,) = events(watched.run, "stopped")
-    assert told["checkpoint"] is not None
-    again = elsewhere.run(tmp_path, "resume", run_id)
-    assert again.returncode == _NO
-    assert "launched on another computer" in again.stderr
     attached = watched.computer.run(watched.folder, "attach", run_id)
     assert attached.returncode == _STOPPED, attached.stdout
+    (told,) = events(watched.run, "stopped")
+    assert told["checkpoint"] is not None
 
 
 def test_job_that_fails_is_reported_with_its_own_code(launched: dict[str, Launched]) -> None:
@@ -280,6 +325,32 @@ def test_managed_job_goes_on_after_its_machine_is_lost(launched: dict[str, Launc
     assert losses(managed.run) == losses(straight.run)
 
 
+def test_moved_run_equals_the_one_that_stayed(launched: dict[str, Launched]) -> None:
+    """In its losses and its weights, bit for bit."""
+    straight, moved = launched["straight"], launched["moved"]
+    assert moved.process.wait(_WAIT_S) == 0, moved.said
+    (resumed,) = events(moved.run, "resumed")
+    assert resumed["step"] in losses(straight.run)
+    assert losses(moved.run) == losses(straight.run)
+    assert sha256(moved.folder / "out/model.safetensors") == sha256(straight.folder / "out/model.safetensors")
+
+
+def test_other_computer_goes_on_with_the_run_that_it_stopped(
+    launched: dict[str, Launched], elsewhere: Computer, tmp_path: Path
+) -> None:
+    """What was sent to it is in its store, beside the checkpoints."""
+    watched = launched["watched"]
+    run_id = watched.run.name
+    (stopped,) = events(watched.run, "stopped")
+    write_cloud(tmp_path)
+    resumed = elsewhere.start(tmp_path, "resume", run_id, "--cloud", "cloud.yml")
+    seen = elsewhere.state / "runs" / run_id
+    wait_for(lambda: any(step > stopped["step"] for step in losses(seen)), "steps after those it had made", resumed)
+    assert [data["step"] for data in events(seen, "resumed")] == [stopped["checkpoint"]]
+    assert elsewhere.run(tmp_path, "stop", run_id).returncode == 0
+    assert resumed.wait(_WAIT_S) == _STOPPED, (tmp_path / "said").read_text()
+
+
 def test_job_that_waits_for_its_partition_says_so_until_it_is_stopped(here: Computer, tmp_path: Path) -> None:
     folder = tmp_path / "waiting"
     make_project(folder, num_rows=24)
@@ -300,8 +371,9 @@ def test_job_that_waits_for_its_partition_says_so_until_it_is_stopped(here: Comp
 
 def test_removed_runs_leave_nothing_on_the_cluster(launched: dict[str, Launched], elsewhere: Computer) -> None:
     """Of all tests above."""
-    for run in (launched["watched"], launched["failing"], launched["there"], launched["managed"]):
-        removed = run.computer.run(run.folder, "rm", run.run.name)
+    for name in ("watched", "failing", "there", "managed", "moved"):
+        run = launched[name]
+        removed = run.computer.run(run.folder, "rm", run.run.name, "--cloud", "cloud.yml")
         assert removed.returncode == 0, removed.stderr
     wait_for(lambda: not slurm_jobs(), "the nodes to be let go")
     processes = subprocess.run(["ps", "-u", "skyslurm", "-o", "args="], capture_output=True, text=True, check=False)

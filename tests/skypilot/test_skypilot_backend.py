@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ftl.backends import skypilot_watch
+from ftl.backends import skypilot, skypilot_watch
 from ftl.backends.secret_files import delete_secrets, memory_folder, secrets_dir
 from ftl.backends.sky_client import SkyError
 from ftl.backends.skypilot import SkypilotBackend
@@ -80,6 +80,10 @@ def submitted(backend: SkypilotBackend, spec: JobSpec, tmp_path: Path) -> JobHan
     )  # fmt: skip
     (run_dir / "record.json").write_text(record.model_dump_json())
     return backend.submit(spec, bundle, run_dir)
+
+
+def start_of(spec: JobSpec) -> str:
+    return f"{mark_of(spec)} {json.dumps({'start': 100.0})}\n"
 
 
 def output_of(spec: JobSpec, *, cause: str = "done", exit_code: int = 0, start: float = 100.0) -> str:
@@ -221,7 +225,8 @@ def test_first_look_at_a_log_waits_past_what_skypilot_says_before_it(
 ) -> None:
     """The way to the machine takes seconds, and `ftl ps` from another computer looks once."""
     clock = iter(range(0, 1000, 2))  # two seconds between any two looks
-    monkeypatch.setattr(skypilot_watch, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda s: None))
+    ticking = SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda s: None, time=lambda: 1e12)
+    monkeypatch.setattr(skypilot_watch, "time", ticking)
     backend, worker, spec = make()
     handle = submitted(backend, spec, tmp_path)
     lines = iter([["Streaming the logs of the latest job.\n"], [], [output_of(spec)]])
@@ -230,6 +235,85 @@ def test_first_look_at_a_log_waits_past_what_skypilot_says_before_it(
         "pieces": next(lines, []), "offset": 1, "ended": None, "is_fresh": False,
     }  # fmt: skip
     assert json.loads(backend.read(handle, "exit.json", 0))["cause"] == "done"
+
+
+class Clock:
+    """Stands still, but for who sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    time = monotonic
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def told_at(spec: JobSpec, offset: int, t: float) -> tuple[str, int]:
+    """A step in the output, and where the next one stands."""
+    line = json.dumps({"t": t, "attempt": 1, "event": "step", "data": {"step": 1}})
+    told = {"file": "events.jsonl", "id": "1000.000-ab", "offset": offset, "line": line}
+    return f"{mark_of(spec)} {json.dumps(told)}\n", offset + len(line) + 1
+
+
+def test_first_look_at_a_training_that_is_never_quiet_ends_once_it_has_caught_up(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(skypilot_watch, "time", clock)
+    backend, worker, spec = make()
+    handle = submitted(backend, spec, tmp_path)
+    worker.answers["state"] = {"status": "RUNNING"}
+    offset, told = 0, clock.now - 3
+
+    def log(order: dict[str, Any]) -> dict[str, Any]:
+        nonlocal offset, told
+        piece, offset = told_at(spec, offset, told)
+        told += 1  # it tells of a second in 0.2 s
+        return {"pieces": [start_of(spec), piece], "offset": 1, "ended": None, "is_fresh": False}
+
+    worker.answers["log"] = log
+    assert len(backend.read(handle, "events.jsonl", 0).splitlines()) == 4
+    assert clock.now == pytest.approx(1000.6)
+
+
+def test_server_that_needs_long_is_asked_seldom_and_so_is_one_whose_log_comes_in(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(skypilot_watch, "time", clock)
+    monkeypatch.setattr(skypilot, "time", clock)
+    backend, worker, spec = make()
+    handle = submitted(backend, spec, tmp_path)
+    answer_s = 0.5
+
+    def state(order: dict[str, Any]) -> dict[str, Any]:
+        clock.now += answer_s
+        return {"status": "RUNNING"}
+
+    def num_asked(seconds: int) -> int:
+        before = worker.count("state")
+        for _ in range(seconds):
+            clock.now += 1
+            backend.status(handle)
+        return worker.count("state") - before
+
+    worker.answers["state"] = state
+    backend.status(handle)
+    assert num_asked(60) == 12
+    answer_s = 8.0
+    assert 2 <= num_asked(60) <= 3  # 24 s from one to the next
+    answer_s = 0.5
+    worker.says(start_of(spec))
+    worker.answers["log"] = {"pieces": [start_of(spec)], "offset": 1, "ended": None, "is_fresh": False}
+    backend.read(handle, "log.txt", 0)
+    assert num_asked(60) == 2
+    worker.answers["log"] = {"pieces": [output_of(spec)], "offset": 2, "ended": None, "is_fresh": False}
+    backend.read(handle, "log.txt", 0)
+    assert num_asked(60) == 12  # it has said how it ended; SkyPilot is about to
 
 
 def test_end_is_remembered_and_not_asked_for_again(make: Make, tmp_path: Path) -> None:

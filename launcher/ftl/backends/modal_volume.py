@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ftl import bundletar
 from ftl.contract import MANIFEST_FILE
 from ftl.errors import BackendError, FtlError, Problem
 from ftl.redact import is_secret_file
@@ -165,23 +165,10 @@ def put_bundle(volume: "Volume", sha256: str, directory: Path) -> bool:
         return False
     with tempfile.TemporaryDirectory(prefix="ftl-bundle-") as scratch:
         packed = Path(scratch) / name
-        _pack(directory, packed)
+        bundletar.pack(directory, packed)
         with volume.batch_upload(force=True) as batch:
             batch.put_file(packed, f"/bundles/{name}")
     return True
-
-
-def _pack(directory: Path, packed: Path) -> None:
-    """The same directory gives the same bytes."""
-    with tarfile.open(packed, "w") as tar:
-        for path in sorted(directory.rglob("*")):
-            if path.is_file():
-                info = tar.gettarinfo(path, path.relative_to(directory).as_posix())
-                info.mtime, info.mode, info.uid, info.gid, info.uname, info.gname = 0, 0o644, 0, 0, "", ""
-                info.type, info.linkname = tarfile.REGTYPE, ""
-                info.size = path.stat().st_size
-                with path.open("rb") as file:
-                    tar.addfile(info, file)
 
 
 def put_directory(volume: "Volume", source: Path, place: str) -> bool:

@@ -30,7 +30,6 @@ from ftl.backends.skypilot_faults import (
 from ftl.backends.skypilot_plan import PREFIX, in_shell, job_name, mark_of, run_directory, task
 from ftl.backends.skypilot_prices import limited, price_of
 from ftl.backends.skypilot_records import OVER, record_of, records_in
-from ftl.backends.skypilot_stores import Stores, stores_in, stores_of
 from ftl.backends.skypilot_watch import Watched
 from ftl.cloud import CloudSection
 from ftl.contract import (
@@ -48,10 +47,9 @@ from ftl.contract import (
 from ftl.cost import Price, Spent, budget_problems
 from ftl.errors import BackendError, DeliveryError, ExitCode, FtlError, Problem
 from ftl.image import recipe, resolve
+from ftl.runstores import Stores, stores_in, stores_of
 from ftl.state import state_dir
 
-_STATE_AGE_S = 5.0
-"""SkyPilot is asked so seldom: each question is a request that its server runs in a process."""
 _PATIENCE_S = 900.0
 """How long an API server may be away before following a run gives up. The run itself does not care."""
 _QUEUED = ("PENDING", "INIT", "SETTING_UP", "STARTING", "LAUNCHING", "SUBMITTED")
@@ -213,11 +211,12 @@ class SkypilotBackend:
         watched = self._watched(handle)
         if watched.ended is not None:
             return watched.ended
-        if watched.state is not None and time.monotonic() - watched.asked_at < _STATE_AGE_S:
+        if watched.state is not None and watched.is_fresh():
             return watched.state
         if OVER in handle.ref:
             watched.end(self._verdict_of_store(handle, watched) or _OVER)
             return self.status(handle)
+        asked_at = time.monotonic()
         try:
             found = self._sky.ask("state", **self._address(handle))
         except SkyError as error:
@@ -232,7 +231,7 @@ class SkypilotBackend:
         else:
             watched.end(self._verdict(handle, watched, found))
             self._let_go(handle, watched)
-        watched.asked_at = time.monotonic()
+        watched.was_asked(asked_at)
         state = watched.ended or watched.state
         assert state is not None
         return state

@@ -35,6 +35,8 @@ class Mirror:
         self._start = ""
         self._fresh_log = b""
         self._rest = ""
+        self.newest_event_at = 0.0
+        """When the newest event was that the output has told of, by the clock of its machine."""
         self._load()
 
     def feed(self, text: str) -> None:
@@ -127,6 +129,7 @@ class Mirror:
             self._logs.setdefault(self._start, b"")
         elif name == EVENTS_FILE:
             key, offset = str(record["id"]), int(record["offset"])
+            self.newest_event_at = max(self.newest_event_at, _time_in(str(record["line"])))
             known = self._events.get(key, b"")
             if re.fullmatch(r"[0-9a-f.-]+", key) and offset == len(known):
                 self._events[key] = known + f"{record['line']}\n".encode()
@@ -138,6 +141,14 @@ class Mirror:
 
 def _content(path: Path) -> bytes:
     return path.read_bytes() if path.is_file() else b""
+
+
+def _time_in(line: str) -> float:
+    """When an event was; 0 for a line that a kill tore."""
+    try:
+        return float(json.loads(line)["t"])
+    except (ValueError, KeyError, TypeError):
+        return 0.0
 
 
 def _time_of(key: str) -> float:

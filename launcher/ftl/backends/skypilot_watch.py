@@ -19,6 +19,13 @@ _FIRST_LOG_S = 60.0
 _LAST_LOG_S = 120.0
 """How long the end of a log may take; without it a job that is done would count as lost."""
 _SAVE_EVERY_S = 5.0
+_ASKED_AFTER_S = 5.0
+"""SkyPilot is asked so seldom how an attempt stands: each question is a request that its server runs in a process."""
+_ASKED_AFTER_STREAMING_S = 30.0
+"""The same while the log of the job comes in, which tells as much."""
+_LONG_ANSWERS = 3.0
+"""So many times longer than its last answer took is a server left alone, up to _ASKED_AFTER_STREAMING_S: those who
+follow runs must not be all that it is busy with."""
 
 
 class Watched:
@@ -29,6 +36,8 @@ class Watched:
         self.mirror = Mirror(run_dir, str(handle.ref["mark"]))
         self.state: JobState | None = None
         self.asked_at = 0.0
+        self._answer_s = 0.0
+        self._is_streaming = False
         self._file = run_dir / f"ended-{handle.attempt}.json"
         self._cost_file = run_dir / f"cost-{handle.attempt}.json"
         self._offset = 0
@@ -45,6 +54,18 @@ class Watched:
     def is_out_of_sight(self, patience_s: float) -> bool:
         """Whether SkyPilot has not answered for so long."""
         return time.monotonic() - self.asked_at > patience_s
+
+    def is_fresh(self) -> bool:
+        """Whether what SkyPilot said last will do."""
+        has_verdict = self.mirror.file_of_start(EXIT_FILE, self.mirror.newest_start)
+        pause_s = _ASKED_AFTER_STREAMING_S if self._is_streaming and not has_verdict else _ASKED_AFTER_S
+        pause_s = max(pause_s, min(_LONG_ANSWERS * self._answer_s, _ASKED_AFTER_STREAMING_S))
+        return time.monotonic() - self.asked_at < pause_s
+
+    def was_asked(self, since: float) -> None:
+        """SkyPilot has answered a question of then."""
+        self.asked_at = time.monotonic()
+        self._answer_s = self.asked_at - since
 
     def note(self, found: dict[str, Any]) -> None:  # Any: JSON
         """Keep what SkyPilot says of the machine."""
@@ -90,6 +111,7 @@ class Watched:
         """Take in what the log has grown by; why it has ended, once it has. The first look waits for what is there."""
         if address["managed"] and address["job_id"] is None:
             return None
+        looked_at = time.time()
         give_up = time.monotonic() + (_FIRST_LOG_S if self._is_first_look else 0.0)
         quiet_since: float | None = None
         while True:
@@ -103,10 +125,12 @@ class Watched:
             if told["pieces"] and self.mirror.has_begun:
                 quiet_since = now
             is_quiet = quiet_since is not None and now - quiet_since >= _SETTLE_S
-            if told["ended"] is not None or is_quiet or now >= give_up:
+            has_caught_up = self.mirror.newest_event_at >= looked_at  # a fast training is never quiet
+            if told["ended"] is not None or is_quiet or has_caught_up or now >= give_up:
                 break
             time.sleep(0.2)
         self._is_first_look = False
+        self._is_streaming = told["ended"] is None and self.mirror.has_begun
         if self._is_kept_here and time.monotonic() - self._saved_at > _SAVE_EVERY_S:
             self._saved_at = time.monotonic()
             self.mirror.save()

@@ -13,6 +13,7 @@ from ftl.errors import BackendError, ExitCode, FtlError, Problem, RunError
 from ftl.jobs import RunRecord
 from ftl.launch import backend_of
 from ftl.plan import moved
+from ftl.refetch import bring_bundle
 
 _STOP_MARGIN_S = 30
 """How long past its grace a run is waited for before `ftl stop` gives up waiting."""
@@ -119,8 +120,7 @@ def _again(record: RunRecord, old: Backend, backend: Backend, *, is_done: bool, 
     """Submit the next attempt, in the same place or in another one, where what was made so far goes along."""
     is_moved = old.place is None or old.place != backend.place
     if not (Path(record.bundle.path).is_dir() if is_moved else launch.has_bundle(record, backend)):
-        told = "was launched on another computer, and what that sent is not on this one"
-        raise RunError(Problem(f"run {record.id}", told, None, "resume it there"))
+        bring_bundle(record)
     spec = record.spec if backend is old else moved(record.spec, backend.cloud, backend.spec_fields())
     problems = [] if backend is old else precheck.store_problems(spec.stores, backend.cloud)
     problems += backend.preflight(spec)

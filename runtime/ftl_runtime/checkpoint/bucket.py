@@ -9,13 +9,15 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ftl.contract import MANIFEST_FILE, OUTPUT_DIR, UrlRef
+from ftl import bundletar
+from ftl.contract import BUNDLE_TAR, MANIFEST_FILE, OUTPUT_DIR, UrlRef
 from ftl.errors import Problem
 from ftl.sources.remote import in_words, shown_address
 from ftl.sources.retry import PassingError, UnreachableError
@@ -105,6 +107,17 @@ class BucketStore:
             _, root = self._open()
             self._upload(directory, f"{root}/{OUTPUT_DIR}", told)
             return None
+
+    def keep_bundle(self, directory: Path, scratch: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=scratch, prefix=".bundle-") as folder:
+            packed = Path(folder) / BUNDLE_TAR
+            with _asked(self.label):
+                self._check_owner()
+                system, root = self._open()
+                if not _is_there(system, f"{root}/{BUNDLE_TAR}"):
+                    with room_errors(scratch):
+                        bundletar.pack(directory, packed)
+                    _copy(system, packed, f"{root}/{BUNDLE_TAR}", self._rate)
 
     def _open(self) -> tuple[Any, str]:  # Any: as above
         """The file system and the run's place in it."""

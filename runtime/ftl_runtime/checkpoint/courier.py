@@ -29,7 +29,16 @@ _TOLD_EVERY_S = 2.0
 class Courier(threading.Thread):
     """Sends until it is told to finish, and then what is left. Its fields tell how it stands, from any thread."""
 
-    def __init__(self, store: RemoteStore, ref: StoreRef, run_dir: Path, number: int, owner: str, emit: Emit) -> None:
+    def __init__(
+        self,
+        store: RemoteStore,
+        ref: StoreRef,
+        run_dir: Path,
+        number: int,
+        owner: str,
+        emit: Emit,
+        bundle: Path | None = None,
+    ) -> None:
         super().__init__(name=store.label, daemon=True)
         self.store = store
         self.ref = ref
@@ -48,6 +57,10 @@ class Courier(threading.Thread):
         """Steps that the store has, as far as it was compared or said so itself."""
         self._given_up: set[int] = set()
         """Steps that are broken here, or were dropped before they could be sent."""
+        self._run_dir = run_dir
+        self._bundle = bundle
+        """What is still to be put beside the checkpoints."""
+        self._bundle_from = 0.0
         self._finish: Finish | None = None
         self._must_end = threading.Event()
 
@@ -81,8 +94,21 @@ class Courier(threading.Thread):
                 self._send(step)
             elif is_last_look:
                 return
+            elif self._bundle is not None and time.monotonic() >= self._bundle_from:
+                self._send_bundle(self._bundle)
             else:
                 self._must_end.wait(_POLL_S)
+
+    def _send_bundle(self, bundle: Path) -> None:
+        """While there is no checkpoint to send. A store that fails is told of when it does not take one of those."""
+        try:
+            self.store.keep_bundle(bundle, self._run_dir)
+        except SupersededError:
+            raise
+        except (FtlError, OSError):
+            self._bundle_from = time.monotonic() + DELAYS_S[-1]
+        else:
+            self._bundle = None
 
     def _next(self) -> int | None:
         """The step to be sent now. Where all are kept none is passed over; else the newest is all that counts."""

@@ -132,6 +132,9 @@ class HubStore:
         files = manifest.parse((directory / MANIFEST_FILE).read_bytes())["files"]
         return self._send(directory, {name: name for name in files}, [], "the finished model", told)
 
+    def keep_bundle(self, directory: Path, scratch: Path) -> None:
+        """Nothing: a repository that is private today may be published tomorrow, and its history with it."""
+
     # -- sending
 
     def _send(self, directory: Path, wanted: dict[str, str], dropped: list[str], what: str, told: Told) -> str:

@@ -4,6 +4,7 @@ A run has its own place there, RUN/ below the store's address:
 
     owner.json              who writes: the attempt that came last
     checkpoint-<step>/      whole once its manifest.json is there
+    bundle.tar              what the run was launched with, not in a repository of the Hub
 """
 
 import json
@@ -82,6 +83,14 @@ class RemoteStore(Protocol):
         """Put the finished model there and compare it with its manifest; the commit, where there is one.
 
         Raises as `put`.
+        """
+        ...
+
+    def keep_bundle(self, directory: Path, scratch: Path) -> None:
+        """Put the bundle there, as one file made below `scratch`, unless it is there: with it the run can go on from a
+        computer that did not launch it. Nothing where others may come to read the user's data.
+
+        Raises SupersededError, and OSError where `scratch` has no room.
         """
         ...
 

@@ -21,6 +21,7 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ftl import bundletar
 from ftl.contract import EVENTS_FILE, LOG_FILE, HubRef, JobSpec, StoreRef
 from ftl.errors import ConfigError
 from ftl.redact import RedactedStream, hide, redacted_data
@@ -68,8 +69,9 @@ def _sync(job: JobSpec, run_dir: Path) -> Ending:
     emit = EventLog(run_dir / EVENTS_FILE, job.attempt).emit
     owner = f"{job.attempt}-{uuid.uuid4().hex[:12]}"
     rate = _rate(job, emit)
+    bundle = _bundle(job)
     couriers = [
-        Courier(open_store(ref, job.run_id, rate), ref, run_dir, number, owner, emit)
+        Courier(open_store(ref, job.run_id, rate), ref, run_dir, number, owner, emit, bundle)
         for number, ref in enumerate(job.stores)
     ]
     for courier in couriers:
@@ -100,6 +102,16 @@ def _rate(job: JobSpec, emit: Emit) -> Rate | None:
     except ConfigError as error:
         emit("warning", {"message": f"{error}: uploads are not bounded"})
         return None
+
+
+def _bundle(job: JobSpec) -> Path | None:
+    """What the run was launched with, where it is small enough to lie beside its checkpoints."""
+    assert job.paths is not None
+    directory = Path(job.paths.bundle)
+    try:
+        return directory if bundletar.size(directory) <= bundletar.KEPT_BYTES else None
+    except (OSError, ValueError, KeyError):
+        return None  # a job by hand, without a launcher
 
 
 def _finish(job: JobSpec, ref: StoreRef) -> Finish:

@@ -1,5 +1,6 @@
 """What a courier drops from a store, and when."""
 
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ class FakeStore:
     def __init__(self, *steps: int, failures: list[Exception] | None = None) -> None:
         self.there = set(steps)
         self._failures = failures or []
+        self.bundle: Path | None = None
+        self.refusals: list[Exception] = []
+        self.tries = 0
 
     def claim(self, owner: str) -> None: ...
 
@@ -33,6 +37,12 @@ class FakeStore:
         if self._failures:
             raise self._failures.pop(0)
         self.there = self.there - set(drop) | {checkpoint.step}
+
+    def keep_bundle(self, directory: Path, scratch: Path) -> None:
+        self.tries += 1
+        if self.refusals:
+            raise self.refusals.pop()
+        self.bundle = directory
 
     def fetch(self, step: int, dest: Path, told: Told) -> None: ...
 
@@ -77,3 +87,35 @@ def test_nothing_goes_before_the_one_that_supersedes_it_was_verified(send: Any) 
 def test_what_a_failed_try_would_have_dropped_goes_with_the_next(send: Any) -> None:
     store = FakeStore(2, 4, 6, failures=[UnreachableError("no answer"), UnreachableError("no answer")])
     assert send(store, 8) == {6, 8}
+
+
+def test_bundle_goes_there_while_there_is_no_checkpoint_to_send(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that the store does not take is tried again, and holds nothing up."""
+    monkeypatch.setattr(courier, "DELAYS_S", (0.0,))
+    store, bundle = FakeStore(), tmp_path / "bundle"
+    store.refusals = [UnreachableError("no answer"), OSError("no room")]
+    events: list[str] = []
+    ref = UrlRef(url="file:///there")
+    sender = Courier(store, ref, tmp_path, 0, "1-a", lambda event, data: events.append(event), bundle)
+    sender.start()
+    give_up = time.monotonic() + 30
+    while store.bundle is None and time.monotonic() < give_up:
+        time.sleep(0.01)
+    sender.end(None)
+    sender.join(30)
+    assert sender.is_done
+    assert store.bundle == bundle
+    assert store.tries == 3
+    assert events == []
+
+
+def test_bundle_of_a_run_that_has_ended_is_not_waited_for(tmp_path: Path) -> None:
+    store = FakeStore()
+    ref = UrlRef(url="file:///there")
+    sender = Courier(store, ref, tmp_path, 0, "1-a", lambda event, data: None, tmp_path)
+    sender.end(None)
+    sender.run()
+    assert sender.is_done
+    assert store.tries == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ftl.backends.local import copy
-from ftl.contract import MANIFEST_FILE, OUTPUT_DIR, PROVENANCE_FILE, HubRef, JobSpec, Provenance, UrlRef
+from ftl.contract import BUNDLE_TAR, MANIFEST_FILE, OUTPUT_DIR, PROVENANCE_FILE, HubRef, JobSpec, Provenance, UrlRef
 from ftl.errors import DeliveryError, FtlError, Problem
 from ftl.sources.hubrepo import Repo, download, read_file
 from ftl.sources.remote import fetch
@@ -46,6 +46,22 @@ class Stores:
                 failures.append(error)
         if failures:
             raise DeliveryError(*(problem for error in failures for problem in error.problems)) from failures[0]
+        return False
+
+    def bundle(self, dest: Path) -> bool:
+        """Fetch the bundle.tar of the run; False where no store has it. A repository of the Hub never has.
+
+        Raises FtlError where none could be asked.
+        """
+        failures: list[FtlError] = []
+        for url in self._urls:
+            try:
+                if self._from_url(url, BUNDLE_TAR, dest):
+                    return True
+            except FtlError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
         return False
 
     def result(self) -> bytes | None:

@@ -10,14 +10,14 @@ import pytest
 from hub_server import HubServer
 
 from ftl import deliver
-from ftl.backends.skypilot_stores import Stores, stores_in, stores_of
 from ftl.contract import HubRef, JobSpec, Provenance, RunResult, UrlRef
+from ftl.runstores import Stores, stores_in, stores_of
 
 RUN = "abc234-quick"
 READ = """
 import json, sys
 from pathlib import Path
-from ftl.backends.skypilot_stores import stores_in
+from ftl.runstores import stores_in
 stores = stores_in(sys.argv[1], sys.argv[2])
 told = {"result": (stores.result() or b"").decode()}
 for name in ("output", "checkpoints/checkpoint-5"):

@@ -1,0 +1,118 @@
+"""What a run was launched with comes back from its store to a computer that has not got it, and nothing else does."""
+
+import json
+import shutil
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from ftl import bundle
+from ftl.config.train import TrainConfig
+from ftl.contract import BUNDLE_TAR, MANIFEST_FILE, Bundle, HubRef, JobSpec, Mount, UrlRef
+from ftl.errors import RunError
+from ftl.jobs import RunRecord
+from ftl.refetch import bring_bundle
+from ftl_runtime.checkpoint.bucket import BucketStore
+from ftl_runtime.checkpoint.remote import SupersededError
+
+RUN = "abc234-quick"
+CONFIG = {"model": {"base": "ann/tiny"}, "data": {"datasets": [{"path": "./rows.jsonl", "type": "alpaca"}]}}
+
+
+@pytest.fixture
+def made(own_state: Path, tmp_path: Path) -> Bundle:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"instruction": "a", "output": "b"}\n')
+    config = TrainConfig.model_validate({**CONFIG, "optim": {"learning_rate": 1e-3}})
+    return bundle.write(bundle.pack(config, [], {"files/rows.jsonl": rows}))
+
+
+@pytest.fixture
+def ref(tmp_path: Path) -> UrlRef:
+    return UrlRef(url=f"file://{tmp_path}/store")
+
+
+@pytest.fixture
+def store(ref: UrlRef, made: Bundle, tmp_path: Path) -> BucketStore:
+    """The run's store, which has the bundle."""
+    scratch = tmp_path / "run"
+    scratch.mkdir()
+    store = BucketStore(ref, RUN)
+    store.claim("1-a")
+    store.keep_bundle(Path(made.path), scratch)
+    assert list(scratch.iterdir()) == []
+    return store
+
+
+def record(made: Bundle, *stores: UrlRef | HubRef, mounts: tuple[Mount, ...] = ()) -> RunRecord:
+    return RunRecord(
+        id=RUN, name="quick", created_at=time.time(), ftl_version="0", config_path="cfg.yml", output_dir="/out",
+        provider="skypilot", cloud={}, spec=JobSpec(run_id=RUN, stores=stores, mounts=mounts), bundle=made,
+    )  # fmt: skip
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_bundle_comes_back_byte_for_byte(store: BucketStore, made: Bundle, ref: UrlRef) -> None:
+    before = contents(Path(made.path))
+    shutil.rmtree(made.path)
+    bring_bundle(record(made, ref))
+    assert contents(Path(made.path)) == before
+    assert b'"output": "b"' in before["files/rows.jsonl"]
+    assert Path(made.path).stat().st_mode & 0o077 == 0
+    assert {path.name for path in Path(made.path).parent.iterdir()} == {made.sha256}
+
+
+def test_one_that_is_here_is_not_asked_for(made: Bundle) -> None:
+    bring_bundle(record(made, UrlRef(url="s3://nowhere/at-all")))
+
+
+def test_what_somebody_has_changed_in_the_store_is_not_taken(
+    store: BucketStore, made: Bundle, ref: UrlRef, tmp_path: Path
+) -> None:
+    """Even where its own manifest agrees."""
+    shutil.rmtree(made.path)
+    kept = tmp_path / "store" / RUN / BUNDLE_TAR
+    other = tmp_path / "other"
+    with tarfile.open(kept) as tar:
+        tar.extractall(other, filter="data")
+    (other / "files/rows.jsonl").write_text('{"instruction": "a", "output": "c"}\n')
+    for manifest in (None, {"version": 1, "files": {}}):
+        if manifest is not None:
+            (other / MANIFEST_FILE).write_text(json.dumps(manifest))
+        with tarfile.open(kept, "w") as tar:
+            tar.add(other, ".")
+        with pytest.raises(RunError, match=r"bundle\.tar in its store: (files/rows.jsonl is not|it is another bundle)"):
+            bring_bundle(record(made, ref))
+    kept.write_bytes(b"no tar")
+    with pytest.raises(RunError, match=r"bundle\.tar in its store"):
+        bring_bundle(record(made, ref))
+    assert list(Path(made.path).parent.iterdir()) == []
+
+
+def test_run_without_a_bucket_says_what_would_have_kept_it(made: Bundle, ref: UrlRef) -> None:
+    shutil.rmtree(made.path)
+    for stores in ((), (HubRef(repo="ann/tiny"),), (ref,)):
+        with pytest.raises(RunError, match=r"launched on another computer.*a bucket, as `checkpoints`"):
+            bring_bundle(record(made, *stores))
+
+
+def test_directory_that_was_sent_by_itself_is_named(store: BucketStore, made: Bundle, ref: UrlRef) -> None:
+    shutil.rmtree(made.path)
+    mount = Mount(name="llama-70b-0123", source="", fingerprint="f")
+    with pytest.raises(RunError, match="llama-70b-0123 was sent by itself"):
+        bring_bundle(record(made, ref, mounts=(mount,)))
+
+
+def test_bundle_is_sent_once_and_only_by_who_writes_there(store: BucketStore, made: Bundle, tmp_path: Path) -> None:
+    kept = tmp_path / "store" / RUN / BUNDLE_TAR
+    written_at = kept.stat().st_mtime_ns
+    store.keep_bundle(Path(made.path), tmp_path / "run")
+    assert kept.stat().st_mtime_ns == written_at
+    BucketStore(UrlRef(url=f"file://{tmp_path}/store"), RUN).claim("2-b")
+    with pytest.raises(SupersededError):
+        store.keep_bundle(Path(made.path), tmp_path / "run")
