@@ -180,22 +180,12 @@ def launched(here: Computer, shared: Path, tmp_path_factory: pytest.TempPathFact
         train("moved", contained, **long),
         train("managed", {"recover": True, "controller": "local", "checkpoints": store}, **long),
         train("there", {"nodes": 2, "shared": str(shared), "secrets": ["CANARY"]}, **two),
-        train(
-            "watched", {"checkpoints": store, "python": humble_python(shared)}, num_epochs=4000, save_steps=500
-        ),
+        train("watched", {"checkpoints": store}, num_epochs=4000, save_steps=500),
         train("failing", {}, num_rows=24, num_epochs=1, loss_watchdog_threshold=0.001, loss_watchdog_patience=1),
         train("here", {"provider": "local", "processes": 2, "infra": None, "python": None, "env": None}, **two),
         train("straight", None, **long),
     ]  # fmt: skip
     return {run.folder.name: run for run in runs}
-
-
-def humble_python(folder: Path) -> str:
-    """A Python that leaves the processors to whoever else wants them: a training without an end would fill one."""
-    python = folder / "python"
-    python.write_text(f'#!/bin/sh\nexec nice -n 15 {LAB}/env/bin/python "$@"\n')
-    python.chmod(0o755)
-    return str(python)
 
 
 def write_cloud(folder: Path, **keys: object) -> None:

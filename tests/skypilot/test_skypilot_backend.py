@@ -237,6 +237,39 @@ def test_first_look_at_a_log_waits_past_what_skypilot_says_before_it(
     assert json.loads(backend.read(handle, "exit.json", 0))["cause"] == "done"
 
 
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        pytest.param(
+            {"spot": True, "checkpoints": "s3://lake/x", "controller": "local"},
+            ("ordered", ["aws/us-west-2", "aws/eu-west-1", "aws/us-east-1", "aws/sa-east-1"]),
+            id="managed",
+        ),
+        pytest.param(
+            {}, ("any_of", ["aws/us-east-1", "aws/us-west-2", "aws/sa-east-1", "aws/eu-west-1"]), id="on demand"
+        ),
+    ],
+)
+def test_managed_job_tries_the_cheapest_of_its_places_first(
+    keys: dict[str, Any], expected: tuple[str, list[str]], make: Make, tmp_path: Path
+) -> None:
+    """Its controller would take them in any order; one whose price nobody knows comes last."""
+    prices = {0: [4.0, 3.0], 1: [1.0], 2: [None], 3: [2.0, 9.0]}
+    offers = [dict(OFFER, choice=choice, usd_per_hour=usd) for choice, all_usd in prices.items() for usd in all_usd]
+    worker = Worker(check={"problems": [], "offers": offers, "unknown": None})
+    regions = ["us-east-1", "us-west-2", "sa-east-1", "eu-west-1"]
+    backend, worker, spec = make(worker, regions=regions, **keys)
+    submitted(backend, spec, tmp_path)
+    (order,) = [order for op, order in worker.asked if op == "launch"]
+    (check,) = [order for op, order in worker.asked if op == "check"]
+    assert [one["infra"] for one in check["task"]["resources"]["ordered"]] == [f"aws/{region}" for region in regions]
+    key, places = expected
+    shown = backend.describe(spec, Bundle(sha256="b" * 64, path="/b", size_bytes=1), tmp_path)
+    for task in (order["task"], shown):
+        assert [one["infra"] for one in task["resources"][key]] == places
+        assert {"any_of", "ordered"} & set(task["resources"]) == {key}
+
+
 class Clock:
     """Stands still, but for who sleeps."""
 

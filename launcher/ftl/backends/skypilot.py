@@ -28,7 +28,7 @@ from ftl.backends.skypilot_faults import (
     why_unknown,
 )
 from ftl.backends.skypilot_plan import PREFIX, in_shell, job_name, mark_of, run_directory, task
-from ftl.backends.skypilot_prices import limited, price_of
+from ftl.backends.skypilot_prices import cheapest_first, in_order, limited, price_of
 from ftl.backends.skypilot_records import OVER, record_of, records_in
 from ftl.backends.skypilot_watch import Watched
 from ftl.cloud import CloudSection
@@ -134,6 +134,7 @@ class SkypilotBackend:
         bundle = Bundle(sha256="0" * 64, path="/", size_bytes=0)
         asked = task(spec.model_copy(update={"secrets": (), "mounts": ()}), self.cloud, bundle, image=self._shown(spec))
         asked |= {"file_mounts": self.cloud.sky.get("file_mounts") or {}}  # what ftl sends need not be there yet
+        asked = in_order(asked)
         key = json.dumps(asked, sort_keys=True, default=str)
         if key not in self._checked:
             self._checked[key] = self._sky.ask("check", task=asked)
@@ -163,7 +164,14 @@ class SkypilotBackend:
     def describe(self, spec: JobSpec, bundle: Bundle, run_dir: Path) -> dict[str, Any]:  # Any: YAML
         with contextlib.suppress(FtlError):  # preflight says what is the matter
             spec = limited(spec, self.cloud.max_usd, self.price(spec), restarts=False)
-        return task(spec, self.cloud, bundle, image=self._shown(spec), run_dir=run_dir)
+        asked = task(spec, self.cloud, bundle, image=self._shown(spec), run_dir=run_dir)
+        with contextlib.suppress(FtlError):
+            return self._settled(asked, spec)
+        return asked
+
+    def _settled(self, asked: dict[str, Any], spec: JobSpec) -> dict[str, Any]:  # Any: YAML
+        """The task with the order of its choices, where the controller of managed jobs would take any."""
+        return cheapest_first(asked, self._offers(spec)["offers"]) if self.cloud.is_managed else asked
 
     # --- the attempt ------------------------------------------------------------------------------------------------
 
@@ -195,6 +203,7 @@ class SkypilotBackend:
         itself."""
         write_secrets(job)  # before the launch, which wants every file to be there
         asked = task(job, self.cloud, bundle, image=self._image(job), record=record, run_dir=run_dir)
+        asked = self._settled(asked, job)
         name, managed, autostop = job_name(job), self.cloud.is_managed, self.cloud.autostop
         try:
             found: dict[str, Any] = self._sky.ask(

@@ -1,5 +1,6 @@
 """What the machines of SkyPilot cost by its catalogs, and how much time a budget leaves an attempt."""
 
+import math
 import time
 from typing import Any
 
@@ -22,6 +23,27 @@ def price_of(offers: list[dict[str, Any]], num_nodes: int) -> Price | None:  # A
     what = f"{nodes}{first['machine']} in {first['place']}{spot}"
     most = max(float(offer["usd_per_hour"]) for offer in cheapest.values())
     return Price(float(first["usd_per_hour"]), most, what, "SkyPilot's catalog")
+
+
+def in_order(asked: dict[str, Any]) -> dict[str, Any]:  # Any: YAML
+    """The task with its choices as a list, so that an offer's choice is the place of one in it."""
+    return _with_choices(asked, list(asked["resources"].get("any_of") or ()))
+
+
+def cheapest_first(asked: dict[str, Any], offers: list[dict[str, Any]]) -> dict[str, Any]:  # Any: YAML
+    """The task of a managed job with its choices by price: the controller takes those of `any_of` in any order."""
+    least: dict[int, float] = {}
+    for offer in offers:
+        if offer["usd_per_hour"] is not None:
+            least[offer["choice"]] = min(float(offer["usd_per_hour"]), least.get(offer["choice"], math.inf))
+    choices = list(enumerate(asked["resources"].get("any_of") or ()))
+    choices.sort(key=lambda choice: least.get(choice[0], math.inf))
+    return _with_choices(asked, [choice for _, choice in choices])
+
+
+def _with_choices(asked: dict[str, Any], choices: list[Any]) -> dict[str, Any]:  # Any: YAML
+    resources = {key: value for key, value in asked["resources"].items() if key != "any_of"}
+    return {**asked, "resources": {**resources, "ordered": choices}} if choices else asked
 
 
 def limited(spec: JobSpec, max_usd: float | None, price: Price | None, *, restarts: bool) -> JobSpec:
