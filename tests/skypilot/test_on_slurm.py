@@ -2,8 +2,9 @@
 
 Slow: what it covers no other test can is the way through ssh, sbatch and srun, ranks on several machines, a managed job
 that loses its machine, a run that comes from a container, and a second computer at the same server. `make e2e-sky` runs
-it. All runs are started at once, for most of their time is waiting; the tests look at one each, and the last ones at
-what is left.
+it. The runs are started one after the other, each when SkyPilot's daemon of the one before has taken its port: two that
+start together on one machine take the same, and the one that fails is started again and again. Then all go on at once;
+the tests look at one each, and the last ones at what is left.
 """
 
 import hashlib
@@ -102,6 +103,15 @@ class Launched:
     def slurm_jobs(self) -> list[str]:
         return slurm_jobs(self.run.name[:6])
 
+    def wait_for_its_daemon(self) -> None:
+        """Until SkyPilot's daemon on its machine listens."""
+
+        def listens() -> bool:
+            logs = Path("/tmp").glob(f"ftl-*-{self.folder.name}-*/.sky/skylet.log")
+            return any("gRPC server started" in log.read_text() for log in logs)
+
+        wait_for(listens, f"SkyPilot's daemon of {self.folder.name}", self.process)
+
     def has_begun(self) -> bool:
         """Whether it has told of anything."""
         return any((self.computer.state / "runs").glob(f"*-{self.folder.name}/events.jsonl"))
@@ -170,22 +180,45 @@ def launched(here: Computer, shared: Path, tmp_path_factory: pytest.TempPathFact
         if cloud is not None:
             write_cloud(root / name, **cloud)
             more = ("--cloud", "cloud.yml")
-        return Launched(root / name, here.start(root / name, "train", "cfg.yml", *more), here)
+        run = Launched(root / name, here.start(root / name, "train", "cfg.yml", *more), here)
+        if cloud is not None and "provider" not in cloud:
+            run.wait_for_its_daemon()
+        return run
 
     two: dict[str, Any] = {"num_epochs": 1, "save_steps": 3}
     long: dict[str, Any] = {"num_epochs": 20, "save_steps": 5}
     store = f"file://{shared}/store"
     contained = {"provider": "docker", "image": "cpu", "infra": None, "python": None}
     runs = [
-        train("moved", contained, **long),
-        train("managed", {"recover": True, "controller": "local", "checkpoints": store}, **long),
-        train("there", {"nodes": 2, "shared": str(shared), "secrets": ["CANARY"]}, **two),
-        train("watched", {"checkpoints": store}, num_epochs=4000, save_steps=500),
-        train("failing", {}, num_rows=24, num_epochs=1, loss_watchdog_threshold=0.001, loss_watchdog_patience=1),
-        train("here", {"provider": "local", "processes": 2, "infra": None, "python": None, "env": None}, **two),
         train("straight", None, **long),
-    ]  # fmt: skip
+        moved_to_the_cluster(train("moved", contained, **long)),
+        train("here", {"provider": "local", "processes": 2, "infra": None, "python": None, "env": None}, **two),
+        train("there", {"nodes": 2, "shared": str(shared), "secrets": ["CANARY"]}, **two),
+        train("failing", {}, num_rows=24, num_epochs=1, loss_watchdog_threshold=0.001, loss_watchdog_patience=1),
+        train("watched", {"checkpoints": store}, num_epochs=4000, save_steps=500),
+        train("managed", {"recover": True, "controller": "local", "checkpoints": store}, **long),
+    ]
     return {run.folder.name: run for run in runs}
+
+
+def moved_to_the_cluster(moved: Launched) -> Launched:
+    """The run, of which a container has made a checkpoint before it was killed, resumed there."""
+    wait_for(moved.has_begun, "the container", moved.process)
+
+    def saved() -> list[int]:
+        return [data["step"] for data in events(moved.run, "checkpoint") if data["state"] == "verified"]
+
+    wait_for(saved, "a checkpoint in the container", moved.process)
+    moved.process.kill()  # which would start it again
+    containers = ["docker", "ps", "--quiet", "--filter", f"label=io.ftl.run={moved.run.name}"]
+    (container,) = subprocess.run(containers, capture_output=True, text=True, check=True).stdout.split()
+    subprocess.run(["docker", "kill", container], capture_output=True, check=True)
+    write_cloud(moved.folder)
+    moved.move("resume", moved.run.name, "--cloud", "cloud.yml")
+    told = f"the checkpoint of step {max(saved())} goes along"
+    wait_for(lambda: told in " ".join(moved.said.split()), "the checkpoint to go along", moved.process)
+    moved.wait_for_its_daemon()
+    return moved
 
 
 def write_cloud(folder: Path, **keys: object) -> None:
@@ -220,7 +253,9 @@ def sha256(path: Path) -> str:
 
 
 def losses(run: Path) -> dict[int, float]:
-    return {data["step"]: data["loss"] for data in events(run, "step")}
+    """Those of steps that only a lost machine has told of came with the checkpoint."""
+    told_again = {step: loss for data in events(run, "history") for step, loss in data["train"]}
+    return told_again | {data["step"]: data["loss"] for data in events(run, "step")}
 
 
 def wait_for(condition: Callable[[], object], what: str, process: "subprocess.Popen[str] | None" = None) -> None:
@@ -231,27 +266,8 @@ def wait_for(condition: Callable[[], object], what: str, process: "subprocess.Po
         time.sleep(0.5)
 
 
-def test_run_of_a_container_that_was_killed_moves_to_the_cluster(launched: dict[str, Launched]) -> None:
-    """First, while it is at work; a later test looks at what became of it."""
-    moved = launched["moved"]
-
-    def saved() -> list[int]:
-        return [data["step"] for data in events(moved.run, "checkpoint") if data["state"] == "verified"]
-
-    wait_for(moved.has_begun, "the container", moved.process)
-    wait_for(saved, "a checkpoint in the container", moved.process)
-    moved.process.kill()  # which would start it again
-    containers = ["docker", "ps", "--quiet", "--filter", f"label=io.ftl.run={moved.run.name}"]
-    (container,) = subprocess.run(containers, capture_output=True, text=True, check=True).stdout.split()
-    subprocess.run(["docker", "kill", container], capture_output=True, check=True)
-    write_cloud(moved.folder)
-    moved.move("resume", moved.run.name, "--cloud", "cloud.yml")
-    told = f"the checkpoint of step {max(saved())} goes along"
-    wait_for(lambda: told in " ".join(moved.said.split()), "the checkpoint to go along", moved.process)
-
-
 def test_managed_job_loses_its_machine(launched: dict[str, Launched], shared: Path) -> None:
-    """As the test above."""
+    """First, while it is at work; a later test looks at what became of it."""
     managed = launched["managed"]
     wait_for(lambda: list(shared.glob("store/*/checkpoint-5")), "a checkpoint in the store", managed.process)
     (job,) = managed.slurm_jobs
@@ -315,7 +331,7 @@ def test_managed_job_goes_on_after_its_machine_is_lost(launched: dict[str, Launc
     assert losses(managed.run) == losses(straight.run)
 
 
-def test_moved_run_equals_the_one_that_stayed(launched: dict[str, Launched]) -> None:
+def test_run_that_moved_from_a_container_equals_the_one_that_stayed(launched: dict[str, Launched]) -> None:
     """In its losses and its weights, bit for bit."""
     straight, moved = launched["straight"], launched["moved"]
     assert moved.process.wait(_WAIT_S) == 0, moved.said
