@@ -378,6 +378,8 @@ class Event(Section):
                 provider that takes the machine back
     stopped     step, checkpoint (step of the newest verified one, or null)
     resumed     step, checkpoint
+    history     train, eval: [step, loss] of each that was logged before the checkpoint, where this file does not have
+                it, as on a machine that follows a lost one; told before the first step of the attempt
     result      the RunResult, or the TaskResult
     error       cause, message
     """
@@ -402,6 +404,7 @@ class Event(Section):
         "stopping",
         "stopped",
         "resumed",
+        "history",
         "result",
         "error",
     ]

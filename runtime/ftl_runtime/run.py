@@ -4,6 +4,7 @@ import inspect
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -56,6 +57,7 @@ from ftl_runtime.tracking.session import tracked
 from ftl_runtime.train.args import compute_dtype, training_args
 from ftl_runtime.train.batches import Loaders
 from ftl_runtime.train.best import Selection
+from ftl_runtime.train.history import History
 from ftl_runtime.train.lisa import Lisa
 from ftl_runtime.train.losswatch import LossWatch
 from ftl_runtime.train.optim import make_optimizer
@@ -119,6 +121,8 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     cfg = ranks.share(cfg, ctx.device)  # rank 0 knows what memory sufficed for
     resume = ctx.mesh.bring(find_checkpoint(cfg, ctx) if ctx.device.is_main else None)
     progress = Progress.load(resume.path) if resume else Progress()
+    history = History.load(resume.path) if resume else History()
+    ctx = replace(ctx, emit=history.hearing(ctx.emit))
     make_reproducible(cfg.optim.seed, progress, ctx)
 
     ctx.phase("model")
@@ -227,9 +231,10 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     if cfg.rounding.qat is not None:
         trainer.add_callback(qat.Delay(model, cfg.rounding.qat.fake_quant_after_n_steps))
     trainer.save_along(lambda stage, contents: own_base.write(stage))
+    trainer.save_along(lambda stage, contents: history.save(stage))
     relora = _add_restarts(trainer, model, cfg, resume)
     with watching(trainer, cfg.watch, ctx):
-        _train(trainer, schedule, resume, ctx)
+        _train(trainer, schedule, resume, history, ctx)
     return finish(
         trainer,
         tokenizer,
@@ -302,10 +307,11 @@ def _is_packed(data: DataSection) -> bool:
     return data.sample_packing or bool(data.eval_sample_packing) or is_filled
 
 
-def _train(trainer: Trainer, schedule: Schedule, resume: Checkpoint | None, ctx: Context) -> None:
+def _train(trainer: Trainer, schedule: Schedule, resume: Checkpoint | None, history: History, ctx: Context) -> None:
     """Train to the end. Raises PreemptedError when asked to stop before."""
     if resume:
         ctx.emit("resumed", {"step": resume.step, "checkpoint": f"{CHECKPOINTS_DIR}/{resume.path.name}"})
+        history.tell(ctx)
     ctx.stop.hold()
     try:
         trainer.train(resume_from_checkpoint=str(resume.path) if resume else None)

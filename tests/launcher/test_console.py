@@ -64,6 +64,15 @@ def test_plain_view_shows_a_step_every_ten_seconds_and_the_last(capsys):
     assert out[1] == "step 11/100  loss 2.0000  1000 tok/s  1.5 GiB  ETA 1:29"  # 89 steps at one a second
 
 
+@pytest.mark.parametrize("view", [PlainView, LiveView])
+def test_losses_of_a_lost_machine_are_gathered_and_not_shown(view, capsys):
+    history = event("history", train=[[1, 3.0], [2, 2.5]], eval=[[2, 2.75]])
+    follows = view()
+    assert shown(follows, history, capsys=capsys) == shown(view(), capsys=capsys)
+    follows.on_event(step(3, t=1.0))
+    assert (follows.losses.train, follows.losses.eval) == ([(1, 3.0), (2, 2.5), (3, 2.0)], [(2, 2.75)])
+
+
 def test_plain_view_tells_what_happens(capsys):
     out = shown(
         PlainView(),

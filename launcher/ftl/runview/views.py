@@ -50,6 +50,9 @@ class Losses:
         self._eval: dict[int, float] = {}
 
     def add(self, event: Event) -> None:
+        if event.event == "history":
+            for name, place in (("train", self._train), ("eval", self._eval)):
+                place.update({step: float(loss) for step, loss in event.data.get(name, ())})
         kept = {"step": self._train, "eval": self._eval}.get(event.event)
         loss, step = event.data.get("loss"), event.data.get("step")
         if kept is not None and isinstance(loss, int | float) and isinstance(step, int):

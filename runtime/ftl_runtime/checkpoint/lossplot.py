@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 Point = tuple[float, float]
 
@@ -21,12 +22,23 @@ def losses_of(events_file: Path) -> tuple[list[Point], list[Point]]:
     for line in events_file.read_text(errors="replace").splitlines():
         try:
             event = json.loads(line)
+            if event["event"] == "history":
+                add_history(event["data"], train, scored)
             place = {"step": train, "eval": scored}.get(event["event"])
             if place is not None and math.isfinite(event["data"]["loss"]):
                 place[int(event["data"]["step"])] = float(event["data"]["loss"])
         except (ValueError, KeyError, TypeError):
             continue  # a line torn by a kill, or a loss that is null
     return sorted(train.items()), sorted(scored.items())
+
+
+def add_history(told: Mapping[str, Any], train: dict[int, float], scored: dict[int, float]) -> None:  # Any: JSON
+    """Put the losses of a `history` event, or of the file of a checkpoint, into the two.
+
+    Raises ValueError, KeyError or TypeError where it is of another shape.
+    """
+    for name, place in (("train", train), ("eval", scored)):
+        place.update((int(step), float(loss)) for step, loss in told[name] if math.isfinite(loss))
 
 
 def draw(train: Sequence[Point], scored: Sequence[Point], dest: Path) -> bool:

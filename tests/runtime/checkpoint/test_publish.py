@@ -170,3 +170,12 @@ def test_step_that_was_trained_twice_counts_once(tmp_path: Path) -> None:
     text = "".join(json.dumps({"event": "step", "data": {"step": s, "loss": v}}) + os.linesep for s, v in lines if v)
     (tmp_path / "events.jsonl").write_text(text + '{"event": "step", "data": {"step": 3, "loss": null}}\n')
     assert lossplot.losses_of(tmp_path / "events.jsonl") == ([(1, 3.0), (2, 1.5)], [])
+
+
+def test_losses_of_a_lost_machine_are_drawn_too(tmp_path: Path) -> None:
+    events = [
+        {"event": "history", "data": {"train": [[1, 3.0], [2, 2.5]], "eval": [[2, 2.75]]}},
+        {"event": "step", "data": {"step": 3, "loss": 2.0}},
+    ]
+    (tmp_path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    assert lossplot.losses_of(tmp_path / "events.jsonl") == ([(1, 3.0), (2, 2.5), (3, 2.0)], [(2, 2.75)])
