@@ -30,7 +30,7 @@ def size(directory: Path) -> int:
 def pack(directory: Path, packed: Path) -> None:
     """Write the tar of a bundle. The same bundle gives the same bytes."""
     with tarfile.open(packed, "w") as tar:
-        for name in sorted([*_digests(directory), MANIFEST_FILE]):
+        for name in sorted(name for name in _files(directory) if "__pycache__" not in Path(name).parts):
             path = directory / name
             info = tar.gettarinfo(path, name)
             info.mtime, info.mode, info.uid, info.gid, info.uname, info.gname = 0, 0o644, 0, 0, "", ""
@@ -46,10 +46,15 @@ def unpack(packed: Path, target: Path, sha256: str, mounts: Iterable[Mount]) -> 
     make_private(stage)
     try:
         with tarfile.open(packed) as tar:
-            if sum(member.size for member in tar) > KEPT_BYTES + _MANIFEST_BYTES:
+            members = tar.getmembers()
+            if sum(member.size for member in members) > KEPT_BYTES + _MANIFEST_BYTES:
                 raise ValueError("it is larger than any that is kept")
+            if not all(member.isreg() or member.isdir() for member in members):
+                raise ValueError("it holds a link")
             tar.extractall(stage, filter="data")
         digests = _digests(stage)
+        if foreign := _files(stage) - {*digests, MANIFEST_FILE}:
+            raise ValueError(f"{min(foreign)} is not in its manifest")
         for name, digest in digests.items():
             with (stage / name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
@@ -61,6 +66,10 @@ def unpack(packed: Path, target: Path, sha256: str, mounts: Iterable[Mount]) -> 
         raise ValueError(str(error)) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _files(directory: Path) -> set[str]:
+    return {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
 
 
 def _digests(directory: Path) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What a run was launched with comes back from its store to a computer that has not got it, and nothing else does."""
 
+import hashlib
 import json
 import shutil
 import tarfile
@@ -74,20 +75,39 @@ def test_one_that_is_here_is_not_asked_for(made: Bundle) -> None:
 def test_what_somebody_has_changed_in_the_store_is_not_taken(
     store: BucketStore, made: Bundle, ref: UrlRef, tmp_path: Path
 ) -> None:
-    """Even where its own manifest agrees."""
-    shutil.rmtree(made.path)
+    """Even where its own manifest agrees; nor a file beside those that were sent, which would be imported."""
+    before = tmp_path / "before"
+    shutil.move(made.path, before)
     kept = tmp_path / "store" / RUN / BUNDLE_TAR
     other = tmp_path / "other"
     with tarfile.open(kept) as tar:
         tar.extractall(other, filter="data")
     (other / "files/rows.jsonl").write_text('{"instruction": "a", "output": "c"}\n')
-    for manifest in (None, {"version": 1, "files": {}}):
-        if manifest is not None:
-            (other / MANIFEST_FILE).write_text(json.dumps(manifest))
+    for agrees in (False, True):
+        if agrees:
+            sealed = json.loads((other / MANIFEST_FILE).read_bytes())
+            sealed["files"]["files/rows.jsonl"] = hashlib.sha256((other / "files/rows.jsonl").read_bytes()).hexdigest()
+            (other / MANIFEST_FILE).write_text(json.dumps(sealed))
         with tarfile.open(kept, "w") as tar:
             tar.add(other, ".")
-        with pytest.raises(RunError, match=r"bundle\.tar in its store: (files/rows.jsonl is not|it is another bundle)"):
+        told = "it is another bundle" if agrees else "files/rows.jsonl is not what its manifest says"
+        with pytest.raises(RunError, match=rf"bundle\.tar in its store: {told}"):
             bring_bundle(record(made, ref))
+    shutil.rmtree(other)
+    shutil.copytree(before, other)
+    for name in ("code/torch.py", "code/ftl_runtime/__pycache__/run.cpython-311.pyc"):
+        (other / name).parent.mkdir(exist_ok=True)
+        (other / name).write_text("print('mine')")
+        with tarfile.open(kept, "w") as tar:
+            tar.add(other, ".")
+        with pytest.raises(RunError, match=rf"in its store: {name} is not in its manifest"):
+            bring_bundle(record(made, ref))
+        (other / name).unlink()
+    (other / "code/torch.py").symlink_to("ftl/__init__.py")
+    with tarfile.open(kept, "w") as tar:
+        tar.add(other, ".")
+    with pytest.raises(RunError, match=r"in its store: it holds a link"):
+        bring_bundle(record(made, ref))
     kept.write_bytes(b"no tar")
     with pytest.raises(RunError, match=r"bundle\.tar in its store"):
         bring_bundle(record(made, ref))
