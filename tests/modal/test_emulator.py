@@ -50,6 +50,8 @@ def test_a_function_runs_in_a_container_and_its_result_logs_and_files_come_back(
     assert result["env"]["KEY"] == "of the secret"
     assert not any(name.startswith(("MODAL_TOKEN", "PYTEST")) for name in result["env"])
     assert "home" not in result["root"]
+    for line in ("a warning\n", "hello ann\n"):  # a container sends its log beside the result
+        modal_server.wait_for_log(line)
     assert sorted(entry.message for entry in call.logs.stream()) == ["a warning\n", "hello ann\n"]
     assert sorted(entry.message for entry in call.logs.tail(10)) == ["a warning\n", "hello ann\n"]
     modal_server.wait_for_end(call.object_id)
