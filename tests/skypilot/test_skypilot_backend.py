@@ -270,6 +270,19 @@ def test_managed_job_tries_the_cheapest_of_its_places_first(
         assert {"any_of", "ordered"} & set(task["resources"]) == {key}
 
 
+@pytest.mark.parametrize(("status", "num_ended"), [("CANCELLED", 0), ("FAILED", 1)])
+def test_machine_of_a_cancelled_job_stays_until_all_who_follow_it_have_seen_that(
+    status: str, num_ended: int, make: Make, tmp_path: Path
+) -> None:
+    """One that is gone would count as lost, and the run be started again; autostop ends it."""
+    backend, worker, spec = make(checkpoints=f"file://{tmp_path}/store")
+    handle = submitted(backend, spec, tmp_path)
+    worker.answers["state"] = {"status": status}
+    worker.says("")
+    assert backend.status(handle).phase == "ended"
+    assert worker.count("down") == num_ended
+
+
 class Clock:
     """Stands still, but for who sleeps."""
 

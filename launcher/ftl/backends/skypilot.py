@@ -323,9 +323,10 @@ class SkypilotBackend:
 
     def _let_go(self, handle: JobHandle, watched: Watched) -> None:
         """End the machine of an attempt that has ended, unless the only copy of what it made is there: that ends
-        itself, `autostop` minutes later."""
+        itself, `autostop` minutes later. So does one whose job was cancelled: who follows it elsewhere would take a
+        machine that is gone for a lost one, and start the run again."""
         delete_secrets(handle.run_id, handle.attempt)
-        if self._stores(handle) or watched.has_refused:
+        if (self._stores(handle) or watched.has_refused) and watched.facts.get("status") != "CANCELLED":
             self._down(handle)
 
     def _down(self, handle: JobHandle) -> None:
