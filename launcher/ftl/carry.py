@@ -113,7 +113,7 @@ def _checkpoints(record: RunRecord, old: Backend | None, told: _Told) -> tuple[l
             )
             newest = notes[0].replace(" is passed over: ", ": ")
             raise RunError(Problem(f"run {record.id}", newest, "none of its checkpoints can be had", remedy))
-        if record.spec.stores:  # the machine is gone, and its events with it
+        if record.spec.stores and not told.last_attempt:  # the machine is gone, and its events with it
             return [], ["it goes on from the newest checkpoint in its stores"]
         return [], ["it has no checkpoint yet, and begins at its start"]
     if step is None:

@@ -32,12 +32,8 @@ class Stores:
         Raises DeliveryError with what they said where none could be read.
         """
         failures: list[FtlError] = []
-        for url in self._urls:
-            try:
-                if self._from_url(url, name, dest):
-                    return True
-            except FtlError as error:
-                failures.append(error)
+        if self._from_urls(name, dest, failures):
+            return True
         for repo in self._hubs:
             try:
                 self._from_hub(repo, name, dest)
@@ -54,15 +50,10 @@ class Stores:
         Raises FtlError where none could be asked.
         """
         failures: list[FtlError] = []
-        for url in self._urls:
-            try:
-                if self._from_url(url, BUNDLE_TAR, dest):
-                    return True
-            except FtlError as error:
-                failures.append(error)
-        if failures:
+        is_there = self._from_urls(BUNDLE_TAR, dest, failures)
+        if failures and not is_there:
             raise failures[0]
-        return False
+        return is_there
 
     def result(self) -> bytes | None:
         """The result.json of a run whose finished model has arrived in a store; None while it has not."""
@@ -90,6 +81,16 @@ class Stores:
         except ValidationError:
             return None
         return made.result.model_dump_json().encode() if made.run_id == self._run_id else None
+
+    def _from_urls(self, name: str, dest: Path, failures: list[FtlError]) -> bool:
+        """Whether one of the buckets and directories had it; what the others said goes to `failures`."""
+        for url in self._urls:
+            try:
+                if self._from_url(url, name, dest):
+                    return True
+            except FtlError as error:
+                failures.append(error)
+        return False
 
     def _from_url(self, url: str, name: str, dest: Path) -> bool:
         address = f"{url.rstrip('/')}/{self._run_id}/{name}"

@@ -69,7 +69,9 @@ def test_bundle_comes_back_byte_for_byte(store: BucketStore, made: Bundle, ref: 
 
 
 def test_one_that_is_here_is_not_asked_for(made: Bundle) -> None:
+    before = contents(Path(made.path))
     bring_bundle(record(made, UrlRef(url="s3://nowhere/at-all")))
+    assert contents(Path(made.path)) == before
 
 
 def test_what_somebody_has_changed_in_the_store_is_not_taken(

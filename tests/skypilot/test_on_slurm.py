@@ -272,6 +272,8 @@ def test_managed_job_loses_its_machine(launched: dict[str, Launched], shared: Pa
     wait_for(lambda: list(shared.glob("store/*/checkpoint-5")), "a checkpoint in the store", managed.process)
     (job,) = managed.slurm_jobs
     subprocess.run(["scancel", job], check=True)
+    wait_for(lambda: job not in slurm_jobs(), "the machine to go")
+    assert managed.process.poll() is None
 
 
 def test_run_whose_launcher_is_killed_is_followed_and_never_started_twice(launched: dict[str, Launched]) -> None:

@@ -25,7 +25,7 @@ from ftl_runtime.checkpoint import manifest
 from ftl_runtime.checkpoint.bandwidth import Rate
 from ftl_runtime.checkpoint.bucketclient import open_system
 from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
-from ftl_runtime.checkpoint.remote import OWNER_FILE, SupersededError, Told, check_room, owner_of
+from ftl_runtime.checkpoint.remote import BUNDLE_STAGE, OWNER_FILE, SupersededError, Told, check_room, owner_of
 from ftl_runtime.checkpoint.store import Checkpoint
 from ftl_runtime.checkpoint.volume import room_errors
 
@@ -109,7 +109,7 @@ class BucketStore:
             return None
 
     def keep_bundle(self, directory: Path, scratch: Path) -> None:
-        with tempfile.TemporaryDirectory(dir=scratch, prefix=".bundle-") as folder:
+        with tempfile.TemporaryDirectory(dir=scratch, prefix=BUNDLE_STAGE) as folder:
             packed = Path(folder) / BUNDLE_TAR
             with _asked(self.label):
                 self._check_owner()

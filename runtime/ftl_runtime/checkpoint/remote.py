@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ftl_runtime.checkpoint.bandwidth import Rate
 
 OWNER_FILE = "owner.json"
+BUNDLE_STAGE = ".bundle-"
+"""How the directories begin that bundle.tar is made in."""
 _GIB = 2**30
 Told = Callable[[int, int], None]
 """Takes the bytes that have come over so far, and those of all."""

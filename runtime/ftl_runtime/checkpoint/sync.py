@@ -13,6 +13,7 @@ JSON line on standard output: an Ending.
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -29,7 +30,7 @@ from ftl_runtime.checkpoint import publish
 from ftl_runtime.checkpoint.bandwidth import Rate, bound_uploads
 from ftl_runtime.checkpoint.courier import Courier, Emit, Finish
 from ftl_runtime.checkpoint.patience import PATIENCE_S
-from ftl_runtime.checkpoint.remote import RemoteStore, Told, open_store
+from ftl_runtime.checkpoint.remote import BUNDLE_STAGE, RemoteStore, Told, open_store
 from ftl_runtime.events import EventLog
 
 _POLL_S = 0.05
@@ -105,8 +106,11 @@ def _rate(job: JobSpec, emit: Emit) -> Rate | None:
 
 
 def _bundle(job: JobSpec) -> Path | None:
-    """What the run was launched with, where it is small enough to lie beside its checkpoints."""
+    """What the run was launched with, where it is small enough to lie beside its checkpoints. What a killed attempt
+    left of it in the run directory is removed."""
     assert job.paths is not None
+    for leftover in Path(job.paths.run).glob(f"{BUNDLE_STAGE}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
     directory = Path(job.paths.bundle)
     try:
         return directory if bundletar.size(directory) <= bundletar.KEPT_BYTES else None

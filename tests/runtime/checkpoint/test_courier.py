@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ftl.contract import UrlRef
+from ftl.contract import JobSpec, Paths, UrlRef
 from ftl.sources.retry import UnreachableError
-from ftl_runtime.checkpoint import courier, manifest
+from ftl_runtime.checkpoint import courier, manifest, sync
 from ftl_runtime.checkpoint.courier import Courier
 from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
 from ftl_runtime.checkpoint.remote import Told
@@ -119,3 +119,15 @@ def test_bundle_of_a_run_that_has_ended_is_not_waited_for(tmp_path: Path) -> Non
     sender.run()
     assert sender.is_done
     assert store.tries == 0
+
+
+def test_what_a_killed_attempt_left_of_its_bundle_is_removed(tmp_path: Path) -> None:
+    run, bundle = tmp_path / "run", tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "manifest.json").write_text('{"files": {}}')
+    (run / ".bundle-ab12").mkdir(parents=True)
+    (run / ".bundle-ab12/bundle.tar").write_bytes(b"half")
+    (run / "events.jsonl").touch()
+    paths = Paths(bundle=str(bundle), run=str(run), cache=str(tmp_path / "cache"))
+    assert sync._bundle(JobSpec(run_id="run-a", paths=paths)) == bundle
+    assert [path.name for path in run.iterdir()] == ["events.jsonl"]
