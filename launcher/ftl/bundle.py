@@ -110,18 +110,6 @@ def write(packed: Packed) -> Bundle:
     return packed.bundle
 
 
-def collect_garbage(used: set[str]) -> None:
-    """Remove every bundle whose id is not in `used`, and the blobs that no bundle holds any more."""
-    bundles = state_dir() / "bundles"
-    for directory in bundles.iterdir() if bundles.exists() else ():
-        if directory.name not in used and not directory.name.startswith("."):
-            shutil.rmtree(directory, ignore_errors=True)
-    blobs = state_dir() / "blobs"
-    for blob in blobs.glob("??/*") if blobs.exists() else ():
-        if blob.stat().st_nlink == 1:
-            blob.unlink(missing_ok=True)
-
-
 def _place(reference: Reference, parts: _Parts) -> str:
     """Put the path into the bundle, or among the mounts; what the resolved config has in its place."""
     path = reference.path

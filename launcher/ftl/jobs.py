@@ -7,7 +7,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -181,6 +181,16 @@ def all_records() -> list[RunRecord]:
         except RunError:
             continue
     return records
+
+
+def bundles_needed() -> set[str]:
+    """The ids of the bundles that records name, those that only a newer ftl can read among them."""
+    found = set()
+    for path in runs_dir().glob(f"*/{RECORD_FILE}"):
+        if not path.parent.name.startswith("."):
+            with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+                found.add(str(json.loads(path.read_bytes())["bundle"]["sha256"]))
+    return found
 
 
 @contextmanager

@@ -41,6 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "references": BASE | {"config", "formats", "sources"},
     "bundletar": CONTRACT,
     "bundle": CONTRACT | {"bundletar", "config", "formats", "jobs", "redact", "references", "sources"},
+    "garbage": CONTRACT | {"bundle", "jobs"},
     "gpus": YAML,
     "importers": YAML | {"gpus", "redact"},
     "manual": YAML | {"config"},

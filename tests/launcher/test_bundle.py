@@ -1,6 +1,5 @@
 """Bundles: the same input is the same bundle, and only what the config names goes in."""
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -233,14 +232,3 @@ def test_failed_write_leaves_no_bundle(project: Path, monkeypatch: pytest.Monkey
     with pytest.raises(StorageError, match="No space left on device"):
         bundle.write(made)
     assert list((own_state / "bundles").iterdir()) == []
-
-
-def test_garbage_is_what_no_run_uses(project: Path, own_state: Path) -> None:
-    kept = bundle.write(packed(project))
-    (project / "rows.jsonl").write_text('{"instruction": "z", "output": "z"}\n')
-    bundle.write(packed(project))
-    bundle.collect_garbage({kept.sha256})
-    assert [p.name for p in (own_state / "bundles").iterdir()] == [kept.sha256]
-    manifest = json.loads((Path(kept.path) / "manifest.json").read_text())
-    blobs = {p.name for p in (own_state / "blobs").glob("??/*")}
-    assert blobs == set(manifest["files"].values()) - {manifest["files"]["config.json"]}

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftl import __version__, bundle, deliver, jobs, launch, precheck
+from ftl import __version__, bundle, deliver, jobs, precheck
 from ftl.backends import Backend
 from ftl.bundle import Packed
 from ftl.cloudfile import load_cloud
-from ftl.commands import show
+from ftl.commands import show, train
 from ftl.commands.prepare import pin_code
 from ftl.config.adapter import LoraSection
 from ftl.config.load import Loaded
@@ -17,7 +17,7 @@ from ftl.config.model import ModelSection
 from ftl.config.quantize import QuantSection
 from ftl.config.train import TrainConfig
 from ftl.contract import JobSpec, Task
-from ftl.errors import BackendError, ConfigError, ExitCode, FtlError, Problem, UncertainError
+from ftl.errors import BackendError, ConfigError, ExitCode, Problem
 from ftl.inspect.datasets import located
 from ftl.jobs import RunRecord
 from ftl.plan import plan
@@ -65,7 +65,11 @@ def start(loaded: Loaded, config: TrainConfig, task: Task, dest: Path, how: How)
         return ExitCode.ENVIRONMENT if unfit else ExitCode.DONE
     if unfit:
         raise BackendError(*unfit)
-    return _follow(_record(loaded, config, backend, spec, packed, refs, dest), backend, how)
+    record = train.start(_record(loaded, config, backend, spec, packed, refs, dest), packed, backend)
+    if how.detach:
+        show.detached(record, as_json=how.as_json)
+        return ExitCode.DONE
+    return show.watch(record, backend, as_json=how.as_json)
 
 
 def on_adapter(loaded: Loaded, given: Path | None) -> TrainConfig:
@@ -183,20 +187,5 @@ def _record(
         provider=backend.cloud.provider,
         cloud=backend.cloud.model_dump(mode="json"),
         spec=spec,
-        bundle=bundle.write(packed),
+        bundle=packed.bundle,
     )
-
-
-def _follow(record: RunRecord, backend: Backend, how: How) -> int:
-    jobs.save(record)
-    try:
-        record = launch.submit(record, backend)
-    except UncertainError:
-        raise  # it may have been accepted: its record finds it
-    except FtlError:
-        jobs.delete(record.id)  # nothing was started, so there is nothing to come back to
-        raise
-    if how.detach:
-        show.detached(record, as_json=how.as_json)
-        return ExitCode.DONE
-    return show.watch(record, backend, as_json=how.as_json)

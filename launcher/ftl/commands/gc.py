@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from ftl import bundle, jobs
+from ftl import garbage, jobs
 from ftl.backends import Backend
 from ftl.cloudfile import load_cloud
 from ftl.commands import show
@@ -41,7 +41,7 @@ def _clean_here() -> list[str]:
     """Bundles without a run, and run directories whose removal was broken off."""
     told = []
     before = _size(state_dir())
-    bundle.collect_garbage({record.bundle.sha256 for record in jobs.all_records()})
+    garbage.collect_garbage()
     for grave in jobs.runs_dir().glob(".removed-*"):
         shutil.rmtree(grave, ignore_errors=True)
         told.append(f"{grave.name.removeprefix('.removed-')} removed: it was left half removed")

@@ -4,7 +4,7 @@ import sys
 import time
 from pathlib import Path
 
-from ftl import bundle, carry, deliver, jobs, launch, precheck
+from ftl import carry, deliver, garbage, jobs, launch, precheck
 from ftl.backends import HERE, Backend
 from ftl.cloudfile import load_cloud
 from ftl.commands import elsewhere, show
@@ -173,7 +173,7 @@ def rm(prefix: str, *, cloud: Path | None, force: bool) -> int:
         _kill(record)
     launch.forget(record)
     jobs.delete(record.id)
-    bundle.collect_garbage({other.bundle.sha256 for other in jobs.all_records()})
+    garbage.collect_garbage()
     show.note(f"run {record.id} is removed")
     return ExitCode.DONE
 

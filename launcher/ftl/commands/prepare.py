@@ -47,7 +47,7 @@ class Prepared:
         return plan(backend.cloud, fields, run_id=run_id, mounts=mounts, stores=self.stores)
 
     def record(self, backend: Backend, spec: JobSpec, *, name: str) -> RunRecord:
-        """The record of that run; its bundle is written."""
+        """The record of that run."""
         base = next((str(ref.path) for ref in self.refs if ref.key == "base_model"), self.loaded.config.model.base)
         return RunRecord(
             id=spec.run_id,
@@ -60,7 +60,7 @@ class Prepared:
             provider=backend.cloud.provider,
             cloud=backend.cloud.model_dump(mode="json"),
             spec=spec,
-            bundle=bundle.write(self.packed),
+            bundle=self.packed.bundle,
         )
 
 

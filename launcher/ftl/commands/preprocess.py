@@ -8,12 +8,14 @@ from typing import Any
 
 from ftl import __version__, bundle, jobs, launch
 from ftl.backends import Backend, load
+from ftl.bundle import Packed
 from ftl.commands import preprocessview, show
 from ftl.commands.overrides import read_overrides
 from ftl.commands.prepare import pin_code
 from ftl.config.load import Loaded, load_train
 from ftl.contract import SHOWN_FILE, DatasetUse, Event, JobSpec
 from ftl.errors import BackendError, ConfigError, ExitCode, FtlError
+from ftl.garbage import save_with_bundle
 from ftl.inspect.datasets import listed, located
 from ftl.inspect.pictures import all_pictures
 from ftl.jobs import RunRecord
@@ -33,8 +35,8 @@ def run(
     backend = kind(kind.Cloud(gpu="none"))  # type: ignore[call-arg]  # the local section has it
     for note in loaded.notes:
         show.note(note, as_json=as_json)
-    record = _record(loaded, backend, num_shown)
-    jobs.save(record)
+    record, packed = _record(loaded, backend, num_shown)
+    save_with_bundle(record, packed)
     try:
         names = {entry.key: entry.name for entry in listed(loaded.config.data)}
         return _follow(launch.submit(record, backend), backend, names, text_only=text_only, as_json=as_json)
@@ -42,7 +44,7 @@ def run(
         jobs.delete(record.id)  # all that stays is the cache
 
 
-def _record(loaded: Loaded, backend: Backend, num_shown: int) -> RunRecord:
+def _record(loaded: Loaded, backend: Backend, num_shown: int) -> tuple[RunRecord, Packed]:
     refs, missing = references(loaded.config, loaded.path)
     if missing:
         raise ConfigError(*(located(problem, loaded) for problem in missing))
@@ -56,7 +58,7 @@ def _record(loaded: Loaded, backend: Backend, num_shown: int) -> RunRecord:
     problems = backend.preflight(spec)
     if problems:
         raise BackendError(*problems)
-    return RunRecord(
+    record = RunRecord(
         id=run_id,
         name="preprocess",
         created_at=time.time(),
@@ -66,8 +68,9 @@ def _record(loaded: Loaded, backend: Backend, num_shown: int) -> RunRecord:
         provider=backend.cloud.provider,
         cloud=backend.cloud.model_dump(mode="json"),
         spec=spec,
-        bundle=bundle.write(packed),
+        bundle=packed.bundle,
     )
+    return record, packed
 
 
 @dataclass

@@ -197,7 +197,8 @@ def _train(plan: Planned, backend: Backend, *, as_json: bool) -> Row:
     record, state, result = _standing(plan.spec.run_id)
     try:
         if record is None:
-            record = start(plan.prepared.record(backend, plan.spec, name=plan.spec.run_id.partition("-")[2]), backend)
+            new = plan.prepared.record(backend, plan.spec, name=plan.spec.run_id.partition("-")[2])
+            record = start(new, plan.prepared.packed, backend)
         elif _is_settled(record, state, result):
             row = _row(plan, record, state, result)
             sweepview.skipped(row, as_json=as_json)

@@ -4,12 +4,14 @@ from pathlib import Path
 
 from ftl import jobs, launch
 from ftl.backends import Backend
+from ftl.bundle import Packed
 from ftl.cloudfile import NO_LIMITS, Limits, load_cloud
 from ftl.commands import costs, show
 from ftl.commands.overrides import read_overrides
 from ftl.commands.prepare import Preparation, name_of
 from ftl.config.load import load_train
 from ftl.errors import BackendError, ExitCode, FtlError, UncertainError
+from ftl.garbage import save_with_bundle
 from ftl.jobs import RunRecord
 
 OPTIONS = ("--cloud", "--set", "--sweep", "--max-usd", "--deadline", "--detach", "--dry-run", "--json")
@@ -41,7 +43,7 @@ def run(
         request = backend.describe(spec, prepared.packed.bundle, jobs.runs_dir() / spec.run_id)
         show.dry_run(loaded, prepared.packed, request, problems, as_json=as_json)
         return ExitCode.ENVIRONMENT if problems else ExitCode.DONE
-    record = start(prepared.record(backend, spec, name=name_of(loaded.path)), backend)
+    record = start(prepared.record(backend, spec, name=name_of(loaded.path)), prepared.packed, backend)
     if detach:
         show.detached(record, as_json=as_json)
         return ExitCode.DONE
@@ -55,9 +57,9 @@ def limits_of(max_usd: float | None, deadline: str | None) -> Limits:
     return Limits(max_usd, deadline)
 
 
-def start(record: RunRecord, backend: Backend) -> RunRecord:
+def start(record: RunRecord, packed: Packed, backend: Backend) -> RunRecord:
     """Submit a run for the first time; its record, saved. A run that is refused leaves nothing behind."""
-    jobs.save(record)
+    save_with_bundle(record, packed)
     try:
         return launch.submit(record, backend)
     except UncertainError:
