@@ -100,10 +100,22 @@ def test_plain_view_tells_what_happens(capsys):
     ]
 
 
-@pytest.mark.parametrize("view", [PlainView, LiveView])
-def test_view_takes_events_with_nothing_in_them(view, capsys):
-    names = ("phase", "step", "eval", "checkpoint", "warning", "stopping", "stopped", "resumed", "result", "error")
-    shown(view(), *[event(name) for name in names], step(1, 1.0, loss=None, tokens_per_s=None), capsys=capsys)
+KINDS = (
+    *("phase", "step", "history", "eval", "samples", "profile", "early_stop", "checkpoint", "delivered", "memory"),
+    *("warning", "waiting", "stopping", "stopped", "resumed", "result", "error"),
+)
+
+
+@pytest.mark.parametrize("view", [PlainView, LiveView, JsonView])
+def test_view_that_was_given_events_with_nothing_in_them_gathers_what_follows(view, capsys):
+    follows = view()
+    shown(follows, *map(event, KINDS), step(1, 1.0, loss=None), step(2, 2.0), event("eval", step=2), capsys=capsys)
+    assert (follows.losses.train, follows.losses.eval) == ([(2, 2.0)], [])
+
+
+def test_plain_view_leaves_out_what_is_not_known_of_a_step(capsys):
+    out = shown(PlainView(), step(1, 0.0, loss=None, tokens_per_s=None), capsys=capsys)
+    assert out == ["step 1/100  loss nan  1.5 GiB"]
 
 
 def test_view_strips_control_characters_and_keeps_brackets(capsys):

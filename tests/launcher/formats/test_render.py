@@ -50,7 +50,7 @@ def test_alpaca_null_answer_is_an_empty_text() -> None:
 def test_train_on_inputs_marks_the_prompt() -> None:
     example = render("alpaca", {"instruction": "Hi", "output": "ok"}, replace(OPTIONS, train_on_inputs=True))
     assert isinstance(example, Example)
-    assert all(segment.train for segment in example.segments)
+    assert [segment.train for segment in example.segments] == [True, True]
 
 
 def test_completion_takes_the_named_column_and_may_split() -> None:
