@@ -183,5 +183,7 @@ def test_committed_reference_is_up_to_date(capsys: pytest.CaptureFixture[str]) -
 
 def test_reference_has_a_row_for_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     run("markdown", field=None)
-    rows = {line.split("`")[1] for line in capsys.readouterr().out.splitlines() if line.startswith("| `")}
-    assert {*TRAIN.names(), *(f"datasets.{name}" for name in DATASET.names())} <= rows
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| `")]
+    keys = {row.split("`")[1] for row in rows}
+    assert {*TRAIN.names(), *(f"datasets.{name}" for name in DATASET.names())} <= keys
+    assert [row for row in rows if not row.endswith(" |")] == [], "a row is one line"

@@ -1,5 +1,7 @@
 """The manual page of one key, and an example of it."""
 
+import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -89,5 +91,7 @@ def _sample(kind: str) -> Any:  # Any: what YAML holds
 
 
 def _dump(value: Any) -> str:  # Any: what YAML holds
-    dumped: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=100)
+    if isinstance(value, str) and "\n" in value:
+        return json.dumps(value)  # YAML's own quotes would break the line
+    dumped: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=sys.maxsize)
     return dumped.removesuffix("...\n").strip()
