@@ -21,13 +21,16 @@ def doctor(as_json: AsJson = False) -> None:
 
 @commands.command(rich_help_panel=PANEL)
 def fetch(
-    name: Annotated[str, typer.Argument(metavar="cloud_templates|examples", help="What to copy.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="cloud_templates|examples|deepspeed_configs", help="What to copy.", show_default=False),
+    ],
     dest: Annotated[
         Path | None,
         typer.Argument(metavar="[DEST]", help="A folder; the same name here when left out.", show_default=False),
     ] = None,
 ) -> None:
-    """Copy the cloud templates or the examples that come with ftl to this folder."""
+    """Copy the cloud templates, examples or settings of DeepSpeed that come with ftl to this folder."""
     from ftl.commands.fetch import run
 
     raise typer.Exit(run(name, dest))
