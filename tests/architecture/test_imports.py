@@ -81,7 +81,7 @@ RUNTIME_MAY_USE = {
 }
 # A heavy package -> the only places that may import it.
 WEIGHT = {
-    "docker": ("launcher/ftl/backends/docker.py",),
+    "docker": ("launcher/ftl/backends/docker",),
     "modal": ("launcher/ftl/backends/modal", "runtime/ftl_runtime/modal_entry.py"),
     "sky": ("launcher/ftl/backends/sky_worker.py",),
     "torch": ("runtime/",),

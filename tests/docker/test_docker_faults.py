@@ -9,6 +9,7 @@ import pytest
 from docker_places import Make, Workplace, ended
 
 import ftl.backends.docker as backend_module
+from ftl.backends import docker_engine
 from ftl.backends.docker_faults import FAULTS, explain
 from ftl.errors import BackendError, ConfigError, FtlError, StorageError
 
@@ -248,7 +249,7 @@ def test_unknown_text_is_passed_on_whole() -> None:
 )
 def test_engine_on_another_machine_is_refused(host: str, is_refused: bool) -> None:
     try:
-        backend_module._refuse_remote(host)
+        docker_engine._refuse_remote(host)
     except BackendError as error:
         assert is_refused and "is an engine on another machine" in str(error)
     else:
