@@ -221,4 +221,5 @@ def delete(run_id: str) -> None:
     """Remove the run directory. It is renamed first, so that a half-removed run never shows up."""
     grave = runs_dir() / f".removed-{run_id}-{time.time_ns()}"
     (runs_dir() / run_id).rename(grave)
-    shutil.rmtree(grave)
+    with suppress(FileNotFoundError):  # `ftl gc` of another shell has found the grave
+        shutil.rmtree(grave)

@@ -1,9 +1,11 @@
 """ftl gc on this machine: what no run needs goes, and is told."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from ftl import jobs
 from ftl.commands import gc
 
 
@@ -23,3 +25,21 @@ def test_bundles_without_a_run_and_half_removed_runs_go(own_state: Path, capsys:
     assert list((own_state / "runs").iterdir()) == []
     assert gc.run(cloud=None, as_json=True) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_run_that_another_shell_is_removing_may_be_gone_before_it(
+    own_state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = own_state / "runs/cats"
+    run.mkdir(parents=True)
+    (run / "log.txt").write_text("")
+    rmtree = shutil.rmtree
+
+    def rmtree_late(grave: Path) -> None:
+        monkeypatch.setattr(shutil, "rmtree", rmtree)
+        assert gc.run(cloud=None, as_json=True) == 0
+        rmtree(grave)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree_late)
+    jobs.delete("cats")
+    assert list((own_state / "runs").iterdir()) == []
