@@ -1,33 +1,35 @@
-"""Where a run begins: its ranks, its newest checkpoint, and what the last bits of its numbers depend on."""
+"""Where a run begins: its ranks, its newest checkpoint, its base, and what the last bits of its numbers depend on."""
 
 import os
 import random
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
 
-from ftl.config.parallel import FsdpSection
+from ftl.config.model import ModelSection
 from ftl.config.train import TrainConfig
 from ftl.errors import ConfigError
 from ftl_runtime import preflight, ranks
 from ftl_runtime.checkpoint import manifest, restore
+from ftl_runtime.checkpoint.base import Base, at_commit_of, check_same
 from ftl_runtime.checkpoint.manifest import BrokenCheckpoint
 from ftl_runtime.checkpoint.store import Checkpoint
 from ftl_runtime.context import Context, rank_on_machine
 from ftl_runtime.mesh import Mesh
+from ftl_runtime.models.hub import on_this_machine
 from ftl_runtime.parallel import fsdp
 from ftl_runtime.train.progress import Progress
 
 
-def join_ranks(cfg: TrainConfig, ctx: Context) -> tuple[FsdpSection | None, Context]:
-    """Check this machine and meet the other ranks; how the model is shared among them by FSDP, if it is, and the
-    context with the other machines."""
+def join_ranks(cfg: TrainConfig, ctx: Context) -> Context:
+    """Check this machine and meet the other ranks; the context with the other machines."""
     preflight.check(cfg, ctx)
     preflight.limit_memory(cfg.model.gpu_memory_limit_gib, ctx.device)
-    shards = cfg.parallel.fsdp if ctx.device.num_ranks > 1 else None
+    shards = fsdp.in_use(cfg.parallel, ctx.device)
     if cfg.parallel.fsdp is not None and shards is None:
         ctx.warn("fsdp_config has no effect with one process: there is nothing to share with")
     fsdp.layout(cfg.parallel, ctx.device.num_ranks)
@@ -35,7 +37,7 @@ def join_ranks(cfg: TrainConfig, ctx: Context) -> tuple[FsdpSection | None, Cont
     mesh = Mesh.of(ctx.run_dir, ctx.device)
     if ctx.device.is_main and (note := mesh.note()):
         sys.stderr.write(f"{note}\n")
-    return shards, replace(ctx, mesh=mesh)
+    return replace(ctx, mesh=mesh)
 
 
 def find_checkpoint(cfg: TrainConfig, ctx: Context) -> Checkpoint | None:
@@ -57,6 +59,18 @@ def find_checkpoint(cfg: TrainConfig, ctx: Context) -> Checkpoint | None:
         kind = "a full fine-tune" if cfg.adapter else "an adapter"
         raise ConfigError(f"resume_from_checkpoint: {found.path.name} is of {kind}, which this config does not train")
     return found
+
+
+def bring_base(model: ModelSection, resume: Checkpoint | None, ctx: Context) -> tuple[ModelSection, Base]:
+    """The section with every place a directory here, and which base that is.
+
+    Raises ConfigError where the checkpoint was trained on another one, or where another machine has another.
+    """
+    section, commit = on_this_machine(at_commit_of(model, resume), ctx, wanted="all")
+    base = Base.of(Path(section.base), repo=model.base, commit=commit)
+    check_same(base, resume)
+    ctx.mesh.check_same("base_model", base.weights)
+    return section, base
 
 
 def make_reproducible(seed: int, progress: Progress, ctx: Context) -> None:

@@ -1,6 +1,5 @@
 """The one build path: from a job to a finished model."""
 
-import inspect
 import os
 import pickle
 from collections.abc import Callable
@@ -8,66 +7,54 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import torch
 from peft import PeftModel
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from ftl.config.data import DataSection
 from ftl.config.train import TrainConfig
 from ftl.contract import BUNDLE_CONFIG, CHECKPOINTS_DIR, JobSpec, RunResult, Task
 from ftl.errors import ConfigError, PreemptedError
-from ftl.tokens import TokenizerView
 from ftl_runtime import preflight, ranks
-from ftl_runtime.beginning import find_checkpoint, join_ranks, make_reproducible
-from ftl_runtime.checkpoint.base import Base, at_commit_of, check_same
+from ftl_runtime.beginning import bring_base, find_checkpoint, join_ranks, make_reproducible
 from ftl_runtime.checkpoint.store import Checkpoint
 from ftl_runtime.checkpoint.volume import VolumeStore
-from ftl_runtime.context import Context, Emit
-from ftl_runtime.data.collate import Collator, Documents
-from ftl_runtime.data.layout import Collate, collator_of, lies_end_to_end
-from ftl_runtime.data.pictured import PictureCollator
-from ftl_runtime.data.training import open_data, prepare_data
+from ftl_runtime.context import Context, Device, Emit
+from ftl_runtime.data.training import TrainingData, open_data, prepare_data
 from ftl_runtime.evaluate.harness import after_training, lm_eval
 from ftl_runtime.evaluate.writing import plan_writing
 from ftl_runtime.finish import finish
-from ftl_runtime.kernels.head import splits_off_head
 from ftl_runtime.memory import BatchTooLargeError, fitted, is_out_of_memory, memory_of
 from ftl_runtime.merge.from_shards import merge_shards
 from ftl_runtime.merge.lora import merge
 from ftl_runtime.mesh import Mesh
-from ftl_runtime.models.attention import plan_attention
-from ftl_runtime.models.build import build_model, can_be_asked
+from ftl_runtime.models.build import Built, build_model
 from ftl_runtime.models.compile import compile_layers
 from ftl_runtime.models.hub import on_this_machine
-from ftl_runtime.models.load import architecture, head_of, load_config
-from ftl_runtime.models.noise import add_noise
-from ftl_runtime.models.packing import mask_window, settle
-from ftl_runtime.models.processor import copy_processor, load_processor
-from ftl_runtime.models.recompute import footprint_of, settle_recompute
-from ftl_runtime.models.reference import find_reference
+from ftl_runtime.models.plan import plan_model
+from ftl_runtime.models.processor import copy_processor
+from ftl_runtime.models.recompute import settle_recompute
+from ftl_runtime.models.reference import settle_reference
 from ftl_runtime.models.tokenizer import load_tokenizer, view_of
 from ftl_runtime.objectives import OBJECTIVES
-from ftl_runtime.parallel import deepspeed, fsdp, sequence, tensor
-from ftl_runtime.parallel import shards as sharded_files
+from ftl_runtime.parallel import fsdp, sequence
+from ftl_runtime.parallel.held import Held, hold
 from ftl_runtime.rounding import qat
 from ftl_runtime.rounding.ptq import quantize
 from ftl_runtime.stop import StopFlag
 from ftl_runtime.tracking.session import tracked
-from ftl_runtime.train.args import compute_dtype, training_args
+from ftl_runtime.train.args import training_args
+from ftl_runtime.train.asked import Asked
 from ftl_runtime.train.batches import Loaders
 from ftl_runtime.train.best import Selection
 from ftl_runtime.train.history import History
 from ftl_runtime.train.lisa import Lisa
 from ftl_runtime.train.losswatch import LossWatch
 from ftl_runtime.train.optim import make_optimizer
-from ftl_runtime.train.precompute import with_reference
 from ftl_runtime.train.progress import Progress
 from ftl_runtime.train.rates import make_scheduler
 from ftl_runtime.train.relora import Relora
 from ftl_runtime.train.rollout import plan_rollouts
-from ftl_runtime.train.schedule import Schedule, plan_schedule
-from ftl_runtime.train.scoring import Inputs, Reference
+from ftl_runtime.train.schedule import plan_schedule
 from ftl_runtime.train.trainer import Trainer
 from ftl_runtime.train.watchers import watching
 
@@ -117,7 +104,7 @@ _OTHER_TASKS: dict[Task, Callable[[TrainConfig, Context], None]] = {
 
 def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     """Train `cfg` from where this run left off, and leave the model, its manifest and the result behind."""
-    shards, ctx = join_ranks(cfg, ctx)
+    ctx = join_ranks(cfg, ctx)
     cfg = ranks.share(cfg, ctx.device)  # rank 0 knows what memory sufficed for
     resume = ctx.mesh.bring(find_checkpoint(cfg, ctx) if ctx.device.is_main else None)
     progress = Progress.load(resume.path) if resume else Progress()
@@ -126,83 +113,85 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
     make_reproducible(cfg.optim.seed, progress, ctx)
 
     ctx.phase("model")
-    section, base_revision = on_this_machine(at_commit_of(cfg.model, resume), ctx, wanted="all")
-    own_base = Base.of(Path(section.base), repo=cfg.model.base, commit=base_revision)
-    check_same(own_base, resume)
-    ctx.mesh.check_same("base_model", own_base.weights)
+    section, origin = bring_base(cfg.model, resume, ctx)
     cfg = cfg.model_copy(update={"model": section})
-    objective = OBJECTIVES[cfg.objective.kind]
-    tokenizer = load_tokenizer(cfg.model, cfg.data, ctx)
-    num_classes = cfg.objective.num_labels or objective.num_classes
-    head = head_of(cfg)
-    config = load_config(cfg.model, ctx, head=head, num_classes=num_classes)
-    dtype = compute_dtype(cfg.precision, ctx.device)
-    attention = plan_attention(
-        cfg.model.attention,
-        config,
-        architecture(config, head),
-        is_packed=_is_packed(cfg.data),
-        device=ctx.device,
-        dtype=dtype,
-        gives_borders=objective.layout == "texts",
-    )
-    split = sequence.split(attention, ctx.device) if cfg.parallel.context_size > 1 else None
+    plan = plan_model(cfg, ctx)
+    split = sequence.split(plan.attention, ctx.device) if cfg.parallel.context_size > 1 else None
 
     ctx.phase("data")
     with ranks.main_first(ctx.device):
-        view = view_of(tokenizer, cfg.data)
+        view = view_of(plan.tokenizer, cfg.data)
         data = open_data(cfg, view, progress, ctx)
     ctx.mesh.check_same("datasets", [use.identity for use in data.used])
 
     ctx.phase("model")
-    zero = deepspeed.plan(cfg.parallel.zero, cfg.optim, dtype, ctx.device)
-    if cfg.parallel.zero is not None and zero is None:
-        ctx.warn("deepspeed has no effect with one process that offloads nothing: there is nothing to share with")
-    base, model = build_model(cfg, config, tokenizer, attention.implementation, resume, progress, zero, ctx)
-    inputs, collate = _rows_as_inputs(cfg, base, config, tokenizer, view, attention.documents, dtype, ctx)
+    built = build_model(cfg, plan, view, resume, progress, ctx)
     if split is not None:
-        sequence.check(inputs, base)
-    reference = None
-    if cfg.objective.is_compared:
-        find = partial(find_reference, cfg, config, tokenizer, attention.implementation, model, ctx)
-        if cfg.objective.precompute_reference:
-            is_untrained = resume is None and cfg.adapter is None
-            known = partial(Reference, model, has_adapter=False) if is_untrained else find
-            batch_size = cfg.optim.eval_batch_size or cfg.optim.micro_batch_size
-            data = with_reference(data, known, collate, inputs, batch_size=batch_size, dtype=dtype, ctx=ctx)
-        else:
-            reference = find()
-    load = partial(footprint_of, model, base, cfg, dtype, ctx, objective.layout, makes_logits=not inputs.splits_head)
-    recompute = settle_recompute(model, cfg, ctx, footprint=load)
-    compile_layers(model, cfg.kernels, recompute, ctx)
-    loaders = Loaders(
+        sequence.check(built.inputs, built.base)
+    data, reference = settle_reference(cfg, plan, built, data, resume, ctx)
+    recompute = settle_recompute(cfg, plan, built, ctx)
+    compile_layers(built.model, cfg.kernels, recompute, ctx)
+    loaders = _make_loaders(cfg, built, data, ctx.device)
+    held = hold(built.model, cfg.parallel, built.zero, plan.dtype, ctx.device)
+    if resume:
+        held.read_shards(resume.path)
+    objective = OBJECTIVES[cfg.objective.kind]
+    asked = Asked(objective, cfg.objective, built.inputs, reference, split, ctx.device)
+    trainer = _make_trainer(cfg, held, asked, loaders, data, plan.tokenizer, progress, ctx)
+    trainer.save_along(lambda stage, contents: origin.write(stage))
+    trainer.save_along(lambda stage, contents: history.save(stage))
+    relora = _change_along(trainer, built.model, cfg, resume)
+    with watching(trainer, cfg.watch, ctx):
+        _train(trainer, resume, history, ctx)
+    sharing = fsdp.in_use(cfg.parallel, ctx.device)
+    return finish(
+        trainer,
+        plan.tokenizer,
+        data.used,
+        cfg.adapter,
+        ctx,
+        base_revision=origin.commit,
+        best_step=trainer.load_best() if cfg.evaluation.loads_best else None,
+        merge=relora.merged if relora else None,
+        measure=after_training(cfg.harness, plan.tokenizer, plan.dtype, ctx),
+        recompute=str(recompute),
+        add_files=partial(copy_processor, cfg.model, ctx=ctx) if cfg.data.processor is not None else None,
+        writes_shards=sharing is not None and sharing.finishes_in_shards and cfg.adapter is None,
+    )
+
+
+def _make_loaders(cfg: TrainConfig, built: Built, data: TrainingData, device: Device) -> Loaders:
+    cuts_weights = built.zero is not None and built.zero.cuts_weights
+    return Loaders(
         data.train,
         data.eval,
         data.order,
-        collate,
+        built.collate,
         batch_size=cfg.optim.micro_batch_size,
-        eval_batch_size=cfg.optim.eval_batch_size or cfg.optim.micro_batch_size,
-        device=ctx.device,
-        in_step=shards is not None or (zero is not None and zero.cuts_weights),
+        eval_batch_size=cfg.optim.eval_batch_size_or_default,
+        device=device,
+        in_step=fsdp.in_use(cfg.parallel, device) is not None or cuts_weights,
         drop_last=cfg.data.drop_last and not cfg.data.pretraining_dataset,
     )
-    schedule = plan_schedule(
-        cfg.optim, cfg.output, num_micro_batches=len(loaders.train), has_eval=loaders.eval is not None
-    )
-    if shards is not None:
-        fsdp.shard(model, cfg.parallel, dtype, ctx.device)
-    cut = tensor.cut(model, dtype, ctx.device) if cfg.parallel.tensor_size > 1 else None
-    if resume and sharded_files.are_in(resume.path):
-        other = "deepspeed" if zero is not None else "tensor_parallel_size" if cut is not None else None
-        if other is not None:
-            raise ConfigError(f"{other}: cannot go on from {resume.path.name}, whose shards fsdp_config has written")
-        sharded_files.read_weights(model, resume.path, ctx.device)
-    trainer = Trainer(
-        model,
-        objective,
-        cfg.objective,
+
+
+def _make_trainer(
+    cfg: TrainConfig,
+    held: Held,
+    asked: Asked,
+    loaders: Loaders,
+    data: TrainingData,
+    tokenizer: PreTrainedTokenizerBase,
+    progress: Progress,
+    ctx: Context,
+) -> Trainer:
+    has_eval, has_own_format = loaders.eval is not None, held.zero is not None
+    schedule = plan_schedule(cfg.optim, cfg.output, num_micro_batches=len(loaders.train), has_eval=has_eval)
+    return Trainer(
+        held,
+        asked,
         loaders,
-        training_args(cfg.optim, cfg.precision, cfg.parallel, schedule, ctx, has_own_format=zero is not None),
+        training_args(cfg.optim, cfg.precision, cfg.parallel, schedule, ctx, has_own_format=has_own_format),
         schedule,
         ctx,
         make_optimizer=partial(make_optimizer, optim=cfg.optim, rates=cfg.rates, warmup_steps=schedule.warmup_steps),
@@ -211,84 +200,23 @@ def run(cfg: TrainConfig, ctx: Context) -> RunResult:
         selection=Selection(cfg.evaluation, progress, saves_best=cfg.output.save_strategy == "best"),
         loss_watch=LossWatch(cfg.watch, progress),
         keep_checkpoints=cfg.output.save_total_limit,
-        inputs=inputs,
-        cut=cut,
-        split=split,
-        reference=reference,
         rollouts=plan_rollouts(cfg, tokenizer, ctx),
-        writes_shards=shards is not None and shards.saves_in_shards,
         writing=plan_writing(
             cfg.evaluation,
-            data.eval if objective.layout == "texts" else None,
+            data.eval if asked.objective.layout == "texts" else None,
             tokenizer,
-            batch_size=cfg.optim.eval_batch_size or cfg.optim.micro_batch_size,
+            batch_size=cfg.optim.eval_batch_size_or_default,
         ),
-        zero=None if zero is None else deepspeed.Zero(zero),
     )
+
+
+def _change_along(trainer: Trainer, model: nn.Module, cfg: TrainConfig, resume: Checkpoint | None) -> Relora | None:
+    """Have the model changed between steps as the config says; the restarts of its adapter, if it has any."""
     if cfg.trained.lisa_num_layers is not None:
         lisa: TrainerCallback = Lisa(model, cfg.trained, seed=cfg.optim.seed)
         trainer.add_callback(lisa)
     if cfg.rounding.qat is not None:
         trainer.add_callback(qat.Delay(model, cfg.rounding.qat.fake_quant_after_n_steps))
-    trainer.save_along(lambda stage, contents: own_base.write(stage))
-    trainer.save_along(lambda stage, contents: history.save(stage))
-    relora = _add_restarts(trainer, model, cfg, resume)
-    with watching(trainer, cfg.watch, ctx):
-        _train(trainer, schedule, resume, history, ctx)
-    return finish(
-        trainer,
-        tokenizer,
-        data.used,
-        cfg.adapter,
-        ctx,
-        base_revision=base_revision,
-        best_step=trainer.load_best() if cfg.evaluation.loads_best else None,
-        merge=relora.merged if relora else None,
-        measure=after_training(cfg.harness, tokenizer, dtype, ctx),
-        recompute=str(recompute),
-        add_files=partial(copy_processor, cfg.model, ctx=ctx) if cfg.data.processor is not None else None,
-        writes_shards=shards is not None and shards.finishes_in_shards and cfg.adapter is None,
-    )
-
-
-def _rows_as_inputs(
-    cfg: TrainConfig,
-    base: PreTrainedModel,
-    config: PretrainedConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    view: TokenizerView,
-    documents: Documents,
-    dtype: torch.dtype,
-    ctx: Context,
-) -> tuple[Inputs, Collate]:
-    """What of a batch the model is given, and what makes a batch of rows. Prepares the base for it."""
-    objective = OBJECTIVES[cfg.objective.kind]
-    if cfg.trained.noise_alpha is not None:
-        rows_in_one = cfg.optim.micro_batch_size if documents == "borders" else 1
-        add_noise(base.get_input_embeddings(), cfg.trained.noise_alpha, rows_in_one=rows_in_one)
-    if _is_packed(cfg.data) and documents != "borders":
-        documents = settle(base, config, documents)
-    inputs = Inputs(
-        accepted=frozenset(inspect.signature(base.forward).parameters),
-        splits_head=objective.layout == "texts" and can_be_asked(base, cfg, ctx) and splits_off_head(base),
-        scales_by_probability=cfg.objective.scales_by_probability,
-    )
-    texts = Collator(
-        tokenizer.pad_token_id,
-        cfg.data.sequence_len,
-        cfg.data.pad_to_sequence_len,
-        documents,
-        dtype=dtype,
-        window=mask_window(config),
-        is_flat=lies_end_to_end(cfg.data, documents),
-    )
-    if cfg.data.processor is None:
-        return inputs, collator_of(objective.layout, texts)
-    processor = load_processor(cfg.data.processor, cfg.model, config, tokenizer, ctx)
-    return inputs, PictureCollator(processor, view, cfg.data, texts.pad_id)
-
-
-def _add_restarts(trainer: Trainer, model: nn.Module, cfg: TrainConfig, resume: Checkpoint | None) -> Relora | None:
     if cfg.adapter is None or not cfg.adapter.restarts:
         return None
     assert isinstance(model, PeftModel) and cfg.rates.restart_steps is not None, "the rules want both"
@@ -301,13 +229,7 @@ def _add_restarts(trainer: Trainer, model: nn.Module, cfg: TrainConfig, resume: 
     return relora
 
 
-def _is_packed(data: DataSection) -> bool:
-    """Whether any row holds several documents."""
-    is_filled = bool(data.pretraining_dataset) and data.pretraining_sample_concatenation
-    return data.sample_packing or bool(data.eval_sample_packing) or is_filled
-
-
-def _train(trainer: Trainer, schedule: Schedule, resume: Checkpoint | None, history: History, ctx: Context) -> None:
+def _train(trainer: Trainer, resume: Checkpoint | None, history: History, ctx: Context) -> None:
     """Train to the end. Raises PreemptedError when asked to stop before."""
     if resume:
         ctx.emit("resumed", {"step": resume.step, "checkpoint": f"{CHECKPOINTS_DIR}/{resume.path.name}"})
@@ -326,7 +248,7 @@ def _train(trainer: Trainer, schedule: Schedule, resume: Checkpoint | None, hist
     if trainer.stopped_at is not None:
         newest = ranks.share(trainer.saver.saved or resume, ctx.device)
         ctx.emit("stopped", {"step": trainer.stopped_at, "checkpoint": newest.step if newest else None})
-        where = f"stopped at step {trainer.stopped_at} of {schedule.max_steps}"
+        where = f"stopped at step {trainer.stopped_at} of {trainer.schedule.max_steps}"
         if trainer.unsaved is None:
             raise PreemptedError(f"{where}; it can be resumed from there")
         left = f"it goes on from step {newest.step}" if newest else "it starts from the beginning"

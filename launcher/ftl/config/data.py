@@ -227,6 +227,12 @@ class DataSection(Section):
     default_system_message: Annotated[str | None, Flat("default_system_message")] = None
     """chat_template: the system text of conversations that begin without one."""
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether any row, of training or evaluation, holds several documents."""
+        is_filled = bool(self.pretraining_dataset) and self.pretraining_sample_concatenation
+        return self.sample_packing or bool(self.eval_sample_packing) or is_filled
+
     def lists(self) -> dict[str, tuple[DatasetSection, ...]]:
         """The datasets by the key that lists them."""
         return dict(zip(DATASET_KEYS, (self.datasets, self.test_datasets, self.pretraining_dataset), strict=True))

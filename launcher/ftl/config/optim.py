@@ -113,3 +113,7 @@ class OptimSection(Section):
     """As micro_batch_size when absent."""
     seed: Annotated[int, Flat("seed"), Field(ge=0, lt=2**32)] = 42
     """Of the new weights, the shuffles and dropout."""
+
+    @property
+    def eval_batch_size_or_default(self) -> int:
+        return self.eval_batch_size or self.micro_batch_size

@@ -1,71 +1,115 @@
 """The model that is trained: the base as this run holds it, with all that the config puts into or around it."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import torch
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from ftl.config.model import Attention
 from ftl.config.train import TrainConfig
+from ftl.tokens import TokenizerView
 from ftl_runtime import preflight
 from ftl_runtime.checkpoint.store import Checkpoint
 from ftl_runtime.context import Context
+from ftl_runtime.data.layout import Collate
 from ftl_runtime.kernels import lora
 from ftl_runtime.kernels.tiles import tile_mlps
 from ftl_runtime.models.adapter import add_adapter, check_new_tokens
-from ftl_runtime.models.fuse import apply_liger, has_fused_layers
+from ftl_runtime.models.fuse import apply_liger
+from ftl_runtime.models.inputs import plan_inputs
 from ftl_runtime.models.load import head_of, load_model, weights_dtype
+from ftl_runtime.models.noise import add_noise
 from ftl_runtime.models.partial import choose_trained
+from ftl_runtime.models.plan import ModelPlan
 from ftl_runtime.models.processor import freeze_encoders
 from ftl_runtime.models.quantize import count_parameters, quantisation
 from ftl_runtime.models.tokenizer import fit_to_tokenizer, new_tokens
-from ftl_runtime.parallel import deepspeed
+from ftl_runtime.parallel import deepspeed, fsdp
 from ftl_runtime.parallel import shards as sharded_files
 from ftl_runtime.rounding import qat
 from ftl_runtime.rounding.fp8 import compute_in_fp8
-from ftl_runtime.train.args import compute_dtype
 from ftl_runtime.train.progress import Progress
+from ftl_runtime.train.scoring import Inputs
+
+
+@dataclass(frozen=True)
+class Built:
+    base: PreTrainedModel
+    model: nn.Module
+    """`base`, or the adapter around it."""
+    inputs: Inputs
+    collate: Collate
+    zero: deepspeed.Plan | None
+    """How DeepSpeed is to hold it in training."""
 
 
 def build_model(
     cfg: TrainConfig,
-    config: PretrainedConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    attention: Attention,
+    plan: ModelPlan,
+    view: TokenizerView,
     resume: Checkpoint | None,
     progress: Progress,
-    zero: deepspeed.Plan | None,
     ctx: Context,
-) -> tuple[PreTrainedModel, nn.Module]:
-    """The base model, and that model with the adapter if there is one."""
-    has_adapter, head = cfg.adapter is not None, head_of(cfg)
-    compute = compute_dtype(cfg.precision, ctx.device)
-    dtype = weights_dtype(cfg.precision, compute, has_adapter=has_adapter)
+) -> Built:
+    """The model with the weights of `resume`, those in shards apart, and what it takes to give it rows."""
+    zero = deepspeed.plan(cfg.parallel.zero, cfg.optim, plan.dtype, ctx.device)
+    if cfg.parallel.zero is not None and zero is None:
+        ctx.warn("deepspeed has no effect with one process that offloads nothing: there is nothing to share with")
+    base = _load_base(cfg, plan, resume, zero, ctx)
+    model = _make_trainable(base, cfg, plan, resume, progress, ctx)
+    inputs, collate = plan_inputs(cfg, plan, base, view, ctx)
+    return Built(base, model, inputs, collate, zero)
+
+
+def _load_base(
+    cfg: TrainConfig, plan: ModelPlan, resume: Checkpoint | None, zero: deepspeed.Plan | None, ctx: Context
+) -> PreTrainedModel:
+    """On its device, unless it is brought there in parts; with a row of the embeddings for every token."""
+    has_adapter = cfg.adapter is not None
+    dtype = weights_dtype(cfg.precision, plan.dtype, has_adapter=has_adapter)
     cuts_weights = zero is not None and zero.cuts_weights
-    if cuts_weights and resume is None and config.dtype == compute:
-        dtype = compute  # as the base is stored, which loses nothing: the copy in fp32 is made a shard at a time
-    is_cut = cfg.parallel.fsdp is not None and ctx.device.num_ranks > 1
-    checkpoint = resume.path if resume and not sharded_files.are_in(resume.path) else None  # shards are read later
+    if cuts_weights and resume is None and plan.config.dtype == plan.dtype:
+        dtype = plan.dtype  # as the base is stored, which loses nothing: the copy in fp32 is made a shard at a time
     base = load_model(
         cfg.model,
-        config,
+        plan.config,
         ctx,
         dtype=dtype,
-        attention=attention,
+        attention=plan.attention.implementation,
         seed=cfg.optim.seed,
-        head=head,
-        quantisation=quantisation(config, cfg.quant, compute, has_adapter=has_adapter),
-        checkpoint=None if has_adapter else checkpoint,
-        in_shards=is_cut,
+        head=head_of(cfg),
+        quantisation=quantisation(plan.config, cfg.quant, plan.dtype, has_adapter=has_adapter),
+        checkpoint=None if has_adapter else _whole_weights(resume),
+        in_shards=fsdp.in_use(cfg.parallel, ctx.device) is not None,
     )
     is_moved_later = cuts_weights or cfg.parallel.fsdp is not None or cfg.parallel.tensor_size > 1
     if ctx.device.kind == "cuda" and not is_moved_later:
         base.to(torch.device("cuda"))  # type: ignore[arg-type]  # transformers wraps it untyped
     apply_liger(base, cfg.kernels, ctx)
     check_new_tokens(new_tokens(cfg.model, ctx), base, cfg.adapter)
-    fit_to_tokenizer(base, tokenizer, cfg.model, seed=cfg.optim.seed)
+    fit_to_tokenizer(base, plan.tokenizer, cfg.model, seed=cfg.optim.seed)
+    return base
+
+
+def _make_trainable(
+    base: PreTrainedModel,
+    cfg: TrainConfig,
+    plan: ModelPlan,
+    resume: Checkpoint | None,
+    progress: Progress,
+    ctx: Context,
+) -> nn.Module:
+    """The base with the adapter if there is one, with what is trained of it chosen, and how its layers compute."""
     spares_encoders = cfg.trained.freezes_encoders
     model = add_adapter(
-        base, cfg.adapter, ctx, base=cfg.model, head=head, checkpoint=checkpoint, spares_encoders=spares_encoders
+        base,
+        cfg.adapter,
+        ctx,
+        base=cfg.model,
+        head=head_of(cfg),
+        checkpoint=_whole_weights(resume),
+        spares_encoders=spares_encoders,
     )
     choose_trained(base, cfg.trained, progress, ctx)
     if spares_encoders:
@@ -76,12 +120,15 @@ def build_model(
         compute_in_fp8(base)
     lora.fuse(model)
     if cfg.kernels.tiled_mlp and not tile_mlps(model, cfg.kernels.num_tiles):
-        ctx.warn(f"tiled_mlp: a {config.model_type} model has no MLP that stands by itself; it is computed whole")
+        ctx.warn(f"tiled_mlp: a {plan.config.model_type} model has no MLP that stands by itself; it is computed whole")
     _, num_trainable = count_parameters(model)
     preflight.check_disk(num_trainable, ctx)
-    return base, model
+    if cfg.trained.noise_alpha is not None:
+        rows_in_one = cfg.optim.micro_batch_size if plan.attention.documents == "borders" else 1
+        add_noise(base.get_input_embeddings(), cfg.trained.noise_alpha, rows_in_one=rows_in_one)
+    return model
 
 
-def can_be_asked(base: PreTrainedModel, cfg: TrainConfig, ctx: Context) -> bool:
-    """Whether it can compute before it is in shards: kernels for GPUs do not, where it waits in main memory."""
-    return base.device.type == ctx.device.kind or not has_fused_layers(base, cfg.kernels, ctx)
+def _whole_weights(resume: Checkpoint | None) -> Path | None:
+    """The directory of the checkpoint, unless its weights are in shards: those are read when the ranks hold theirs."""
+    return resume.path if resume and not sharded_files.are_in(resume.path) else None

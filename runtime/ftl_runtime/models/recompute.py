@@ -6,18 +6,19 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ftl.config.train import TrainConfig
 from ftl.errors import ConfigError
 from ftl_runtime import ranks
 from ftl_runtime.context import Context
+from ftl_runtime.models.build import Built
 from ftl_runtime.models.footprint import Footprint, LayerShape, estimate, fewest_recomputed
 from ftl_runtime.models.fuse import has_fused_layers
-from ftl_runtime.objectives import Layout
+from ftl_runtime.models.plan import ModelPlan
+from ftl_runtime.objectives import OBJECTIVES
 
 _GIB = 2**30
 
@@ -35,41 +36,6 @@ class Recompute:
 
 
 NOTHING = Recompute(0)
-
-
-def footprint_of(
-    model: nn.Module,
-    base: PreTrainedModel,
-    cfg: TrainConfig,
-    dtype: torch.dtype,
-    ctx: Context,
-    layout: Layout,
-    *,
-    makes_logits: bool,
-) -> Footprint | None:
-    """Of a training of `model`, which is `base` or has it in an adapter, and computes in `dtype`; None where the
-    config does not tell the model's shape."""
-    text = base.config.get_text_config()
-    shape = LayerShape.of(base.config)
-    if shape is None:
-        return None
-    weights = [part for part in model.parameters() if part.is_floating_point()]
-    trained = [part for part in weights if part.requires_grad]
-    makes_scores = text._attn_implementation == "eager"
-    num_rows = cfg.optim.micro_batch_size * (2 if layout in ("pairs", "scored") else 1)
-    return estimate(
-        shape,
-        num_tokens=num_rows * cfg.data.sequence_len,
-        num_trained=sum(part.numel() for part in trained),
-        trained_bytes=sum(part.nbytes for part in trained),
-        optimizer=cfg.optim.optimizer,
-        compute_bytes=dtype.itemsize,
-        cast_bytes=sum(part.numel() * dtype.itemsize for part in weights if part.dtype != dtype),
-        num_scores=text.num_attention_heads * cfg.data.sequence_len if makes_scores else 0,
-        makes_logits=makes_logits,
-        has_kernels=has_fused_layers(base, cfg.kernels, ctx),
-        num_ranks=ctx.device.num_ranks,
-    )
 
 
 def asked_for(cfg: TrainConfig) -> Recompute | None:
@@ -91,16 +57,16 @@ def planned(footprint: Footprint, free_bytes: int) -> Recompute:
     return Recompute(None, offloads=True) if number is None else Recompute(number)
 
 
-def settle_recompute(
-    model: nn.Module, cfg: TrainConfig, ctx: Context, *, footprint: Callable[[], Footprint | None]
-) -> Recompute:
-    """Have `model`, which lies on its device, recompute what the config says, else what the planner finds; tells which.
+def settle_recompute(cfg: TrainConfig, plan: ModelPlan, built: Built, ctx: Context) -> Recompute:
+    """Have the model, which lies on its device, recompute what the config says, else what the planner finds; tells
+    which.
 
     All ranks must ask; they all do the same. Raises ConfigError where the model cannot recompute what is asked for.
     """
     chosen = asked_for(cfg)
     if chosen is None:
-        found = footprint() if ctx.device.kind == "cuda" and _can_recompute(model) else None
+        can_plan = ctx.device.kind == "cuda" and _can_recompute(built.model)
+        found = _footprint_of(cfg, plan, built, ctx) if can_plan else None
         chosen = NOTHING if found is None else _plan(found, cfg.model.gpu_memory_limit_gib, ctx)
     if chosen.offloads and ctx.device.kind == "cpu":
         ctx.warn(
@@ -108,7 +74,7 @@ def settle_recompute(
         )
         chosen = Recompute(chosen.num_layers)
     if chosen != NOTHING:
-        recompute(model, chosen)
+        recompute(built.model, chosen)
     return chosen
 
 
@@ -129,6 +95,32 @@ def recompute(model: Any, what: Recompute) -> None:  # Any: a model, or one in a
     if what.num_layers is not None:
         for layer in layers[what.num_layers :]:
             layer.gradient_checkpointing = False
+
+
+def _footprint_of(cfg: TrainConfig, plan: ModelPlan, built: Built, ctx: Context) -> Footprint | None:
+    """Of a training of the model; None where the config does not tell the model's shape."""
+    base, layout = built.base, OBJECTIVES[cfg.objective.kind].layout
+    text = base.config.get_text_config()
+    shape = LayerShape.of(base.config)
+    if shape is None:
+        return None
+    weights = [part for part in built.model.parameters() if part.is_floating_point()]
+    trained = [part for part in weights if part.requires_grad]
+    makes_scores = text._attn_implementation == "eager"
+    num_rows = cfg.optim.micro_batch_size * (2 if layout in ("pairs", "scored") else 1)
+    return estimate(
+        shape,
+        num_tokens=num_rows * cfg.data.sequence_len,
+        num_trained=sum(part.numel() for part in trained),
+        trained_bytes=sum(part.nbytes for part in trained),
+        optimizer=cfg.optim.optimizer,
+        compute_bytes=plan.dtype.itemsize,
+        cast_bytes=sum(part.numel() * plan.dtype.itemsize for part in weights if part.dtype != plan.dtype),
+        num_scores=text.num_attention_heads * cfg.data.sequence_len if makes_scores else 0,
+        makes_logits=not built.inputs.splits_head,
+        has_kernels=has_fused_layers(base, cfg.kernels, ctx),
+        num_ranks=ctx.device.num_ranks,
+    )
 
 
 def _plan(footprint: Footprint, limit_gib: float | None, ctx: Context) -> Recompute:

@@ -19,10 +19,15 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionP
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from ftl.config.parallel import ParallelSection
+from ftl.config.parallel import FsdpSection, ParallelSection
 from ftl.errors import ConfigError
 from ftl_runtime.context import Device
 from ftl_runtime.models.quantize import lay_open
+
+
+def in_use(parallel: ParallelSection, device: Device) -> FsdpSection | None:
+    """How the model is shared; None where it is not, as by one rank alone."""
+    return parallel.fsdp if device.num_ranks > 1 else None
 
 
 def shard(model: nn.Module, parallel: ParallelSection, dtype: torch.dtype, device: Device) -> None:

@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers.trainer import OPTIMIZER_NAME
 
+from ftl.config.parallel import ParallelSection
+from ftl.errors import ConfigError
 from ftl_runtime.checkpoint.contents import Contents
 from ftl_runtime.context import Device
-from ftl_runtime.parallel import fsdp, shards
-from ftl_runtime.parallel.deepspeed import Zero
-from ftl_runtime.parallel.tensor import Cut, step_one_by_one
+from ftl_runtime.parallel import deepspeed, fsdp, shards, tensor
 from ftl_runtime.train.averaging import bare
 
 
@@ -22,9 +23,9 @@ class Held:
     model: nn.Module
     """Without what wraps it in training."""
     device: Device
-    cut: Cut | None = None
-    zero: Zero | None = None
-    writes_shards: bool = False
+    cut: tensor.Cut | None
+    zero: deepspeed.Zero | None
+    writes_shards: bool
     """Whether each rank writes its own part of a checkpoint."""
 
     @property
@@ -81,6 +82,18 @@ class Held:
                 self.save_model(self.model, stage, weights)
             (stage / "README.md").unlink(missing_ok=True)  # peft's model card names local paths
 
+    def read_shards(self, directory: Path) -> None:
+        """Give the model the weights in `directory` where they are in shards: others it has since it was built.
+
+        All ranks must ask. Raises ConfigError for a model that cannot take them.
+        """
+        if not shards.are_in(directory):
+            return
+        other = "deepspeed" if self.zero is not None else "tensor_parallel_size" if self.cut is not None else None
+        if other is not None:
+            raise ConfigError(f"{other}: cannot go on from {directory.name}, whose shards fsdp_config has written")
+        shards.read_weights(self.model, directory, self.device)
+
     def load_states(self, optimizer: Optimizer, directory: Path) -> None:
         """Give the optimizer the states in `directory`, however they were held when they were saved."""
         own = bare(optimizer)
@@ -91,4 +104,23 @@ class Held:
         elif self.is_sharded:
             fsdp.load_states(own, directory / OPTIMIZER_NAME)
             if self.cut is not None:
-                step_one_by_one(own)
+                tensor.step_one_by_one(own)
+
+
+def hold(
+    model: nn.Module, parallel: ParallelSection, zero: deepspeed.Plan | None, dtype: torch.dtype, device: Device
+) -> Held:
+    """Share `model` out over the ranks in place, where the config says so; DeepSpeed does so when training begins.
+
+    `dtype` is what products are computed in. All ranks must ask. Raises ConfigError for a model that is not shared so.
+    """
+    sharing = fsdp.in_use(parallel, device)
+    if sharing is not None:
+        fsdp.shard(model, parallel, dtype, device)
+    return Held(
+        model,
+        device,
+        cut=tensor.cut(model, dtype, device) if parallel.tensor_size > 1 else None,
+        zero=None if zero is None else deepspeed.Zero(zero),
+        writes_shards=sharing is not None and sharing.saves_in_shards,
+    )

@@ -49,7 +49,7 @@ def training_args(
         warmup_steps=schedule.warmup_steps,
         max_steps=schedule.max_steps,
         per_device_train_batch_size=optim.micro_batch_size,
-        per_device_eval_batch_size=optim.eval_batch_size or optim.micro_batch_size,
+        per_device_eval_batch_size=optim.eval_batch_size_or_default,
         gradient_accumulation_steps=optim.gradient_accumulation_steps,
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,

@@ -21,21 +21,17 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback
 
-from ftl.config.objective import ObjectiveSection
 from ftl_runtime import ranks
 from ftl_runtime.checkpoint.contents import Contents
 from ftl_runtime.checkpoint.saver import Saver
 from ftl_runtime.context import Context
 from ftl_runtime.evaluate.writing import Writing
-from ftl_runtime.objectives import Objective
 from ftl_runtime.objectives.terms import Batch, Counts
 from ftl_runtime.parallel import fsdp, shards
-from ftl_runtime.parallel.deepspeed import Zero
 from ftl_runtime.parallel.held import Held
 from ftl_runtime.parallel.rayreport import ray_listens
-from ftl_runtime.parallel.sequence import Split
 from ftl_runtime.parallel.spread import spread_of
-from ftl_runtime.parallel.tensor import Cut, step_one_by_one
+from ftl_runtime.parallel.tensor import step_one_by_one
 from ftl_runtime.patches import accelerate_lomo
 from ftl_runtime.train.asked import Asked
 from ftl_runtime.train.averaging import averaged_weights, bare, mark_averaged, restore_trained
@@ -49,14 +45,13 @@ from ftl_runtime.train.progress import Progress, Stopwatch
 from ftl_runtime.train.rollout import Rollouts
 from ftl_runtime.train.routers import RouterLoss
 from ftl_runtime.train.schedule import Schedule
-from ftl_runtime.train.scoring import Inputs, Reference
 from ftl_runtime.train.stopping import note_stop
 
 _STATE_FILE = "trainer_state.json"
 
 
 class Trainer(TransformersTrainer):
-    """Trains `model` to the end of `schedule`, or to the step at which `ctx.stop` is set.
+    """Trains the model to the end of `schedule`, or to the step at which `ctx.stop` is set.
 
     `progress` is carried on from the checkpoint that is resumed.
     """
@@ -65,9 +60,8 @@ class Trainer(TransformersTrainer):
 
     def __init__(
         self,
-        model: nn.Module,
-        objective: Objective,
-        settings: ObjectiveSection,
+        held: Held,
+        asked: Asked,
         loaders: Loaders,
         args: TrainingArguments,
         schedule: Schedule,
@@ -79,13 +73,7 @@ class Trainer(TransformersTrainer):
         selection: Selection,
         loss_watch: LossWatch,
         keep_checkpoints: int,
-        inputs: Inputs,
-        cut: Cut | None = None,
-        split: Split | None = None,
-        reference: Reference | None = None,
-        writes_shards: bool = False,
         writing: Writing | None = None,
-        zero: Zero | None = None,
         rollouts: Rollouts | None = None,
     ) -> None:
         self.progress = progress
@@ -94,30 +82,29 @@ class Trainer(TransformersTrainer):
         """Why the step it was stopped at is not saved."""
         self.spread: str | None = None
         self.stopwatch = Stopwatch()
-        self._asked = Asked(objective, settings, inputs, reference, split, ctx.device)
+        self.held = held
+        self._asked = asked
         self._loaders = loaders
         self._make_optimizer = make_optimizer
         self._make_scheduler = make_scheduler
-        self._schedule = schedule
+        self.schedule = schedule
         self._selection = selection
         self._writing = writing
         self._rollouts = rollouts
         self._loss_watch = loss_watch
         self._ctx = ctx
-        self._routers = RouterLoss.of(model)
+        self._routers = RouterLoss.of(held.model)
         self._num_micro_batches = 1
         self._has_restored = False
         self._has_random_state = False
         self._resumed_from: str | None = None
         self._companions: list[Callable[[Path, Contents], None]] = []
-        self.held = Held(model, ctx.device, cut, zero, writes_shards)
         self.saver = Saver(ctx, keep_checkpoints, may_be_behind=not ray_listens())
         self.start_tokens = progress.tokens
-        self._cut = cut
         accelerate_lomo.apply()
-        self._zero = zero
-        super().__init__(model=model, args=args, train_dataset=loaders.train.dataset, data_collator=loaders.collator)
-        self.held.take_over(self.accelerator, self.create_optimizer)
+        train = loaders.train.dataset
+        super().__init__(model=held.model, args=args, train_dataset=train, data_collator=loaders.collator)
+        held.take_over(self.accelerator, self.create_optimizer)
         self._ledger = Ledger(progress, schedule.max_steps, self.args.device, ctx)
         self.model_accepts_loss_kwargs = True  # versions before loss_is_scaled_for_ga read this instead
         for callback in (DefaultFlowCallback, PrinterCallback):
@@ -132,12 +119,12 @@ class Trainer(TransformersTrainer):
             super()._move_model_to_device(model, device)
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:  # Any: a tensor, or none
-        if self._zero is not None:
+        if self.held.zero is not None:
             return None  # its step clips
         return fsdp.whole(super()._clip_grad_norm(model))  # type: ignore[no-untyped-call]
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:  # Any: as above
-        if self._zero is not None:
+        if self.held.zero is not None:
             return None  # known after the step
         return fsdp.whole(super()._get_grad_norm(model, grad_norm=grad_norm))  # type: ignore[no-untyped-call]
 
@@ -148,7 +135,7 @@ class Trainer(TransformersTrainer):
             trained = self.model if model is None else model
             assert isinstance(trained, nn.Module)
             self.optimizer = self._make_optimizer(trained)
-            if self._cut is not None:
+            if self.held.cut is not None:
                 step_one_by_one(self.optimizer)
         return self.optimizer
 
@@ -158,7 +145,7 @@ class Trainer(TransformersTrainer):
         if self.lr_scheduler is None:
             stepped = self.optimizer if optimizer is None else optimizer
             assert stepped is not None
-            if self._zero is not None:
+            if self.held.zero is not None:
                 stepped = bare(stepped)  # the engine hands its groups on
             self.lr_scheduler = self._make_scheduler(stepped)  # type: ignore[assignment]
             self._created_lr_scheduler = True
@@ -180,7 +167,7 @@ class Trainer(TransformersTrainer):
             assert isinstance(self.model, nn.Module)
             self._load_rng_state(self._resumed_from)
             step = self.state.global_step + 1
-            is_logged = step % self._schedule.log_every == 0
+            is_logged = step % self.schedule.log_every == 0
             batches = self._rollouts.play(self.model, batches, step=step if is_logged else None)
         counts = self._asked.count(batches)
         if self._asked.objective.estimate is not None:
@@ -191,8 +178,8 @@ class Trainer(TransformersTrainer):
         num_tokens = sum(int(batch.pop("num_tokens")) for batch in batches)
         self.progress.tokens += ranks.sum_over_copies(num_tokens, self._ctx.device)
         self._num_micro_batches = len(batches)
-        if self._zero is not None:
-            self._zero.expect(len(batches))
+        if self.held.zero is not None:
+            self.held.zero.expect(len(batches))
         return batches, counts
 
     def compute_loss(
@@ -206,7 +193,7 @@ class Trainer(TransformersTrainer):
         self._ledger.metrics.add(terms.metrics)
         # Gradients are averaged over ranks, while each rank divides by the counts of all of them.
         device = self._ctx.device
-        num_averaged = device.num_ranks if self._cut is None else device.num_copies
+        num_averaged = device.num_ranks if self.held.cut is None else device.num_copies
         loss = _divided(terms.sums, num_items_in_batch) * num_averaged
         return loss if self._routers is None else loss + self._routers.take() / self._num_micro_batches
 
@@ -219,8 +206,8 @@ class Trainer(TransformersTrainer):
         """transformers' own, but it does not put every module in training mode again for each micro-batch."""
         loss = self.compute_loss(model, self._prepare_inputs(inputs), num_items_in_batch=num_items_in_batch)
         self.accelerator.backward(loss, **({"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}))
-        if self._cut is not None and self.accelerator.sync_gradients:
-            self._cut.average_gradients(model)
+        if self.held.cut is not None and self.accelerator.sync_gradients:
+            self.held.cut.average_gradients(model)
         loss = loss.detach()
         self._ledger.add(self.state.global_step + 1, loss)
         return loss
@@ -247,7 +234,7 @@ class Trainer(TransformersTrainer):
             self._has_restored = True
             self._resumed_from = rest["resume_from_checkpoint"]
             self._begin()
-            is_over = self.state.global_step >= self._schedule.max_steps or self.progress.is_exhausted
+            is_over = self.state.global_step >= self.schedule.max_steps or self.progress.is_exhausted
             if self.stopped_at is not None or is_over:
                 self.control.should_training_stop = True
                 return
@@ -258,17 +245,19 @@ class Trainer(TransformersTrainer):
         self._tr_loss.fill_(self.progress.window_loss)
         self._globalstep_last_logged = self.progress.logged_step
         device = self._ctx.device
-        self.spread = self._zero.spread() if self._zero else spread_of(self.model_wrapped, device, self._cut)
+        self.spread = (
+            self.held.zero.spread() if self.held.zero else spread_of(self.model_wrapped, device, self.held.cut)
+        )
         self._ctx.phase("training")
         self.stopwatch = Stopwatch()
         step = self.state.global_step
-        if self._schedule.evaluates_at(step) and self.progress.evaluated_step != step:
+        if self.schedule.evaluates_at(step) and self.progress.evaluated_step != step:
             self._judge(self.evaluate())
             if self.control.should_save:
                 self.control.should_save = False
                 assert isinstance(self.model, nn.Module)
                 self._save_checkpoint(self.model, None)
-        if self._must_stop() and step < self._schedule.max_steps:
+        if self._must_stop() and step < self.schedule.max_steps:
             self._note_stop(saves=False)
         self.model_wrapped.train()
         optimizer: Any = self.optimizer  # Any: accelerate's wrapper around it, which has no types
@@ -287,8 +276,8 @@ class Trainer(TransformersTrainer):
     ) -> None:
         """Called after each step, and once more after each epoch, when nothing is left to do."""
         self.saver.look()
-        if self._zero is not None:
-            grad_norm = self._zero.grad_norm()
+        if self.held.zero is not None:
+            grad_norm = self.held.zero.grad_norm()
         if self.control.should_log or self.control.should_save:
             # With fp16 a scaler skips steps whose gradients overflow: that is its normal work.
             needed = float(grad_norm) if grad_norm is not None and self.accelerator.scaler is None else None
@@ -299,7 +288,7 @@ class Trainer(TransformersTrainer):
         if self.control.should_evaluate:
             self.control.should_evaluate = False
             self._judge(self.evaluate())
-        if self._must_stop() and self.state.global_step < self._schedule.max_steps and self.stopped_at is None:
+        if self._must_stop() and self.state.global_step < self.schedule.max_steps and self.stopped_at is None:
             self._note_stop(saves=True)
             self.control.should_save = self.unsaved is None
             self.control.should_training_stop = True
@@ -331,7 +320,7 @@ class Trainer(TransformersTrainer):
         self._ctx.phase("evaluating")
         assert isinstance(self.model, nn.Module)
         model = self.model  # not the DDP wrapper, which would wait for ranks that have fewer batches
-        if self._zero is not None and self._zero.cuts_weights:
+        if self.held.zero is not None and self.held.zero.cuts_weights:
             model = self.model_wrapped  # which gathers weights where they are used
         model.eval()
         evaluation = Evaluation(self.args.device)
@@ -388,7 +377,7 @@ class Trainer(TransformersTrainer):
         judgement = self._selection.judge(step, metrics)
         if judgement.is_best and self._selection.saves_best:
             self.control.should_save = True
-        if judgement.is_exhausted and step < self._schedule.max_steps:
+        if judgement.is_exhausted and step < self.schedule.max_steps:
             facts = {"metric": self._selection.metric, "best": progress.best_value, "best_step": progress.best_step}
             self._ctx.emit("early_stop", {"step": step, **facts, "patience": self._selection.patience})
             self.control.should_save = self.control.should_training_stop = True
@@ -402,7 +391,7 @@ class Trainer(TransformersTrainer):
     def _may_break_off(self) -> bool:
         """Whether an evaluation may end midway: at the last step it belongs to the result, and ranks that have
         different numbers of batches cannot agree."""
-        is_last = self.state.global_step >= self._schedule.max_steps
+        is_last = self.state.global_step >= self.schedule.max_steps
         return self._ctx.stop.reason is not None and not is_last and self._ctx.device.num_ranks == 1
 
     def _note_stop(self, *, saves: bool) -> None:

@@ -104,7 +104,7 @@ def test_eight_texts_at_once_are_eight_after_each_other(train, taught):
 def test_whole_logits_give_the_losses_that_none_give(train, taught, monkeypatch):
     settings = {**TAUGHT, "optim__max_steps": 2}
     split = train(taught, {"kind": "kd", "kd_temperature": 2.0}, name="split", **settings)
-    monkeypatch.setattr("ftl_runtime.run.splits_off_head", lambda model: False)
+    monkeypatch.setattr("ftl_runtime.models.inputs.splits_off_head", lambda model: False)
     whole = train(taught, {"kind": "kd", "kd_temperature": 2.0}, name="whole", **settings)
     assert split.losses == pytest.approx(whole.losses, rel=1e-5)
 

@@ -224,7 +224,7 @@ def test_stopped_run_asks_no_reference_again(train, pairs, monkeypatch):
     straight = train(pairs, objective, name="straight", **settings)
     with pytest.raises(PreemptedError):
         train(pairs, objective, name="stopped", stop_at=("step", 2), **settings)
-    monkeypatch.setattr("ftl_runtime.run.find_reference", lambda *_: pytest.fail("it is known"))
+    monkeypatch.setattr("ftl_runtime.models.reference._find_reference", lambda *_: pytest.fail("it is known"))
     resumed = train(pairs, objective, name="stopped", **settings)
     assert [measured(data) for data in resumed.of("step")] == [measured(data) for data in straight.of("step")[2:]]
     assert digest(resumed.output / "model.safetensors") == digest(straight.output / "model.safetensors")
