@@ -27,7 +27,8 @@ from ftl_runtime.memory import BatchTooLargeError, fitted, is_out_of_memory, mem
 from ftl_runtime.merge.from_shards import merge_shards
 from ftl_runtime.merge.lora import merge
 from ftl_runtime.mesh import Mesh
-from ftl_runtime.models.build import Built, build_model
+from ftl_runtime.models.build import build_model
+from ftl_runtime.models.built import Built
 from ftl_runtime.models.compile import compile_layers
 from ftl_runtime.models.hub import on_this_machine
 from ftl_runtime.models.plan import plan_model

@@ -1,6 +1,5 @@
 """The model that is trained: the base as this run holds it, with all that the config puts into or around it."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,10 +11,10 @@ from ftl.tokens import TokenizerView
 from ftl_runtime import preflight
 from ftl_runtime.checkpoint.store import Checkpoint
 from ftl_runtime.context import Context
-from ftl_runtime.data.layout import Collate
 from ftl_runtime.kernels import lora
 from ftl_runtime.kernels.tiles import tile_mlps
 from ftl_runtime.models.adapter import add_adapter, check_new_tokens
+from ftl_runtime.models.built import Built
 from ftl_runtime.models.fuse import apply_liger
 from ftl_runtime.models.inputs import plan_inputs
 from ftl_runtime.models.load import head_of, load_model, weights_dtype
@@ -30,18 +29,6 @@ from ftl_runtime.parallel import shards as sharded_files
 from ftl_runtime.rounding import qat
 from ftl_runtime.rounding.fp8 import compute_in_fp8
 from ftl_runtime.train.progress import Progress
-from ftl_runtime.train.scoring import Inputs
-
-
-@dataclass(frozen=True)
-class Built:
-    base: PreTrainedModel
-    model: nn.Module
-    """`base`, or the adapter around it."""
-    inputs: Inputs
-    collate: Collate
-    zero: deepspeed.Plan | None
-    """How DeepSpeed is to hold it in training."""
 
 
 def build_model(

@@ -14,7 +14,7 @@ from ftl.config.train import TrainConfig
 from ftl.errors import ConfigError
 from ftl_runtime import ranks
 from ftl_runtime.context import Context
-from ftl_runtime.models.build import Built
+from ftl_runtime.models.built import Built
 from ftl_runtime.models.footprint import Footprint, LayerShape, estimate, fewest_recomputed
 from ftl_runtime.models.fuse import has_fused_layers
 from ftl_runtime.models.plan import ModelPlan

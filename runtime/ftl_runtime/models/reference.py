@@ -10,7 +10,7 @@ from ftl_runtime.checkpoint.store import Checkpoint
 from ftl_runtime.context import Context
 from ftl_runtime.data.training import TrainingData
 from ftl_runtime.models.adapter import add_adapter
-from ftl_runtime.models.build import Built
+from ftl_runtime.models.built import Built
 from ftl_runtime.models.load import load_model
 from ftl_runtime.models.plan import ModelPlan
 from ftl_runtime.models.quantize import quantisation
