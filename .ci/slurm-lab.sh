@@ -11,7 +11,7 @@
 # The partition `main` has both nodes; what is sent to `closed` waits for ever. No systemd is needed. The nodes n1 and n2
 # are this machine as the user skyslurm, whom an sshd on 127.0.0.1 lets in with a key in FTL_SLURM_DIR. Two things of such
 # a node are stand-ins: /dev/null for each GPU, and for that user alone `curl` and `uv`, because SkyPilot fetches uv from
-# astral.sh and Python 3.10 from GitHub.
+# astral.sh and Python 3.10 from GitHub. What trains with FTL_SLURM_DIR/python lets SkyPilot go first on the same cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 W=${FTL_SLURM_DIR:-/var/tmp/ftl-slurm}
@@ -63,6 +63,8 @@ export SSL_CERT_FILE=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
 exec $W/uv "\$@"
 SH
   chmod 755 "$W/shims/"*
+  printf '#!/bin/sh\nexec nice -n 19 %s/env/bin/python "$@"\n' "$W" >"$W/python"
+  chmod 755 "$W/python"
   printf '%s\n[ "$(id -un)" != %s ] || export PATH=%s/shims:$PATH\n' "$MARK" "$LOGIN" "$W" >"$PROFILE"
 }
 

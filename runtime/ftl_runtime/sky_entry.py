@@ -27,9 +27,8 @@ from types import FrameType
 from typing import Any
 
 EVENTS_FILE, EXIT_FILE, RESULT_FILE = "events.jsonl", "exit.json", "result.json"
-PID_FILE = "supervisor.pid"
-STOP_FILE = "stop-requested"
-"""Made by `ftl stop` beside the signal: the run is not to be started again."""
+STOP_FILES = "~/sky_workdir"
+"""Where `ftl stop` has SkyPilot put a file: the run is to save and stop, and not to be started again."""
 _STREAM_FILE, _KNOWN_FILE = ".events-id", ".events-known"
 _POLL_S = 0.3
 _PREEMPTED, _ENVIRONMENT = 75, 3
@@ -118,39 +117,51 @@ def main() -> int:
     for directory in (run_dir, Path(paths["cache"])):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     _keep_private(paths.get("secrets"))
-    (run_dir / STOP_FILE).unlink(missing_ok=True)
     if node == 0 and "carried" in order:
         take_along(Path(_expanded(order["carried"])), run_dir)
     job_file = run_dir / ("job.json" if node == 0 else f"job-{node}.json")
     _write(job_file, json.dumps(job, indent=1))
     command = [sys.executable, "-m", "ftl_runtime", str(job_file)]
     if node:
-        told = run_dir / f"exit-{node}.json"
-        told.unlink(missing_ok=True)
-        process = subprocess.Popen(command, cwd=run_dir, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        signals.pass_to(process)
-        code = _status(process.wait())
-        # SkyPilot kills all machines once one fails, in the middle of a save or an upload, and starts a run again where
-        # any says so. The first machine knows how this one ended, and answers alone.
-        return 0 if told.exists() else code
+        return _follow(node, command, run_dir, signals)
+    stop_file = Path(_expanded(STOP_FILES), order["mark"].replace("@ftl:", "ftl-stop-"))
+    return _lead(job["attempt"], command, run_dir, signals, Output(order["mark"]), stop_file)
+
+
+def _lead(attempt: int, command: list[str], run_dir: Path, signals: Signals, out: Output, stop_file: Path) -> int:
+    """The work of the first machine."""
     start = round(time.time(), 3)
-    out = Output(order["mark"])
     events = Events(run_dir, out)
     out.tell({"start": start})
     (run_dir / EXIT_FILE).unlink(missing_ok=True)
     process = subprocess.Popen(
         command, cwd=run_dir, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    _write(run_dir / PID_FILE, str(process.pid))
     signals.pass_to(process)
-    _relay(process, out, events)
+    _relay(process, out, events, stop_file)
     code = _status(process.wait())
     events.tell()
+    if stop_file.exists() and not (run_dir / EXIT_FILE).exists():
+        code = _PREEMPTED
+        told = "it was asked to stop, and ended before it could say how it stands"
+        record = {"attempt": attempt, "exit_code": code, "cause": "signal", "message": told}
+        _write(run_dir / EXIT_FILE, json.dumps(record))
     for name in (RESULT_FILE, EXIT_FILE):
         text = _text(run_dir / name)
         if text is not None:
             out.tell({"file": name, "start": start, "text": text})
-    return _told_to_skypilot(code, _text(run_dir / EXIT_FILE), was_stopped=(run_dir / STOP_FILE).exists())
+    return _told_to_skypilot(code, _text(run_dir / EXIT_FILE), was_stopped=stop_file.exists())
+
+
+def _follow(node: int, command: list[str], run_dir: Path, signals: Signals) -> int:
+    """The work of another machine. SkyPilot kills all machines once one fails, in the middle of a save or an upload,
+    and starts a run again where any says so: where the first machine knows how this one ended, it answers alone."""
+    told = run_dir / f"exit-{node}.json"
+    told.unlink(missing_ok=True)
+    process = subprocess.Popen(command, cwd=run_dir, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    signals.pass_to(process)
+    code = _status(process.wait())
+    return 0 if told.exists() else code
 
 
 def take_along(carried: Path, run_dir: Path) -> None:
@@ -177,14 +188,18 @@ def take_along(carried: Path, run_dir: Path) -> None:
         part.replace(own)
 
 
-def _relay(process: "subprocess.Popen[bytes]", out: Output, events: Events) -> None:
-    """Until the supervisor is gone. What it leaves behind may hold its output open, and is not waited for."""
+def _relay(process: "subprocess.Popen[bytes]", out: Output, events: Events, stop_file: Path) -> None:
+    """Until the supervisor is gone, which is told to stop once that file is there. What it leaves behind may hold its
+    output open, and is not waited for."""
     assert process.stdout is not None
     pipe = process.stdout.fileno()
     os.set_blocking(pipe, False)
-    is_open = True
+    is_open, is_told = True, False
     while True:
         has_ended = process.poll() is not None
+        if not is_told and stop_file.exists():
+            process.terminate()
+            is_told = True
         if is_open and select.select([pipe], [], [], 0 if has_ended else _POLL_S)[0]:
             chunk = os.read(pipe, 1 << 16)
             is_open = bool(chunk)

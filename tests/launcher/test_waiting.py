@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -77,6 +78,30 @@ def test_ps_and_logs_tell_what_a_run_waits_for(
     assert "queued: a [very] long queue" in " ".join(capsys.readouterr().out.split())
     commands.logs(record.id, cloud=None, follow=False)
     assert "is queued: a [very] long queue" in " ".join(capsys.readouterr().err.split())
+
+
+class Meeting(Waiting):
+    """Answers when another one is asked, too."""
+
+    _both = Barrier(2)
+
+    def status(self, handle: JobHandle) -> JobState:
+        self._both.wait(timeout=60)
+        return ENDED
+
+
+def test_ps_asks_for_several_runs_at_the_same_time(
+    record: RunRecord, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each may be an answer of a server away; the newest run is told of first."""
+    jobs.save(record.model_copy(update={"id": "zyx987-w", "created_at": 2.0}))
+    monkeypatch.setattr(commands, "backend_of", lambda record: Meeting())
+    commands.ps(cloud=None, as_json=True)
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["run"], line["state"]) for line in told] == [
+        ("zyx987-w", "environment"),
+        ("abc234-w", "environment"),
+    ]
 
 
 def test_logs_tell_why_there_are_none(

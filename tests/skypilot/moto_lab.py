@@ -13,7 +13,7 @@ import pytest
 from sky_places import make_home
 from sky_server import SkyServer, instances
 
-from ftl.backends.sky_client import shared_worker
+from ftl.backends.sky_client import WORKERS
 from ftl.backends.skypilot import SkypilotBackend
 from ftl.backends.skypilot_cloud import SkypilotCloud
 from ftl.contract import Bundle, JobHandle, JobSpec, JobState
@@ -38,13 +38,13 @@ def sky_on_moto(endpoint: str, folder: Path) -> Iterator[SkyServer]:
         for name, value in server.client_env.items():
             patch.setenv(name, value)
         patch.setenv("CANARY", CANARY)
-        shared_worker.cache_clear()  # that of another file knows another server
+        WORKERS.clear()  # that of another file knows another server
         try:
             server.start()
             yield server
         finally:
             server.kill()
-            shared_worker.cache_clear()
+            WORKERS.clear()
 
 
 class Lab:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from ftl.errors import BackendError
 
 FAKE = """
 import json, os, sys, time
+kept = []
 for line in sys.stdin:
     order = json.loads(line)
     answers = {answers}
@@ -19,6 +21,11 @@ for line in sys.stdin:
         os._exit(1)
     if order["op"] == "sleep":
         time.sleep(60)
+    if order["op"] == "late":
+        kept.append(order)
+        for late in reversed(kept if len(kept) == 3 else []):
+            print(json.dumps({{"id": late["id"], "value": late["own"]}}), flush=True)
+        continue
     print(json.dumps({{"id": order["id"], **answers[order["op"]]}}), flush=True)
 """
 
@@ -68,6 +75,14 @@ def test_worker_that_does_not_answer_is_ended_and_the_next_question_has_a_fresh_
     with pytest.raises(BackendError, match="ended without an answer"):
         sky.ask("die")
     assert sky.ask("find") == 1
+    sky.close()
+
+
+def test_threads_that_ask_at_the_same_time_get_each_its_own_answer(worker: Callable[..., Sky]) -> None:
+    sky = worker()
+    with ThreadPoolExecutor(3) as threads:
+        answers = threads.map(lambda number: sky.ask("late", limit_s=60, own=number), range(3))
+        assert list(answers) == [0, 1, 2]
     sky.close()
 
 

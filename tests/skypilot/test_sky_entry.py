@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from ftl.backends.skypilot_mirror import Mirror
-from ftl.contract import JobSpec, Paths
+from ftl.backends.skypilot_plan import stop_file
+from ftl.contract import ExitRecord, JobSpec, Paths
 
 STANDIN = Path(__file__).parents[1] / "backends/standin"
 ENTRY = Path(__file__).parents[2] / "runtime/ftl_runtime/sky_entry.py"
@@ -59,6 +60,10 @@ class Machine:
         process = self.start(what, **keys)
         output = process.communicate(timeout=60)[0].decode()
         return process.returncode, output
+
+    def tell_to_stop(self) -> None:
+        (self.home / "sky_workdir").mkdir()
+        (self.home / "sky_workdir" / stop_file(MARK)).touch()
 
     def wait_for(self, name: str) -> None:
         give_up = time.monotonic() + 30
@@ -156,12 +161,17 @@ def test_preempted_job_ends_with_the_code_that_skypilot_starts_again(machine: Ma
 def test_job_that_was_told_to_stop_is_not_started_again(machine: Machine, tmp_path: Path) -> None:
     process = machine.start("hang")
     machine.wait_for("events.jsonl")
-    machine.wait_for("supervisor.pid")
-    (machine.run_dir / "stop-requested").touch()
-    os.kill(int((machine.run_dir / "supervisor.pid").read_text()), signal.SIGTERM)
+    machine.tell_to_stop()
     output = process.communicate(timeout=60)[0].decode()
     assert process.returncode == 1
     assert json.loads(mirror(tmp_path, output).file("exit.json"))["exit_code"] == 75
+
+
+def test_job_that_was_told_to_stop_before_it_could_say_so_has_a_verdict(machine: Machine, tmp_path: Path) -> None:
+    machine.tell_to_stop()
+    code, output = machine.run("hang")
+    verdict = ExitRecord.read_json(mirror(tmp_path, output).file("exit.json"))
+    assert (code, verdict.attempt, verdict.exit_code, verdict.cause) == (1, 1, 75, "signal")
 
 
 def test_other_machines_say_nothing(machine: Machine) -> None:

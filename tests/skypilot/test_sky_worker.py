@@ -2,6 +2,7 @@
 
 import ast
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,17 +12,19 @@ import pytest
 
 from ftl.backends import sky_worker
 
-NAME = {"name": "ftl-quick-1", "request": None}
+NAME = {"name": "ftl-quick-1", "request": None, "next": "ftl-quick-2"}
 
 
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What there is: a managed job, a launch that has not ended, a cluster, a request."""
     found: dict[str, Any] = {"job": None, "launching": None, "cluster": None, "request": None}
+    found["requests"] = []
     monkeypatch.setattr(sky_worker, "_managed", lambda name: found["job"])
     monkeypatch.setattr(sky_worker, "_launching", lambda name, managed: found["launching"])
     monkeypatch.setattr(sky_worker, "_cluster", lambda name: found["cluster"])
     monkeypatch.setattr(sky_worker, "_request", lambda request: found["request"])
+    monkeypatch.setitem(sys.modules, "sky", SimpleNamespace(api_status=lambda **which: found["requests"]))
     return found
 
 
@@ -50,6 +53,39 @@ def test_launch_that_was_cancelled_is_neither_refused_nor_lost(known: dict[str, 
     """The first would be the user's mistake, the second would be started again."""
     known |= {"request": {"id": "r-1", "status": "CANCELLED"}}
     assert sky_worker.state({**NAME, "managed": False})["status"] == "CANCELLED"
+
+
+def asked(name: str, *, seconds_ago: float | None = 3600.0, status: str = "SUCCEEDED") -> SimpleNamespace:
+    finished_at = None if seconds_ago is None else time.time() - seconds_ago
+    return SimpleNamespace(name=f"sky.{name}", status=status, finished_at=finished_at)
+
+
+@pytest.mark.parametrize(
+    ("requests", "status"),
+    [
+        pytest.param([asked("job_status")], "GONE", id="by nobody"),
+        pytest.param([asked("down"), asked("job_status")], "ENDED", id="sky down"),
+        pytest.param([asked("down", status="FAILED")], "GONE", id="in vain"),
+        pytest.param([asked("down", seconds_ago=2)], "UNKNOWN", id="perhaps to be started again"),
+        pytest.param([asked("down", seconds_ago=None, status="RUNNING")], "UNKNOWN", id="about to end"),
+        pytest.param([asked("cancel", seconds_ago=2), asked("down", seconds_ago=1)], "ENDED", id="stopped"),
+    ],
+)
+def test_machine_that_somebody_ended_is_not_lost(
+    requests: list[SimpleNamespace], status: str, known: dict[str, Any]
+) -> None:
+    known["requests"] = requests
+    assert sky_worker.state({**NAME, "managed": False})["status"] == status
+
+
+def test_machine_that_was_ended_to_start_the_run_again_was_lost(
+    known: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who follows the run from another computer goes on with the next one."""
+    known["requests"] = [asked("down")]
+    clusters = {"ftl-quick-2": cluster()}
+    monkeypatch.setattr(sky_worker, "_cluster", clusters.get)
+    assert sky_worker.state({**NAME, "managed": False})["status"] == "GONE"
 
 
 def test_log_goes_on_after_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,6 +184,7 @@ def test_machine_that_the_cluster_has_not_is_told_by_its_key(asked: str, key: st
         ("FAILED", "", "crash", 70),
         ("CANCELLED", "", "signal", 75),
         ("GONE", "", "lost", 75),
+        ("ENDED", "", "signal", 75),
         ("SUCCEEDED", "", "lost", 75),
     ],
 )
@@ -270,17 +271,18 @@ def test_managed_job_tries_the_cheapest_of_its_places_first(
         assert {"any_of", "ordered"} & set(task["resources"]) == {key}
 
 
-@pytest.mark.parametrize(("status", "num_ended"), [("CANCELLED", 0), ("FAILED", 1)])
-def test_machine_of_a_cancelled_job_stays_until_all_who_follow_it_have_seen_that(
-    status: str, num_ended: int, make: Make, tmp_path: Path
-) -> None:
-    """One that is gone would count as lost, and the run be started again; autostop ends it."""
-    backend, worker, spec = make(checkpoints=f"file://{tmp_path}/store")
+def test_what_had_come_of_the_log_of_a_machine_that_is_gone_has_the_verdict(make: Make, tmp_path: Path) -> None:
+    """Another computer has stopped the run and ended its machine between two looks."""
+    backend, worker, spec = make()
     handle = submitted(backend, spec, tmp_path)
-    worker.answers["state"] = {"status": status}
-    worker.says("")
-    assert backend.status(handle).phase == "ended"
-    assert worker.count("down") == num_ended
+    worker.answers["state"] = {"status": "RUNNING"}
+    begin, end = output_of(spec, cause="signal", exit_code=75).splitlines(keepends=True)
+    worker.answers["log"] = {"pieces": [begin], "offset": 1, "ended": "", "is_fresh": True}
+    backend.read(handle, "events.jsonl", 0)
+    worker.answers["state"] = {"status": "GONE"}
+    worker.answers["log"] = {"pieces": [end], "offset": 2, "ended": "", "is_fresh": False}
+    backend._watched(handle).asked_at = 0.0  # time passes
+    assert backend.status(handle).cause == "signal"
 
 
 class Clock:
@@ -434,13 +436,13 @@ def test_server_that_is_away_does_not_end_the_following(make: Make, tmp_path: Pa
 
 
 def test_stop_reaches_the_runtime_itself_and_else_asks_skypilot(make: Make, tmp_path: Path) -> None:
-    backend, worker, spec = make(Worker(run={"code": 0, "out": "", "err": ""}, cancel=None))
+    backend, worker, spec = make(Worker(stop=None, cancel=None))
     handle = submitted(backend, spec, tmp_path)
     backend.cancel(handle)
-    (order,) = [order for op, order in worker.asked if op == "run"]
-    assert "stop-requested" in order["command"]
+    (order,) = [order for op, order in worker.asked if op == "stop"]
+    assert (order["name"], order["file"]) == (job_name(spec), f"ftl-stop-{mark_of(spec)[5:]}")
     assert worker.count("cancel") == 0
-    worker.answers["run"] = SkyError("LookupError", "no way there")
+    worker.answers["stop"] = SkyError("LookupError", "no way there")
     backend.cancel(handle)
     assert worker.count("cancel") == 1
     backend.cancel(handle, now=True)

@@ -1,17 +1,16 @@
-"""SkyPilot in its own environment, as a process that answers one question after the other."""
+"""SkyPilot in its own environment, as a process that answers questions."""
 
 import atexit
+import contextlib
 import json
 import os
-import select
 import shutil
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ftl.errors import BackendError, Problem
 
@@ -20,7 +19,7 @@ VERSION = "0.14"
 """The minor version that the worker is written for: SkyPilot's own interfaces change with each."""
 _INSTALL = f"`pipx install 'skypilot[aws]=={VERSION}.*'`, or `make .venv/sky/complete` in a checkout"
 _WORKER = Path(__file__).with_name("sky_worker.py")
-_LIMITS_S = {"hello": 120, "check": 120, "launch": 300, "ready": 300, "fetch": 3600, "down": 900, "run": 120}
+_LIMITS_S = {"hello": 120, "check": 120, "launch": 300, "ready": 300, "fetch": 3600, "down": 900}
 _LIMIT_S = 180
 UNREACHABLE = ("ConnectionError", "ApiServerConnectionError", "ServerTemporarilyUnavailableError", "ReadTimeout")
 """What is raised where the API server, or the internet, does not answer."""
@@ -39,10 +38,13 @@ class SkyError(BackendError):
             super().__init__(Problem("SkyPilot", text))
 
 
-@lru_cache(maxsize=8)
+WORKERS: "dict[tuple[str, ...], Sky]" = {}
+"""Those of `shared_worker`."""
+
+
 def shared_worker(without: tuple[str, ...]) -> "Sky":
     """One worker for all runs of this process that keep the same secrets from SkyPilot."""
-    return Sky(without)
+    return WORKERS.setdefault(without, Sky(without))  # in one step, for threads
 
 
 def interpreter() -> Path:
@@ -80,32 +82,37 @@ def _shebang(script: Path) -> Path | None:
 
 
 class Sky:
-    """The worker, started at the first question and again where it died."""
+    """The worker, started at the first question and again where it died. Threads may ask at the same time."""
 
     def __init__(self, without: Iterable[str] = ()) -> None:
         """`without` are variables of this shell that SkyPilot must not see: it keeps some of them in its database."""
         self._without = frozenset(without)
+        self._starting = threading.RLock()
+        self._answered = threading.Condition()
         self._process: subprocess.Popen[bytes] | None = None
         self._count = 0
-        self._rest = b""
+        self._answers: dict[int, dict[str, Any]] = {}  # Any: JSON
+        self._ended: set[int] = set()
 
     def ask(self, op: str, limit_s: float | None = None, **order: Any) -> Any:  # Any: JSON
         """What the worker answers. Raises SkyError with what SkyPilot said, and BackendError where it says nothing."""
-        process = self._started()
-        self._count += 1
-        line = json.dumps({"id": self._count, "op": op, **order}) + "\n"
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            process.stdin.write(line.encode())
-            process.stdin.flush()
-        except BrokenPipeError:
-            pass  # what it said last is in its answer, or in its end
+        with self._starting:
+            process = self._started()
+            self._count += 1
+            number = self._count
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # what it said last is in its answer, or in its end
+                process.stdin.write((json.dumps({"id": number, "op": op, **order}) + "\n").encode())
+                process.stdin.flush()
         limit = limit_s or _LIMITS_S.get(op, _LIMIT_S)
-        give_up = time.monotonic() + limit
-        answer = self._answer(process.stdout, give_up)
+        with self._answered:
+            has_ended = self._answered.wait_for(
+                lambda: number in self._answers or process.pid in self._ended, timeout=limit
+            )
+            answer = self._answers.pop(number, None)
         if answer is None:
             self.close()
-            told = f"no answer in {limit:g} s" if time.monotonic() >= give_up else "its process ended without an answer"
+            told = "its process ended without an answer" if has_ended else f"no answer in {limit:g} s"
             raise BackendError(Problem("SkyPilot", f"`{op}`", told, "`sky api status` may say why"))
         if "error" in answer:
             raise SkyError(answer["error"]["kind"], answer["error"]["text"])
@@ -121,8 +128,7 @@ class Sky:
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is None:
             return self._process
-        self._rest = b""
-        self._process = subprocess.Popen(
+        process = self._process = subprocess.Popen(
             [str(interpreter()), str(_WORKER)],
             env=_environment(self._without),
             stdin=subprocess.PIPE,
@@ -130,10 +136,11 @@ class Sky:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is ours
         )
+        self._ended.discard(process.pid)
+        threading.Thread(target=self._listen, args=(process,), daemon=True).start()
         atexit.register(self.close)
         self._check_version()
-        assert self._process is not None
-        return self._process
+        return process
 
     def _check_version(self) -> None:
         try:
@@ -146,23 +153,17 @@ class Sky:
             allowed = f"must be {VERSION}, whose interfaces ftl knows"
             raise BackendError(Problem("provider 'skypilot'", f"SkyPilot {version}", allowed, _INSTALL))
 
-    def _answer(self, stream: IO[bytes], give_up: float) -> dict[str, Any] | None:  # Any: JSON
-        """The next answer to the newest question; None at the end of time or of the worker."""
-        while True:
-            line, newline, rest = self._rest.partition(b"\n")
-            if newline:
-                self._rest = rest
-                answer: dict[str, Any] = json.loads(line)
-                if answer["id"] == self._count:
-                    return answer
-                continue
-            left = give_up - time.monotonic()
-            if left <= 0 or not select.select([stream], [], [], left)[0]:
-                return None
-            chunk = os.read(stream.fileno(), 1 << 16)
-            if not chunk:
-                return None
-            self._rest += chunk
+    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+        """Take in the answers of a worker until its end."""
+        assert process.stdout is not None
+        for line in process.stdout:
+            answer = json.loads(line)
+            with self._answered:
+                self._answers[answer["id"]] = answer
+                self._answered.notify_all()
+        with self._answered:
+            self._ended.add(process.pid)
+            self._answered.notify_all()
 
 
 def _environment(without: frozenset[str]) -> dict[str, str]:

@@ -11,14 +11,24 @@ import json
 import os
 import re
 import sys
+import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _AWS_REFUSAL = re.compile(r"An error occurred \((\w+)\) when calling the \w+ operation(?: \([^)]*\))?: ([^\n]+)")
-ENDED = ("SUCCEEDED", "FAILED", "FAILED_SETUP", "FAILED_DRIVER", "CANCELLED", "GONE")
+ENDED = ("SUCCEEDED", "FAILED", "FAILED_SETUP", "FAILED_DRIVER", "CANCELLED", "GONE", "ENDED")
+JOB = 1
+"""Of a cluster: the one it was made for. Others, such as that of `stop` and what a user sends there, come after it."""
+_ENDINGS = ("cancel", "stop", "down")
+STARTED_AGAIN_S = 60.0
+"""Within this time of the end of a lost machine the run has been launched again by who did that."""
 AGAIN_S = 5.0
 """A log that has broken off is read again so long after."""
+AT_ONCE = 8
+"""So many questions are answered at the same time: `ftl ps` asks for every run."""
 HISTORY_DAYS = 30
 """How far back machines that have been ended are looked for."""
 _JOB_FIELDS = (
@@ -140,15 +150,22 @@ def state(order):
     request = _request(order.get("request"))
     if order["managed"]:
         job = _managed(order["name"])
-        if job is not None:
-            return {
-                "job_id": job.job_id,
-                "status": job.status.value,
-                "text": job.failure_reason or (job.details if job.status.value in _WAITING else None) or "",
-                "recoveries": job.recovery_count or 0,
-                "seconds": job.job_duration,
-            }
-        return _of_request(request)
+        return _of_request(request) if job is None else _of_managed(job)
+    found = _on_cluster(order, request)
+    return dict(found, **_why_gone(order)) if found["status"] == "GONE" else found
+
+
+def _of_managed(job):
+    return {
+        "job_id": job.job_id,
+        "status": job.status.value,
+        "text": job.failure_reason or (job.details if job.status.value in _WAITING else None) or "",
+        "recoveries": job.recovery_count or 0,
+        "seconds": job.job_duration,
+    }
+
+
+def _on_cluster(order, request):
     if request is not None and request["status"] not in _FINISHED:
         return {"status": "LAUNCHING", "text": _waits_for(order["name"]) or request.get("text") or ""}
     if request is None and _launching(order["name"], False) is not None:
@@ -166,6 +183,22 @@ def state(order):
     return dict(found, **job)
 
 
+def _why_gone(order):
+    """ENDED instead of GONE where SkyPilot was asked to end the job or its machine; its server knows that for a day,
+    and where users have roles it tells it to administrators and who asked. Who starts a lost run again has its machine
+    ended first: so nothing is said before there has been time for that."""
+    import sky
+
+    fields = ["request_id", "name", "status", "finished_at"]
+    requests = sky.api_status(all_status=True, cluster_name=order["name"], fields=fields)
+    asked = [one for one in requests if one.name.removeprefix("sky.") in _ENDINGS and one.status != "FAILED"]
+    if not asked or find({"name": order["next"], "managed": False}) is not None:
+        return {}
+    is_late = all(one.finished_at and time.time() - one.finished_at > STARTED_AGAIN_S for one in asked)
+    was_cancelled = any(one.name.removeprefix("sky.") == "cancel" for one in asked)
+    return {"status": "ENDED"} if is_late or was_cancelled else {"status": "UNKNOWN"}
+
+
 def _waits_for(cluster_name):
     """What a machine that is being made waits for, as far as SkyPilot has said so."""
     cluster = _cluster(cluster_name)
@@ -176,7 +209,7 @@ def _job(cluster_name):
     import sky
 
     try:
-        statuses = sky.get(sky.job_status(cluster_name))
+        statuses = sky.get(sky.job_status(cluster_name, job_ids=[JOB]))
     except Exception as error:
         try:  # the machine itself may be gone: ask its cloud
             refresh = sky.StatusRefreshMode.FORCE
@@ -256,7 +289,7 @@ class Stream:
             if self._order["managed"]:
                 lines = sky.jobs.tail_logs(job_id=self._order["job_id"], follow=True, preload_content=False)
             else:
-                lines = sky.tail_logs(self._order["name"], None, follow=True, preload_content=False)
+                lines = sky.tail_logs(self._order["name"], JOB, follow=True, preload_content=False)
             for line in lines:
                 if line is not None:  # SkyPilot's sign of life, where the job has said nothing for 30 s
                     self.text.append(line)
@@ -275,29 +308,37 @@ def log(order):
     return {"pieces": pieces, "offset": order["offset"] + len(pieces), "ended": ended, "is_fresh": False}
 
 
-def run(order):
-    """A shell command on the first machine: its exit code and output."""
-    code, out, err = _runner(order).run(order["command"], require_outputs=True, stream_logs=False, separate_stderr=True)
-    return {"code": code, "out": out, "err": err}
+def stop(order):
+    """Put an empty file into the working directory of the job's machines. SkyPilot's server has a way there from
+    wherever one asks, and it copies the directory of a task before the task has its turn; this one does nothing."""
+    import sky
+
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory, order["file"]).touch()
+        task = _task({"name": "stop", "workdir": directory, "run": "true"})
+        sky.get(sky.exec(task, cluster_name=_machine_of(order)))
+    return
 
 
 def fetch(order):
     """Copy a directory of the first machine here."""
-    _runner(order).rsync(order["source"], order["target"], up=False, stream_logs=False)
-    return
-
-
-def _runner(order):
     import sky
 
-    name = order["name"]
-    if order["managed"]:
-        job = _managed(name)
-        name = (job.current_cluster_name if job is not None else None) or f"{name}-{order.get('job_id')}"
+    name = _machine_of(order)
     found = sky.get(sky.status([name], all_users=True))
     if not found or found[0].handle is None:
         raise LookupError(f"there is no machine of the name {name}")
-    return found[0].handle.get_command_runners()[0]
+    first = found[0].handle.get_command_runners()[0]
+    first.rsync(order["source"], order["target"], up=False, stream_logs=False)
+    return
+
+
+def _machine_of(order):
+    """The name of its cluster; that of a managed job has another after each recovery."""
+    if not order["managed"]:
+        return order["name"]
+    job = _managed(order["name"])
+    return (job.current_cluster_name if job is not None else None) or f"{order['name']}-{order.get('job_id')}"
 
 
 def cancel(order):
@@ -309,7 +350,7 @@ def cancel(order):
     elif order["managed"]:
         sky.get(sky.jobs.cancel(name=None, job_ids=[order["job_id"]], graceful=True, graceful_timeout=order["grace"]))
     else:
-        sky.get(sky.cancel(order["name"], all_users=True))
+        sky.get(sky.cancel(order["name"], job_ids=[JOB]))
     return
 
 
@@ -478,21 +519,27 @@ def _said(error):
 
 OPS = {
     function.__name__: function
-    for function in (hello, check, ready, find, launch, state, log, run, fetch, cancel, down, collect, tasks)
+    for function in (hello, check, ready, find, launch, state, log, stop, fetch, cancel, down, collect, tasks)
 }
 
 
 def main():
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever SkyPilot prints
-    for line in sys.stdin:
-        order = json.loads(line)
+    one_at_a_time = threading.Lock()
+
+    def answer(order):
         try:
-            answer = {"id": order["id"], "value": OPS[order["op"]](order)}
+            told = {"id": order["id"], "value": OPS[order["op"]](order)}
         except Exception as error:
-            answer = {"id": order["id"], "error": {"kind": type(error).__name__, "text": _said(error)}}
-        answers.write(json.dumps(answer, default=str) + "\n")
-        answers.flush()
+            told = {"id": order["id"], "error": {"kind": type(error).__name__, "text": _said(error)}}
+        with one_at_a_time:
+            answers.write(json.dumps(told, default=str) + "\n")
+            answers.flush()
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        for line in sys.stdin:
+            threads.submit(answer, json.loads(line))
     os._exit(0)  # a thread that reads a log would be waited for
 
 

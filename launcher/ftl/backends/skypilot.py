@@ -27,7 +27,7 @@ from ftl.backends.skypilot_faults import (
     refusal,
     why_unknown,
 )
-from ftl.backends.skypilot_plan import PREFIX, in_shell, job_name, mark_of, run_directory, task
+from ftl.backends.skypilot_plan import PREFIX, job_name, mark_of, name_of, run_directory, stop_file, task
 from ftl.backends.skypilot_prices import cheapest_first, in_order, limited, price_of
 from ftl.backends.skypilot_records import OVER, record_of, records_in
 from ftl.backends.skypilot_watch import Watched
@@ -53,6 +53,7 @@ from ftl.state import state_dir
 _PATIENCE_S = 900.0
 """How long an API server may be away before following a run gives up. The run itself does not care."""
 _QUEUED = ("PENDING", "INIT", "SETTING_UP", "STARTING", "LAUNCHING", "SUBMITTED")
+_WITHOUT_MACHINE = ("GONE", "ENDED")
 _RUNNING = ("RUNNING", "RECOVERING", "WINDING_DOWN", "CANCELLING", "UNKNOWN")
 
 
@@ -227,7 +228,8 @@ class SkypilotBackend:
             return self.status(handle)
         asked_at = time.monotonic()
         try:
-            found = self._sky.ask("state", **self._address(handle))
+            after = name_of(handle.run_id, handle.attempt + 1)
+            found = self._sky.ask("state", next=after, **self._address(handle))
         except SkyError as error:
             if watched.state is None or not error.is_unreachable or watched.is_out_of_sight(_PATIENCE_S):
                 raise
@@ -247,7 +249,9 @@ class SkypilotBackend:
 
     def _verdict(self, handle: JobHandle, watched: Watched, found: dict[str, Any]) -> JobState:  # Any: JSON
         """What the runtime said last, else what it left in the store, else what SkyPilot says."""
-        if found["status"] not in ("REFUSED", "GONE"):
+        if found["status"] in _WITHOUT_MACHINE:
+            watched.read_rest(self._sky, self._address(handle))
+        elif found["status"] != "REFUSED":
             watched.read_to_end(self._sky, self._address(handle))
         content = watched.mirror.file_of_start(EXIT_FILE, watched.mirror.newest_start)
         try:
@@ -256,7 +260,7 @@ class SkypilotBackend:
             verdict = None
         if verdict is not None and verdict.is_of(handle.attempt):
             return JobState(phase="ended", exit_code=verdict.exit_code, cause=verdict.cause, message=verdict.message)
-        if found["status"] == "GONE" and (state := self._verdict_of_store(handle, watched)):
+        if found["status"] in _WITHOUT_MACHINE and (state := self._verdict_of_store(handle, watched)):
             return state
         log = watched.mirror.file(LOG_FILE).decode(errors="replace")
         return ended_without_verdict(found["status"], found.get("text") or "", log, self.cloud)
@@ -287,12 +291,10 @@ class SkypilotBackend:
         if watched.state is not None and watched.state.phase == "queued":
             self._sky.ask("cancel", grace=self.cloud.grace, **self._address(handle))
             return
-        there = in_shell(str(handle.ref["there"]))
-        command = f"touch {there}/stop-requested && kill -TERM $(cat {there}/supervisor.pid)"
-        with contextlib.suppress(SkyError):  # no way to the machine from here: SkyPilot asks the job itself
-            if self._sky.ask("run", command=command, **self._address(handle))["code"] == 0:
-                return
-        self._sky.ask("cancel", grace=self.cloud.grace, **self._address(handle))
+        try:
+            self._sky.ask("stop", file=stop_file(str(handle.ref["mark"])), **self._address(handle))
+        except SkyError:  # that of a managed job may be out of reach: SkyPilot asks the job itself
+            self._sky.ask("cancel", grace=self.cloud.grace, **self._address(handle))
 
     def fetch(self, handle: JobHandle, name: str, dest: Path) -> None:
         if self._stores(handle).fetch(name, dest):
@@ -323,10 +325,9 @@ class SkypilotBackend:
 
     def _let_go(self, handle: JobHandle, watched: Watched) -> None:
         """End the machine of an attempt that has ended, unless the only copy of what it made is there: that ends
-        itself, `autostop` minutes later. So does one whose job was cancelled: who follows it elsewhere would take a
-        machine that is gone for a lost one, and start the run again."""
+        itself, `autostop` minutes later."""
         delete_secrets(handle.run_id, handle.attempt)
-        if (self._stores(handle) or watched.has_refused) and watched.facts.get("status") != "CANCELLED":
+        if self._stores(handle) or watched.has_refused:
             self._down(handle)
 
     def _down(self, handle: JobHandle) -> None:

@@ -101,6 +101,7 @@ _WITHOUT_VERDICT: dict[str, tuple[Cause, int, str]] = {
     "FAILED_CONTROLLER": ("lost", ExitCode.PREEMPTED, "SkyPilot's controller failed"),
     "FAILED_DRIVER": ("lost", ExitCode.PREEMPTED, "SkyPilot lost the job on its machine"),
     "GONE": ("lost", ExitCode.PREEMPTED, "the machine is gone and left no verdict"),
+    "ENDED": ("signal", ExitCode.PREEMPTED, "SkyPilot was asked to end it (`ftl stop`, `sky cancel`, `sky down`)"),
     "CANCELLED": ("signal", ExitCode.PREEMPTED, "it was cancelled before the runtime could say how it stands"),
     "SUCCEEDED": ("lost", ExitCode.PREEMPTED, "the job ended without a verdict"),
     "FAILED": ("crash", ExitCode.TRAINING, "the job ended without a verdict"),

@@ -24,12 +24,21 @@ _ORDER = "FTL_ORDER"
 
 def job_name(spec: JobSpec) -> str:
     """The name of an attempt's cluster or managed job: what finds it again."""
-    return f"{PREFIX}{spec.run_id[:48].rstrip('-')}-{spec.attempt}"
+    return name_of(spec.run_id, spec.attempt)
+
+
+def name_of(run_id: str, attempt: int) -> str:
+    return f"{PREFIX}{run_id[:48].rstrip('-')}-{attempt}"
 
 
 def mark_of(spec: JobSpec) -> str:
     """What begins each line of the job's output that is for ftl: nobody else's lines look like it by chance."""
     return f"@ftl:{hashlib.sha256(f'{spec.run_id}/{spec.attempt}'.encode()).hexdigest()[:12]}"
+
+
+def stop_file(mark: str) -> str:
+    """The name of the file in the job's working directory that tells it to stop, and not to be started again."""
+    return mark.replace("@ftl:", "ftl-stop-")
 
 
 def run_directory(spec: JobSpec, cloud: SkypilotCloud) -> str:
@@ -98,11 +107,6 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:  # A
         old = result.get(key)
         result[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return result
-
-
-def in_shell(path: str) -> str:
-    """A path on the machine as a word of its shell."""
-    return '"$HOME"' + shlex.quote(path[1:]) if path.startswith("~/") else shlex.quote(path)
 
 
 def _bundle_there(bundle: Bundle) -> str:

@@ -1,5 +1,6 @@
 """An attempt on SkyPilot as this process knows it: its files as its output tells them, and how it stands."""
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -151,3 +152,9 @@ class Watched:
             if why_ended == "" and (has_verdict or self._num_streams > num_streams):
                 return
             time.sleep(0.2)
+
+    def read_rest(self, sky: Sky, address: dict[str, Any]) -> None:
+        """Take in what has come of the log of a machine that is gone."""
+        if not self._is_first_look:
+            with contextlib.suppress(SkyError):
+                self.read_on(sky, address)

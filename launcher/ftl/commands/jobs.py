@@ -2,7 +2,9 @@
 
 import sys
 import time
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Semaphore, Thread
 
 from ftl import carry, deliver, garbage, jobs, launch, precheck
 from ftl.backends import HERE, Backend
@@ -15,6 +17,8 @@ from ftl.launch import backend_of
 from ftl.plan import moved
 from ftl.refetch import bring_bundle
 
+_AT_ONCE = 8
+"""So many runs are asked for at the same time: each may be an answer of a server away."""
 _STOP_MARGIN_S = 30
 """How long past its grace a run is waited for before `ftl stop` gives up waiting."""
 
@@ -22,7 +26,7 @@ _STOP_MARGIN_S = 30
 def ps(*, cloud: Path | None, as_json: bool) -> int:
     """List the runs of this machine, or those of a cloud, whoever launched them; newest first."""
     records = elsewhere.found(load_cloud(cloud)) if cloud else jobs.all_records()
-    show.run_table([_line(record) for record in records], as_json=as_json)
+    show.run_table(_lines(records), as_json=as_json)
     return ExitCode.DONE
 
 
@@ -186,6 +190,23 @@ def _kill(record: RunRecord) -> None:
     deadline = time.monotonic() + _STOP_MARGIN_S
     while launch.status(record, backend).phase != "ended" and time.monotonic() < deadline:
         time.sleep(backend.poll_s)
+
+
+def _lines(records: list[RunRecord]) -> list[show.RunLine]:
+    """Those of all runs. No thread keeps Ctrl-C waiting, as those of a pool would."""
+    turns = Semaphore(_AT_ONCE)
+
+    def ask(record: RunRecord, answer: "Future[show.RunLine]") -> None:
+        with turns:
+            try:
+                answer.set_result(_line(record))
+            except BaseException as error:
+                answer.set_exception(error)
+
+    answers: list[Future[show.RunLine]] = [Future() for _ in records]
+    for pair in zip(records, answers, strict=True):
+        Thread(target=ask, args=pair, daemon=True).start()
+    return [answer.result() for answer in answers]
 
 
 def _line(record: RunRecord) -> show.RunLine:
