@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ftl.backends import sky_worker
+from ftl.backends.sky_worker import attempt, errors, everything, logs, lookup, standing
 
 NAME = {"name": "ftl-quick-1", "request": None, "next": "ftl-quick-2"}
 
@@ -20,10 +21,10 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What there is: a managed job, a launch that has not ended, a cluster, a request."""
     found: dict[str, Any] = {"job": None, "launching": None, "cluster": None, "request": None}
     found["requests"] = []
-    monkeypatch.setattr(sky_worker, "_managed", lambda name: found["job"])
-    monkeypatch.setattr(sky_worker, "_launching", lambda name, managed: found["launching"])
-    monkeypatch.setattr(sky_worker, "_cluster", lambda name: found["cluster"])
-    monkeypatch.setattr(sky_worker, "_request", lambda request: found["request"])
+    monkeypatch.setattr(lookup, "managed_job", lambda name: found["job"])
+    monkeypatch.setattr(lookup, "launching", lambda name, managed: found["launching"])
+    monkeypatch.setattr(lookup, "cluster_of", lambda name: found["cluster"])
+    monkeypatch.setattr(lookup, "request_of", lambda request: found["request"])
     monkeypatch.setitem(sys.modules, "sky", SimpleNamespace(api_status=lambda **which: found["requests"]))
     return found
 
@@ -84,7 +85,7 @@ def test_machine_that_was_ended_to_start_the_run_again_was_lost(
     """Who follows the run from another computer goes on with the next one."""
     known["requests"] = [asked("down")]
     clusters = {"ftl-quick-2": cluster()}
-    monkeypatch.setattr(sky_worker, "_cluster", clusters.get)
+    monkeypatch.setattr(lookup, "cluster_of", clusters.get)
     assert sky_worker.state({**NAME, "managed": False})["status"] == "GONE"
 
 
@@ -92,8 +93,8 @@ def test_log_goes_on_after_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> No
     """SkyPilot gives None where a job has said nothing for half a minute, as one that loads a model does."""
     lines = iter(["one\n", None, "two\n"])
     monkeypatch.setitem(sys.modules, "sky", SimpleNamespace(tail_logs=lambda *names, **how: lines))
-    monkeypatch.setattr(sky_worker.threading, "Thread", Now)
-    stream = sky_worker.Stream({**NAME, "managed": False})
+    monkeypatch.setattr(logs.threading, "Thread", Now)
+    stream = logs.Stream({**NAME, "managed": False})
     assert (stream.text, stream.ended) == (["one\n", "two\n"], "")
 
 
@@ -136,7 +137,7 @@ def test_launch_that_was_broken_off_is_gone_and_a_job_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known |= {"cluster": cluster(ends_itself=ends_itself), "request": request_}
-    monkeypatch.setattr(sky_worker, "_job", lambda name: {"status": job, "text": ""})
+    monkeypatch.setattr(standing, "job_on", lambda name: {"status": job, "text": ""})
     assert sky_worker.state({**NAME, "managed": False})["status"] == status
 
 
@@ -171,7 +172,7 @@ def test_collect_ends_a_machine_that_was_never_set_up(
 ) -> None:
     sky = Sky(cluster(status=status, ends_itself=False))
     monkeypatch.setitem(sys.modules, "sky", sky)  # type: ignore[arg-type]
-    monkeypatch.setattr(sky_worker, "_job", lambda name: {"status": "UNKNOWN", "text": ""})
+    monkeypatch.setattr(standing, "job_on", lambda name: {"status": "UNKNOWN", "text": ""})
     (told,) = sky_worker.collect({"prefix": "ftl-", "autostop": 10})
     assert told["what"] == "ended"
     assert sky.done == ["down ftl-quick-1"]
@@ -194,7 +195,7 @@ def test_command_for_the_first_boot_stands_after_the_user_s_own(
 ) -> None:
     config = SimpleNamespace(get_nested=lambda keys, default_value: own, override_skypilot_config=lambda given: given)
     monkeypatch.setitem(sys.modules, "sky", SimpleNamespace(skypilot_config=config))
-    sent = sky_worker._at_first_boot("watch")
+    sent = attempt._at_first_boot("watch")
     assert sent == {"aws": {"post_provision_runcmd": [*(own or []), "watch"]}}
 
 
@@ -203,20 +204,20 @@ def test_refusal_of_aws_is_found_in_a_log() -> None:
         "\x1b[33mcreate_instances: Attempt failed with An error occurred (VcpuLimitExceeded) when calling the "
         "RunInstances operation (reached max retries: 0): You have requested more vCPU capacity than allowed.\x1b[0m\n"
     )
-    (found,) = sky_worker._AWS_REFUSAL.findall(sky_worker._ANSI.sub("", log))
+    (found,) = standing._AWS_REFUSAL.findall(errors.ANSI.sub("", log))
     assert found == ("VcpuLimitExceeded", "You have requested more vCPU capacity than allowed.")
 
 
 def test_script_of_a_task_is_read_behind_the_header_of_a_managed_job() -> None:
     task = "name: ftl-quick-1\nrun: |\n  python -m train\n"
-    assert sky_worker._script(task) == "python -m train\n"
-    assert sky_worker._script("name: ftl-quick-1\n---\n" + task) == "python -m train\n"
-    assert sky_worker._script(None) == sky_worker._script("run: [") == ""
+    assert everything._script(task) == "python -m train\n"
+    assert everything._script("name: ftl-quick-1\n---\n" + task) == "python -m train\n"
+    assert everything._script(None) == everything._script("run: [") == ""
 
 
-def test_worker_needs_nothing_of_ftl_and_no_newer_python_than_skypilot_itself() -> None:
-    source = Path(sky_worker.__file__).read_text()
-    tree = ast.parse(source, feature_version=(3, 9))
+@pytest.mark.parametrize("module", sorted(Path(sky_worker.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
+def test_worker_needs_nothing_of_ftl_and_no_newer_python_than_skypilot_itself(module: Path) -> None:
+    tree = ast.parse(module.read_text(), feature_version=(3, 9))
     names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
     names += [str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     assert not [name for name in names if name.split(".")[0] == "ftl"]

@@ -18,7 +18,15 @@ PYTHON_VARIABLE = "FTL_SKYPILOT_PYTHON"
 VERSION = "0.14"
 """The minor version that the worker is written for: SkyPilot's own interfaces change with each."""
 _INSTALL = f"`pipx install 'skypilot[aws]=={VERSION}.*'`, or `make .venv/sky/complete` in a checkout"
-_WORKER = Path(__file__).with_name("sky_worker.py")
+_WORKER = """
+import sys
+sys.path = [*filter(None, sys.path), sys.argv[1]]
+import sky_worker
+sys.path.pop()
+sky_worker.main()
+"""
+"""Run with the directory of that package. SkyPilot must find its own modules alone: none of the directory of whoever
+asks, which stands first with `python -c`, and not the docker.py that lies beside the package."""
 _LIMITS_S = {"hello": 120, "check": 120, "launch": 300, "ready": 300, "fetch": 3600, "down": 900}
 _LIMIT_S = 180
 UNREACHABLE = ("ConnectionError", "ApiServerConnectionError", "ServerTemporarilyUnavailableError", "ReadTimeout")
@@ -129,7 +137,7 @@ class Sky:
         if self._process is not None and self._process.poll() is None:
             return self._process
         process = self._process = subprocess.Popen(
-            [str(interpreter()), str(_WORKER)],
+            [str(interpreter()), "-c", _WORKER, str(Path(__file__).parent)],
             env=_environment(self._without),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
