@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -76,6 +76,20 @@ def test_worker_that_does_not_answer_is_ended_and_the_next_question_has_a_fresh_
         sky.ask("die")
     assert sky.ask("find") == 1
     sky.close()
+
+
+def test_first_answer_that_takes_long_is_explained_once(
+    worker: Callable[..., Sky], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that has to start takes up to a minute."""
+    monkeypatch.setattr(sky_client, "_SILENCE_S", 0.1)
+    sky = worker()
+    with ThreadPoolExecutor(3) as threads:
+        for number in range(3):
+            answer = threads.submit(sky.ask, "late", limit_s=60, own=number)
+            wait([answer], timeout=0.3)
+    sky.close()
+    assert [record.message.partition(":")[0] for record in caplog.records] == ["waiting for SkyPilot"]
 
 
 def test_threads_that_ask_at_the_same_time_get_each_its_own_answer(worker: Callable[..., Sky]) -> None:

@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 
 from ftl.errors import BackendError, Problem
 
+_LOG = logging.getLogger("ftl.skypilot")
 PYTHON_VARIABLE = "FTL_SKYPILOT_PYTHON"
 VERSION = "0.14"
 """The minor version that the worker is written for: SkyPilot's own interfaces change with each."""
@@ -27,6 +29,8 @@ sky_worker.main()
 """
 """Run with the directory of that package. SkyPilot must find its own modules alone: none of the directory of whoever
 asks, which stands first with `python -c`, and not the docker.py that lies beside the package."""
+_SILENCE_S = 4.0
+"""So long the first answer may take before that is explained."""
 _LIMITS_S = {"hello": 120, "check": 120, "launch": 300, "ready": 300, "fetch": 3600, "down": 900}
 _LIMIT_S = 180
 UNREACHABLE = ("ConnectionError", "ApiServerConnectionError", "ServerTemporarilyUnavailableError", "ReadTimeout")
@@ -101,6 +105,8 @@ class Sky:
         self._count = 0
         self._answers: dict[int, dict[str, Any]] = {}  # Any: JSON
         self._ended: set[int] = set()
+        self._is_known = False
+        """Whether it has answered, or why it does not was told."""
 
     def ask(self, op: str, limit_s: float | None = None, **order: Any) -> Any:  # Any: JSON
         """What the worker answers. Raises SkyError with what SkyPilot said, and BackendError where it says nothing."""
@@ -113,11 +119,19 @@ class Sky:
                 process.stdin.write((json.dumps({"id": number, "op": op, **order}) + "\n").encode())
                 process.stdin.flush()
         limit = limit_s or _LIMITS_S.get(op, _LIMIT_S)
+
+        def is_over() -> bool:
+            return number in self._answers or process.pid in self._ended
+
         with self._answered:
-            has_ended = self._answered.wait_for(
-                lambda: number in self._answers or process.pid in self._ended, timeout=limit
-            )
+            silence = limit if self._is_known or op == "hello" else min(_SILENCE_S, limit)
+            if not self._answered.wait_for(is_over, silence) and silence < limit:
+                _LOG.warning("waiting for SkyPilot: where its API server is not running, it is started first")
+                self._is_known = True
+                self._answered.wait_for(is_over, limit - silence)
+            has_ended = process.pid in self._ended
             answer = self._answers.pop(number, None)
+            self._is_known |= answer is not None and op != "hello"
         if answer is None:
             self.close()
             told = "its process ended without an answer" if has_ended else f"no answer in {limit:g} s"
