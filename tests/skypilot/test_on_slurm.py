@@ -287,11 +287,12 @@ def test_run_that_moved_from_a_container_equals_the_one_that_stayed(train: Train
     containers = ["docker", "ps", "--quiet", "--filter", f"label=io.ftl.run={moved.run.name}"]
     (container,) = subprocess.run(containers, capture_output=True, text=True, check=True).stdout.split()
     subprocess.run(["docker", "kill", container], capture_output=True, check=True)
+    newest = max(saved())
     write_cloud(moved.folder)
     gone_on = moved.computer.run(moved.folder, "resume", moved.run.name, "--cloud", "cloud.yml")
     assert gone_on.returncode == 0, gone_on.stderr
-    assert f"the checkpoint of step {max(saved())} goes along" in " ".join((gone_on.stdout + gone_on.stderr).split())
-    assert [data["step"] for data in events(moved.run, "resumed")] == [max(saved())]
+    assert f"the checkpoint of step {newest} goes along" in " ".join((gone_on.stdout + gone_on.stderr).split())
+    assert [data["step"] for data in events(moved.run, "resumed")] == [newest]
     assert losses(moved.run) == losses(straight.run)
     assert sha256(moved.folder / "out/model.safetensors") == sha256(straight.folder / "out/model.safetensors")
     remove(moved)
