@@ -89,7 +89,7 @@ def test_first_answer_that_takes_long_is_explained_once(
             answer = threads.submit(sky.ask, "late", limit_s=60, own=number)
             wait([answer], timeout=0.3)
     sky.close()
-    assert [record.message.partition(":")[0] for record in caplog.records] == ["waiting for SkyPilot"]
+    assert [record.message.partition(",")[0] for record in caplog.records] == ["waiting for SkyPilot's API server"]
 
 
 def test_threads_that_ask_at_the_same_time_get_each_its_own_answer(worker: Callable[..., Sky]) -> None:

@@ -70,6 +70,7 @@ def asked(name: str, *, seconds_ago: float | None = 3600.0, status: str = "SUCCE
         pytest.param([asked("down", seconds_ago=2)], "UNKNOWN", id="perhaps to be started again"),
         pytest.param([asked("down", seconds_ago=None, status="RUNNING")], "UNKNOWN", id="about to end"),
         pytest.param([asked("cancel", seconds_ago=2), asked("down", seconds_ago=1)], "ENDED", id="stopped"),
+        pytest.param([asked("cancel", status="FAILED")], "ENDED", id="stopped before the cancel came"),
     ],
 )
 def test_machine_that_somebody_ended_is_not_lost(
@@ -87,6 +88,24 @@ def test_machine_that_was_ended_to_start_the_run_again_was_lost(
     clusters = {"ftl-quick-2": cluster()}
     monkeypatch.setattr(lookup, "cluster_of", clusters.get)
     assert sky_worker.state({**NAME, "managed": False})["status"] == "GONE"
+
+
+def test_stop_copies_its_file_to_the_cluster_and_leaves_a_word_with_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[Any] = []
+
+    def exec_(task: dict[str, Any], cluster_name: str) -> tuple[int, None]:
+        done.append((cluster_name, [path.name for path in Path(task["workdir"]).iterdir()]))
+        return 2, None
+
+    def cancel(name: str, job_ids: list[int]) -> None:
+        done.append((name, job_ids))
+        raise RuntimeError("the cluster is gone")
+
+    sky = SimpleNamespace(exec=exec_, cancel=cancel, get=lambda answer: answer)
+    monkeypatch.setitem(sys.modules, "sky", sky)  # type: ignore[arg-type]
+    monkeypatch.setattr(lookup, "task_of", lambda config: config)
+    sky_worker.stop({**NAME, "managed": False, "file": "ftl-stop-0a"})
+    assert done == [("ftl-quick-1", ["ftl-stop-0a"]), ("ftl-quick-1", [2])]
 
 
 def test_log_goes_on_after_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,7 @@ class Sky:
         with self._answered:
             silence = limit if self._is_known or op == "hello" else min(_SILENCE_S, limit)
             if not self._answered.wait_for(is_over, silence) and silence < limit:
-                _LOG.warning("waiting for SkyPilot: where its API server is not running, it is started first")
+                _LOG.warning("waiting for SkyPilot's API server, which may have to start first")
                 self._is_known = True
                 self._answered.wait_for(is_over, limit - silence)
             has_ended = process.pid in self._ended

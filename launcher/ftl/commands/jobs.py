@@ -68,7 +68,9 @@ def stop(prefix: str, *, cloud: Path | None, now: bool) -> int:
     assert record.handle is not None, "only an accepted attempt can be running"
     backend.cancel(record.handle, now=now)
     deadline = time.monotonic() + record.spec.grace_s + _STOP_MARGIN_S
+    events = launch.Tail(EVENTS_FILE)
     while launch.status(record, backend).phase != "ended":
+        list(events.lines(record, backend))  # what it still says may be gone with its machine
         if time.monotonic() > deadline:
             waited = f"has not stopped {record.spec.grace_s + _STOP_MARGIN_S} s after it was asked"
             raise BackendError(Problem(f"run {record.id}", None, waited, f"`ftl stop --now {record.id}` kills it"))

@@ -1,5 +1,6 @@
 """One attempt: launched, asked to stop, ended, and what it made copied from its machine."""
 
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -41,13 +42,18 @@ def _at_first_boot(command):
 
 def stop(order):
     """Put an empty file into the working directory of the job's machines. SkyPilot's server has a way there from
-    wherever one asks, and it copies the directory of a task before the task has its turn; this one does nothing."""
+    wherever one asks, and it copies the directory of a task before the task has its turn; this one does nothing, and is
+    cancelled: then the server remembers, too, that somebody had the cluster's job end."""
     import sky
 
+    name = lookup.machine_of(order)
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, order["file"]).touch()
-        task = lookup.task_of({"name": "stop", "workdir": directory, "run": "true"})
-        sky.get(sky.exec(task, cluster_name=lookup.machine_of(order)))
+        job, _ = sky.get(
+            sky.exec(lookup.task_of({"name": "stop", "workdir": directory, "run": "true"}), cluster_name=name)
+        )
+    with contextlib.suppress(Exception):  # the job has stopped already, and its machine with it
+        sky.get(sky.cancel(name, job_ids=[job]))
     return
 
 

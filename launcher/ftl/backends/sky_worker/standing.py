@@ -10,7 +10,6 @@ from . import attempt, errors, lookup
 ENDED = ("SUCCEEDED", "FAILED", "FAILED_SETUP", "FAILED_DRIVER", "CANCELLED", "GONE", "ENDED")
 STARTED_AGAIN_S = 60.0
 """Within this time of the end of a lost machine the run has been launched again by who did that."""
-_ENDINGS = ("cancel", "stop", "down")
 _WAITING = ("PENDING", "STARTING", "RECOVERING")
 FINISHED = ("SUCCEEDED", "FAILED", "CANCELLED")
 _AWS_REFUSAL = re.compile(r"An error occurred \((\w+)\) when calling the \w+ operation(?: \([^)]*\))?: ([^\n]+)")
@@ -66,12 +65,12 @@ def _why_gone(order):
 
     fields = ["request_id", "name", "status", "finished_at"]
     requests = sky.api_status(all_status=True, cluster_name=order["name"], fields=fields)
-    asked = [one for one in requests if one.name.removeprefix("sky.") in _ENDINGS and one.status != "FAILED"]
-    if not asked or attempt.find({"name": order["next"], "managed": False}) is not None:
+    ends = [one for one in requests if one.name in ("sky.stop", "sky.down") and one.status != "FAILED"]
+    was_cancelled = any(one.name == "sky.cancel" for one in requests)
+    if not (ends or was_cancelled) or attempt.find({"name": order["next"], "managed": False}) is not None:
         return {}
-    is_late = all(one.finished_at and time.time() - one.finished_at > STARTED_AGAIN_S for one in asked)
-    was_cancelled = any(one.name.removeprefix("sky.") == "cancel" for one in asked)
-    return {"status": "ENDED"} if is_late or was_cancelled else {"status": "UNKNOWN"}
+    is_late = all(one.finished_at and time.time() - one.finished_at > STARTED_AGAIN_S for one in ends)
+    return {"status": "ENDED"} if was_cancelled or is_late else {"status": "UNKNOWN"}
 
 
 def _waits_for(cluster_name):
