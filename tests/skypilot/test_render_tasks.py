@@ -19,6 +19,7 @@ from ftl.errors import FtlError
 IMAGE = "ghcr.io/me/ftl:1@sha256:" + "a" * 64
 SKY = f"provider: skypilot\ninfra: gcp\ngpu: A100-80GB:2\nspot: prefer\ncontroller: local\nimage: {IMAGE}\n" + (
     "checkpoints: gs://bucket/place\nsecrets: [HF_TOKEN]\nenv: {COLOUR: blue}\ntimeout: 2h\ndisk: 200\ncpus: 8\n"
+    "max_usd_per_hour: 4.5\n"
 )
 DOCKER = f"provider: docker\nimage: {IMAGE}\ngpu: 1\n"
 PARSE = """
@@ -32,7 +33,8 @@ for path in sys.argv[1:]:
     else:
         task = parse_apply_configuration(yaml.safe_load(open(path)))
         print(json.dumps({"name": task.name, "gpus": task.resources.gpu.name, "type": task.type,
-                          "memory": str(task.resources.gpu.memory), "env": sorted(task.env), "s": task.max_duration}))
+                          "memory": str(task.resources.gpu.memory), "env": sorted(task.env), "s": task.max_duration,
+                          "usd": task.max_price}))
 """
 
 
@@ -82,7 +84,16 @@ def test_sky_and_dstack_take_what_is_printed_for_them(
     assert sky["name"].startswith("ftl-")
     assert (dstack["type"], dstack["gpus"], dstack["memory"]) == ("task", ["A100"], "80GB")
     assert dstack["env"] == ["COLOUR", "HF_TOKEN"]
-    assert dstack["s"] == 7200 + 25
+    assert (dstack["s"], dstack["usd"]) == (7200 + 25, 4.5)
+
+
+@pytest.mark.parametrize(
+    ("target", "left_out"),
+    [("dstack", "infra, controller"), ("kubernetes", "infra, spot, max_usd_per_hour, controller")],
+)
+def test_what_a_target_cannot_say_is_told(target: str, left_out: str, rendered: Callable[[str, str], str]) -> None:
+    assert f"# The cloud file's {left_out} cannot be said here.\n" in rendered(SKY, target)
+    assert "cannot be said" not in rendered(DOCKER, target)
 
 
 def test_kubernetes_job_asks_for_the_same_and_goes_on_after_75_alone(rendered: Callable[[str, str], str]) -> None:

@@ -180,6 +180,7 @@ def test_managed_job_counts_its_starts() -> None:
         pytest.param({"python": "/p", "image": "cuda"}, "python", id="python and image"),
         pytest.param({"sky": {"secrets": {"HF_TOKEN": None}}}, "sky.secrets", id="secrets past ftl"),
         pytest.param({"sky": {"run": "echo"}}, "sky.run", id="another command"),
+        pytest.param({"infra": "k8s", "max_usd_per_hour": 2}, "max_usd_per_hour: SkyPilot has no", id="unpriced"),
     ],
 )
 def test_cloud_file_that_cannot_work_is_refused_with_its_key(keys: dict[str, Any], named: str) -> None:

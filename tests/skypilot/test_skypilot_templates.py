@@ -92,6 +92,15 @@ def test_price_is_that_of_the_cheapest_machine_and_bounds_that_of_the_dearest(sk
     assert "g6.xlarge" in str(price)
 
 
+def test_machine_that_costs_more_by_the_hour_is_not_offered(sky: Sky, tmp_path: Path) -> None:
+    text = "provider: skypilot\ninfra: aws\ngpu: L4:1\nimage: none\nnodes: 2\nmax_usd_per_hour: 2.5\n"
+    backend = backend_of(text, tmp_path, sky)
+    price = backend.price(spec_of(backend))
+    assert price is not None
+    assert (price.usd_per_hour, price.most_usd_per_hour) == (4.0, 4.0)  # two at 2 USD; others cost 3
+    assert task_of(backend, tmp_path)["resources"]["max_hourly_cost"] == 2.5
+
+
 def test_budget_becomes_the_time_that_it_buys(sky: Sky, tmp_path: Path) -> None:
     text = "provider: skypilot\ninfra: aws\ngpu: L4:1\nimage: none\nmax_usd: 3\ntimeout: 2h\n"
     backend = backend_of(text, tmp_path, sky)
@@ -103,6 +112,15 @@ def test_budget_becomes_the_time_that_it_buys(sky: Sky, tmp_path: Path) -> None:
     [
         pytest.param("infra: aws\ngpu: A1000:8", "gpu", "AWS has no A1000:8", id="unknown GPU"),
         pytest.param("infra: gcp\ngpu: H100:3", "gpu", "GCP has no H100:3", id="number nobody has"),
+        pytest.param(
+            "infra: aws\ngpu: L4\nmax_usd_per_hour: 1.9",
+            "max_usd_per_hour",
+            "AWS has no L4:1 for at most $1.9",
+            id="price",
+        ),
+        pytest.param(
+            "infra: gcp\ngpu: L4\nmax_usd_per_hour: 3", "max_usd_per_hour", "GCP has no L4:1", id="with its GPU"
+        ),
         pytest.param("infra: aws/us-esat-1\ngpu: L4", "infra", "us-east-1", id="misspelt region"),
         pytest.param("infra: aws/us-east-1/us-east-9z\ngpu: L4", "infra", "us-east-9z", id="unknown zone"),
         pytest.param("infra: slurm/other", "infra", "lab", id="unknown cluster"),

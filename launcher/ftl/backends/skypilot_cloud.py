@@ -15,6 +15,8 @@ CLOUDS = (
 """What `infra` may begin with. SkyPilot itself says whether it can use them."""
 WITHOUT_IMAGES = ("slurm", "ssh")
 """Machines that are there already: what training needs is installed there, unless the file names an image."""
+WITHOUT_PRICES = (*WITHOUT_IMAGES, "kubernetes", "k8s")
+"""Machines that are somebody's own."""
 STRATEGIES = ("FAILOVER", "EAGER_NEXT_REGION")
 STOP_S = 30
 """SkyPilot kills a job so long after it was asked to stop, whatever grace it would want."""
@@ -54,6 +56,8 @@ class SkypilotCloud(RentedCloud):
     with `spot`; without, ftl starts it again while `ftl train` or `ftl attach` watches."""
     strategy: str | None = None
     """How a managed job looks for its next machine: EAGER_NEXT_REGION or FAILOVER."""
+    max_usd_per_hour: Annotated[float, Field(gt=0)] | None = None
+    """No machine that costs more by the hour is taken; each by itself, by SkyPilot's catalog."""
     controller: Literal["local", "cloud"] | None = None
     """What watches a managed job: `local`, the API server, which must stay up; `cloud`, a small machine of its own,
     which costs a little. Managed jobs need a choice."""
@@ -91,6 +95,9 @@ class SkypilotCloud(RentedCloud):
             raise ValueError(f"strategy: must be one of {', '.join(STRATEGIES)}")
         if self.python is not None and self.image is not None:
             raise ValueError("python: is in place of an image; remove one of them")
+        free = [cloud for cloud in self.clouds if cloud in WITHOUT_PRICES]
+        if self.max_usd_per_hour is not None and free:
+            raise ValueError(f"max_usd_per_hour: SkyPilot has no prices for {free[0]}; remove it")
         _check_sky(self.sky)
         return self
 

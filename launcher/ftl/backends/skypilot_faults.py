@@ -3,12 +3,13 @@
 import re
 
 from ftl.backends.sky_client import SkyError
-from ftl.backends.skypilot_cloud import WITHOUT_IMAGES, SkypilotCloud
+from ftl.backends.skypilot_cloud import WITHOUT_PRICES, SkypilotCloud
 from ftl.contract import Cause, HubRef, JobSpec, JobState, UrlRef
 from ftl.errors import BackendError, ExitCode, Problem, UncertainError
 
 _KEYS = (
     (re.compile(r"unsupported field|Additional properties|is not one of|is not valid under|not of type", re.I), "sky"),
+    (re.compile(r" for at most \$"), "max_usd_per_hour"),
     (re.compile(r"instances satisfying the request: [^(]*\(\{"), "gpu"),
     (re.compile(r"instances satisfying the request: [^(]*\(cpus="), "cpus"),
     (re.compile(r"instances satisfying the request: [^(]*\(mem="), "memory"),
@@ -28,8 +29,6 @@ _KEYS = (
 """What a message is about -> the key to look at."""
 _ADVICE = "; To fix: "
 """Where SkyPilot's words end for those who use it by hand."""
-_LASTING = (*WITHOUT_IMAGES, "kubernetes", "k8s")
-"""Places whose files may outlive a machine: they are somebody's own."""
 
 
 def lasting_problems(spec: JobSpec, cloud: SkypilotCloud) -> list[Problem]:
@@ -37,7 +36,7 @@ def lasting_problems(spec: JobSpec, cloud: SkypilotCloud) -> list[Problem]:
     remedy = "add `checkpoints: s3://...` (or gs://, hf://) to the cloud file, or hub_model_id to the config"
     problems = []
     local = [ref for ref in spec.stores if isinstance(ref, UrlRef) and ref.url.startswith("file:")]
-    if local and not (cloud.clouds and all(name in _LASTING for name in cloud.clouds)):
+    if local and not (cloud.clouds and all(name in WITHOUT_PRICES for name in cloud.clouds)):
         problems.append(Problem("checkpoints", local[0].url, "is on the machine, and goes with it", remedy))
     if not cloud.is_managed:
         return problems

@@ -130,6 +130,8 @@ def _resources(cloud: SkypilotCloud, image: str | None) -> dict[str, Any]:  # An
         common["memory"] = f"{cloud.memory:g}+"
     if cloud.disk is not None:
         common["disk_size"] = cloud.disk
+    if cloud.max_usd_per_hour is not None:
+        common["max_hourly_cost"] = cloud.max_usd_per_hour
     if image is not None:
         common["image_id"] = f"docker:{image}"
     if cloud.is_managed:

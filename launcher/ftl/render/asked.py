@@ -38,6 +38,14 @@ class Asked:
     disk_gib: int | None
     spot: Literal["spot", "auto", "on-demand"]
     max_attempts: int
+    max_usd_per_hour: float | None
+    left_out: tuple[str, ...]
+    """Keys of the cloud file that say where, when and for how much its own provider is to run it."""
+
+    def without(self, *keys: str) -> str:
+        """A comment that names what is left out, but for these; empty where it is nothing."""
+        names = ", ".join(key for key in self.left_out if key not in keys)
+        return f"# The cloud file's {names} cannot be said here.\n" if names else ""
 
     @property
     def name(self) -> str:
@@ -90,8 +98,16 @@ def asked(cloud: CloudSection, spec: JobSpec, bundle: Bundle, target: str) -> As
         num_gpus=None if gpus == "all" else gpus if isinstance(gpus, int) else len(gpus),
         disk_gib=cloud.disk if isinstance(cloud, RentedCloud) else None,
         spot=spot,
+        max_usd_per_hour=cloud.max_usd_per_hour if isinstance(cloud, SkypilotCloud) else None,
+        left_out=_of_its_provider(cloud),
         **facts,
     )
+
+
+def _of_its_provider(cloud: CloudSection) -> tuple[str, ...]:
+    own = [key for key in type(cloud).model_fields if key not in RentedCloud.model_fields] + ["regions", "max_usd"]
+    given = [key for key in own if key in cloud.model_fields_set and key != "grace"]
+    return tuple(given) if isinstance(cloud, RentedCloud) else ()
 
 
 def _kinds(cloud: RentedCloud | DockerCloud) -> tuple[str, ...]:

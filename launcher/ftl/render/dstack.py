@@ -31,9 +31,15 @@ def dstack_task(asked: Asked) -> str:
     }
     if spec.timeout_s is not None:
         task["max_duration"] = f"{spec.timeout_s + spec.grace_s}s"
+    if asked.max_usd_per_hour is not None:
+        task["max_price"] = asked.max_usd_per_hour
     if asked.spot != "on-demand":
         task["retry"] = {"on_events": ["interruption"]}
-    return _HEAD + dump({key: value for key, value in task.items() if value != []})
+    return (
+        _HEAD
+        + asked.without("spot", "max_usd_per_hour")
+        + dump({key: value for key, value in task.items() if value != []})
+    )
 
 
 def _resources(asked: Asked) -> dict[str, Any]:  # Any: YAML

@@ -29,7 +29,7 @@ def _head(asked: Asked) -> str:
         lines.append(f"#   kubectl create secret generic {_SECRET} {literals}")
     if asked.gpu_kinds:
         lines.append(f"# GPUs asked for: {', '.join(asked.gpu_kinds)}; name your cluster's label under nodeSelector.")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + asked.without()
 
 
 def _place(kind: str, asked: Asked) -> str:

@@ -26,20 +26,24 @@ def _offers(resources, num_nodes, problems):
     if resources.cloud is None or str(resources.cloud).lower() in ("kubernetes", "slurm", "ssh"):
         return []
     feasible = resources.cloud.get_feasible_launchable_resources(resources, num_nodes)
+    most = resources.max_hourly_cost
     found = []
     for one in feasible.resources_list:
         place = "/".join(part for part in (str(one.cloud).lower(), one.region, one.zone) if part)
         machine = {"place": place, "machine": one.instance_type, "is_spot": bool(one.use_spot)}
         try:
-            machine["usd_per_hour"] = one.get_cost(3600) * num_nodes
+            usd_per_hour = one.get_cost(3600)
         except Exception:
-            machine["usd_per_hour"] = None
-        found.append(machine)
+            usd_per_hour = None
+        if most is not None and usd_per_hour is not None and usd_per_hour > most:
+            continue  # some catalogs compare without the price of the GPUs
+        found.append(dict(machine, usd_per_hour=None if usd_per_hour is None else usd_per_hour * num_nodes))
     if not found:
         what = ", ".join(f"{kind}:{num}" for kind, num in (resources.accelerators or {}).items()) or "such a machine"
+        bound = "" if most is None else f" for at most ${most:g} an hour"
         close = ", ".join(feasible.fuzzy_candidate_list[:6])
         hint = "; close to it: " + close if close else ""
-        problems.append(f"{resources.cloud} has no {what}{hint}")
+        problems.append(f"{resources.cloud} has no {what}{bound}{hint}")
     return found
 
 
