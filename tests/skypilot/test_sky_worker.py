@@ -2,7 +2,6 @@
 
 import ast
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +12,7 @@ import pytest
 from ftl.backends import sky_worker
 from ftl.backends.sky_worker import attempt, errors, everything, logs, lookup, standing
 
+NOW = 1_800_000_000.0
 NAME = {"name": "ftl-quick-1", "request": None, "next": "ftl-quick-2"}
 
 
@@ -57,7 +57,7 @@ def test_launch_that_was_cancelled_is_neither_refused_nor_lost(known: dict[str, 
 
 
 def asked(name: str, *, seconds_ago: float | None = 3600.0, status: str = "SUCCEEDED") -> SimpleNamespace:
-    finished_at = None if seconds_ago is None else time.time() - seconds_ago
+    finished_at = None if seconds_ago is None else NOW - seconds_ago
     return SimpleNamespace(name=f"sky.{name}", status=status, finished_at=finished_at)
 
 
@@ -74,8 +74,9 @@ def asked(name: str, *, seconds_ago: float | None = 3600.0, status: str = "SUCCE
     ],
 )
 def test_machine_that_somebody_ended_is_not_lost(
-    requests: list[SimpleNamespace], status: str, known: dict[str, Any]
+    requests: list[SimpleNamespace], status: str, known: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(standing, "time", SimpleNamespace(time=lambda: NOW))
     known["requests"] = requests
     assert sky_worker.state({**NAME, "managed": False})["status"] == status
 
