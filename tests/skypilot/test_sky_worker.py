@@ -169,6 +169,8 @@ class Sky:
 
         class CommandError(Exception): ...
 
+        class ClusterDoesNotExist(Exception): ...  # noqa: N818  # SkyPilot's own name
+
     def __init__(self, machine: SimpleNamespace) -> None:
         self._machine = machine
         self.done: list[str] = []
@@ -184,6 +186,23 @@ class Sky:
 
     def down(self, name: str) -> None:
         self.done.append(f"down {name}")
+
+
+def test_machine_that_another_request_ends_meanwhile_has_been_ended(
+    known: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ftl rm` right after the end of a run, whose machine is on its way out."""
+
+    class EndedError(Exception): ...
+
+    def get(request: str) -> None:
+        raise EndedError(f"{request}: the cluster does not exist")
+
+    known["cluster"] = cluster()
+    exceptions = SimpleNamespace(ClusterDoesNotExist=EndedError)
+    sky = SimpleNamespace(down=lambda name: f"down {name}", get=get, exceptions=exceptions)
+    monkeypatch.setitem(sys.modules, "sky", sky)  # type: ignore[arg-type]
+    sky_worker.down({**NAME, "managed": False, "wait": True})
 
 
 @pytest.mark.parametrize("status", ["INIT", "UP"])

@@ -83,10 +83,19 @@ def down(order):
         if request is not None:
             sky.get(sky.api_cancel([request]))
         if lookup.cluster_of(order["name"]) is not None:
-            request = sky.down(order["name"])
             if order["wait"]:
-                sky.get(request)
+                end(order["name"])
+            else:
+                sky.down(order["name"])
     return
+
+
+def end(name):
+    """End a cluster and wait until it has ended; another request may be faster."""
+    import sky
+
+    with contextlib.suppress(sky.exceptions.ClusterDoesNotExist):
+        sky.get(sky.down(name))
 
 
 def fetch(order):

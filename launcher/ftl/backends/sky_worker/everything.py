@@ -2,7 +2,7 @@
 
 import json
 
-from . import lookup, standing
+from . import attempt, lookup, standing
 
 HISTORY_DAYS = 30
 """How far back machines that have been ended are looked for."""
@@ -27,7 +27,7 @@ def collect(order):
         if status not in standing.ENDED and _has_autostop(name, order["autostop"]):
             told["what"] = "told to end itself"
         else:
-            sky.get(sky.down(name))
+            attempt.end(name)
         done.append(told)
     return done
 
