@@ -144,8 +144,10 @@ def here(server: SkyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="module")
 def elsewhere(server: SkyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Computer]:
-    """The computer of another user of the same server, at home in a place that knows nothing of the cluster."""
+    """The computer of another user of the same server and cluster, which knows nothing of the runs."""
     home = make_home(tmp_path_factory.mktemp("other"))
+    (home / ".slurm").mkdir()
+    shutil.copy(LAB / "slurm_ssh_config", home / ".slurm/config")
     (home / ".sky/user_hash").write_text(OTHER_USER)
     env = {name: value for name, value in server.client_env.items() if name != "SKYPILOT_API_SERVER_LOCAL_PORT"}
     env |= {"HOME": str(home), "SKYPILOT_API_SERVER_ENDPOINT": f"http://127.0.0.1:{server.port}"}
@@ -319,7 +321,7 @@ def test_run_whose_launcher_is_killed_is_followed_and_never_started_twice(watche
 def test_other_computer_at_the_same_server_sees_the_run_and_stops_it(
     watched: Launched, elsewhere: Computer, tmp_path: Path
 ) -> None:
-    """Follows the test above. It has no way to the cluster but through the server."""
+    """Follows the test above."""
     run_id = watched.run.name
     write_cloud(tmp_path)
     wait_for(lambda: (elsewhere.listed(tmp_path)[run_id]["step"] or 0) > 2, "the run to be seen")

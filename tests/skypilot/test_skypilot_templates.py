@@ -25,7 +25,7 @@ SLURM = "Host lab\n  HostName 127.0.0.1\n  User nobody\n"
 
 
 @pytest.fixture(scope="module")
-def sky(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sky]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPatch]:
     """SkyPilot's own schema and catalogs, in a home of their own, for all tests of this file."""
     home = make_home(tmp_path_factory.mktemp("sky-home"))
     (home / ".slurm").mkdir()
@@ -35,8 +35,12 @@ def sky(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sky]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
         patch.setenv("FTL_SKYPILOT_PYTHON", os.environ.get("FTL_SKYPILOT_PYTHON") or str(SKY_PYTHON))
-        worker = Sky()
-        worker.ask("hello")
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def sky(home: pytest.MonkeyPatch) -> Iterator[Sky]:
+    worker = Sky()
     yield worker
     worker.close()
 
@@ -136,6 +140,17 @@ def test_mistake_is_a_sentence_that_names_the_key(keys: str, key: str, told: str
     assert problem.where == key, problem
     assert told in str(problem)
     assert "\n" not in str(problem)
+
+
+def test_clusters_of_a_server_elsewhere_are_not_judged_by_what_this_computer_knows(home: pytest.MonkeyPatch) -> None:
+    with home.context() as elsewhere:
+        elsewhere.setenv("SKYPILOT_API_SERVER_ENDPOINT", "http://sky.invalid:46580")
+        sky = Sky()
+        found = sky.ask("check", task={"run": "true", "resources": {"infra": "slurm/other"}})
+        told = sky.ask("check", task={"run": "true", "resources": {"infra": "aws", "accelerators": "A1000:8"}})
+        sky.close()
+    assert found == {"problems": [], "offers": [], "unknown": None}
+    assert "AWS has no A1000:8" in told["problems"][0]
 
 
 def test_image_that_nobody_published_is_refused(tmp_path: Path, sky: Sky) -> None:

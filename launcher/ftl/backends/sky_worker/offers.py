@@ -11,6 +11,8 @@ def check(order):
     except Exception as error:
         return {"problems": [errors.said(error)], "offers": [], "unknown": None}
     for choice, resources in enumerate(task.resources):
+        if _is_for_the_server(resources):
+            continue
         try:
             resources.validate()
             offers += [dict(offer, choice=choice) for offer in _offers(resources, task.num_nodes, problems)]
@@ -21,9 +23,20 @@ def check(order):
     return {"problems": problems if not offers else [], "offers": offers, "unknown": unknown}
 
 
+def _is_somebodys_own(resources):
+    return str(resources.cloud).lower() in ("kubernetes", "slurm", "ssh")
+
+
+def _is_for_the_server(resources):
+    """Whether only an API server elsewhere knows such machines; it refuses the launch where it does not."""
+    from sky.server import common
+
+    return _is_somebodys_own(resources) and not common.is_api_server_local()
+
+
 def _offers(resources, num_nodes, problems):
     """Each machine of the catalogs that fits, with its price by the hour; what is close goes to `problems`."""
-    if resources.cloud is None or str(resources.cloud).lower() in ("kubernetes", "slurm", "ssh"):
+    if resources.cloud is None or _is_somebodys_own(resources):
         return []
     feasible = resources.cloud.get_feasible_launchable_resources(resources, num_nodes)
     most = resources.max_hourly_cost
