@@ -8,7 +8,17 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ftl.backends.local import copy
-from ftl.contract import BUNDLE_TAR, MANIFEST_FILE, OUTPUT_DIR, PROVENANCE_FILE, HubRef, JobSpec, Provenance, UrlRef
+from ftl.contract import (
+    BUNDLE_TAR,
+    CHECKPOINTS_DIR,
+    MANIFEST_FILE,
+    OUTPUT_DIR,
+    PROVENANCE_FILE,
+    HubRef,
+    JobSpec,
+    Provenance,
+    UrlRef,
+)
 from ftl.errors import DeliveryError, FtlError, Problem
 from ftl.sources.hubrepo import Repo, download, read_file
 from ftl.sources.remote import fetch
@@ -93,7 +103,7 @@ class Stores:
         return False
 
     def _from_url(self, url: str, name: str, dest: Path) -> bool:
-        address = f"{url.rstrip('/')}/{self._run_id}/{name}"
+        address = f"{url.rstrip('/')}/{self._run_id}/{name.removeprefix(f'{CHECKPOINTS_DIR}/')}"
         if address.startswith("file:"):
             source = Path(address.removeprefix("file://"))
             if source.exists():

@@ -12,6 +12,8 @@ from hub_server import HubServer
 from ftl import deliver
 from ftl.contract import HubRef, JobSpec, Provenance, RunResult, UrlRef
 from ftl.runstores import Stores, stores_in, stores_of
+from ftl_runtime.checkpoint.bucket import BucketStore
+from ftl_runtime.checkpoint.volume import VolumeStore
 
 RUN = "abc234-quick"
 READ = """
@@ -89,6 +91,21 @@ def test_directory_is_asked_before_the_hub(tmp_path: Path) -> None:
     assert stores
     assert RunResult.read_json(stores.result() or b"").run_id == RUN
     assert stores.fetch("output", tmp_path / "copy")
+
+
+def test_checkpoint_is_read_where_the_runtime_has_put_it(tmp_path: Path) -> None:
+    ref = UrlRef(url=f"file://{tmp_path}/store")
+    own = VolumeStore(tmp_path / "run", RUN, lambda event, data: None)
+    stage = own.stage(5)
+    (stage / "model.safetensors").write_bytes(b"step 5")
+    bucket = BucketStore(ref, RUN)
+    bucket.claim("1-a")
+    bucket.put(own.commit(stage, 5), [], lambda done, total: None)
+    stores = stores_in(RUN, stores_of(JobSpec(run_id=RUN, stores=(ref,)))["stores"])
+    assert stores.fetch("checkpoints/checkpoint-5", tmp_path / "copy")
+    deliver.verify(tmp_path / "copy")
+    assert (tmp_path / "copy/model.safetensors").read_bytes() == b"step 5"
+    assert not stores.fetch("checkpoints/checkpoint-6", tmp_path / "none")
 
 
 def test_run_without_stores_has_none() -> None:
