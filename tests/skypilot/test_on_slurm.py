@@ -175,7 +175,8 @@ def train(here: Computer, tmp_path_factory: pytest.TempPathFactory) -> Train:
     return start
 
 
-LONG: dict[str, Any] = {"num_epochs": 20, "save_steps": 5}
+LONG: dict[str, Any] = {"num_epochs": 80, "save_steps": 5}
+"""Half a minute of training: long enough to lose its machine before its end."""
 IN_A_CONTAINER = {"provider": "docker", "image": "cpu", "infra": None, "python": None}
 
 
