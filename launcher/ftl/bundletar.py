@@ -13,6 +13,8 @@ from ftl.state import make_private
 
 KEPT_BYTES = 256 * 2**20
 """A larger one does not go to the stores of its run: a checkpoint would wait for it."""
+_MTIME = 315_619_200
+"""Of each file: 1980-01-02, since the ZIP files in which SkyPilot sends files to a server know nothing before 1980."""
 _MANIFEST_BYTES = 16 * 2**20
 
 
@@ -33,7 +35,7 @@ def pack(directory: Path, packed: Path) -> None:
         for name in sorted(name for name in _files(directory) if "__pycache__" not in Path(name).parts):
             path = directory / name
             info = tar.gettarinfo(path, name)
-            info.mtime, info.mode, info.uid, info.gid, info.uname, info.gname = 0, 0o644, 0, 0, "", ""
+            info.mtime, info.mode, info.uid, info.gid, info.uname, info.gname = _MTIME, 0o644, 0, 0, "", ""
             info.type, info.linkname = tarfile.REGTYPE, ""
             info.size = path.stat().st_size
             with path.open("rb") as file:
