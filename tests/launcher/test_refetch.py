@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ftl import bundle
+from ftl import bundle, bundletar
 from ftl.config.train import TrainConfig
 from ftl.contract import BUNDLE_TAR, MANIFEST_FILE, Bundle, HubRef, JobSpec, Mount, UrlRef
 from ftl.errors import RunError
@@ -138,3 +138,12 @@ def test_bundle_is_sent_once_and_only_by_who_writes_there(store: BucketStore, ma
     BucketStore(UrlRef(url=f"file://{tmp_path}/store"), RUN).claim("2-b")
     with pytest.raises(SupersededError):
         store.keep_bundle(Path(made.path), tmp_path / "run")
+
+
+def test_files_of_a_kept_bundle_are_of_a_time_that_zip_knows(tmp_path: Path) -> None:
+    """SkyPilot zips what it sends to a server elsewhere, and ZIP begins with 1980."""
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle/manifest.json").write_text('{"files": {}}')
+    bundletar.pack(tmp_path / "bundle", tmp_path / "bundle.tar")
+    with tarfile.open(tmp_path / "bundle.tar") as tar:
+        assert all(time.gmtime(member.mtime).tm_year >= 1980 for member in tar.getmembers())
